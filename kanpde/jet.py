@@ -1,0 +1,342 @@
+"""The jet: all that a second-order PDE needs of a function at N points, and how it goes through a network.
+
+A jet holds, for n features y of the inputs x with Jacobian J = dy/dx and S = diag(s),
+
+    value  (N, n)      y
+    along  (N, m, n)   v_k . grad y for m direction fields v_k(x)
+    gram   (N, n, n)   J S J^T  (never J itself: n is 32 where the dimension may be 100 000)
+    lap    (N, n)      L y = sum_i s_i d^2 y / dx_i^2
+
+and is pushed forward module by module, in one pass. `gram` takes four forms on its way (classes below): diagonal at
+the input, dense after the first mixing layer, sampled rows for SDGD, tangents for Hutchinson. Rules never ask which.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class MissingJetRule(TypeError):
+    """A module has no rule by which a jet goes through it."""
+
+
+@dataclass(frozen=True)
+class Jet:
+    """Value, directional derivatives, Gram matrix and second-order part of n features at N points.
+
+    The result of an operator on a scalar function drops the feature axis: value (N,), along (N, m), lap (N,), and
+    the Gram matrix has one entry, `grad_sq` (N,) = sum_i s_i (du/dx_i)^2. What was not asked for is None.
+    """
+
+    value: Tensor
+    along: Tensor | None = None
+    gram: Any = None
+    lap: Tensor | None = None
+
+    @property
+    def grad_sq(self) -> Tensor:
+        """|grad u|_S^2 = sum_i s_i (du/dx_i)^2 of a scalar function, (N,)."""
+        if self.gram is None:
+            raise AttributeError("grad_sq was not computed: a problem that reads it says reads_grad_sq = True")
+        return self.gram
+
+    def __add__(self, other: "Jet") -> "Jet":
+        return Jet(*(_add(a, b) for a, b in zip(_fields(self), _fields(other), strict=True)))
+
+
+def _fields(jet: Jet) -> tuple:
+    return jet.value, jet.along, jet.gram, jet.lap
+
+
+def _add(a, b):
+    return b if a is None else a if b is None else a + b
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The forms of G = J S J^T
+
+
+class _SymmetricProduct(torch.autograd.Function):
+    """G = A^T diag(s) A per point; its backward needs one product, s A (Gbar + Gbar^T), instead of two."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a, s):
+        return a.mT @ (a * s.unsqueeze(-1))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        a, s = ctx.saved_tensors
+        product = a @ (grad + grad.mT)
+        grad_s = (0.5 * product * a).sum(-1).sum_to_size(s.shape) if ctx.needs_input_grad[1] else None
+        return product * s.unsqueeze(-1), grad_s
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """S itself, s (1 or N, d): the Gram matrix of the inputs, and of any elementwise function of them."""
+
+    s: Tensor
+
+    def diagonal(self) -> Tensor:
+        return self.s
+
+    def split(self, chunk: int) -> list["Diagonal"]:
+        return [Diagonal(piece) for piece in self.s.split(chunk, -1)]
+
+    def through(self, a: Tensor) -> "Dense":
+        return Dense(_SymmetricProduct.apply(a, self.s))
+
+    def linear(self, w: Tensor) -> "Dense":
+        if self.s.shape[0] == 1:  # one W^T S W for the whole batch
+            return Dense((w.mT @ (w * self.s.mT)).unsqueeze(0))
+        pairs = lambda w, s: (s @ (w.unsqueeze(2) * w.unsqueeze(1)).flatten(1)).unflatten(1, (w.shape[1], w.shape[1]))
+        return Dense(add_up(pairs, list(zip(w.split(256), self.s.split(256, -1), strict=True))))
+
+    def scaled(self, a: Tensor) -> "Diagonal":
+        return Diagonal(self.s * a.square())
+
+    def dense(self) -> Tensor:
+        return torch.diag_embed(self.s)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """G (1 or N, n, n), after a layer that mixes features."""
+
+    matrix: Tensor
+
+    def diagonal(self) -> Tensor:
+        return self.matrix.diagonal(dim1=-2, dim2=-1)
+
+    def split(self, chunk: int) -> list["Dense"]:
+        return [self]  # features are coupled: the matrix goes through a layer whole
+
+    def through(self, a: Tensor) -> "Dense":
+        return Dense(a.mT @ (self.matrix @ a))
+
+    def linear(self, w: Tensor) -> "Dense":
+        return Dense(w.mT @ (self.matrix @ w))
+
+    def scaled(self, a: Tensor) -> "Dense":
+        return Dense(a.unsqueeze(-1) * self.matrix * a.unsqueeze(-2))
+
+    def dense(self) -> Tensor:
+        return self.matrix
+
+    def __add__(self, other: "Dense") -> "Dense":
+        return Dense(self.matrix + other.matrix)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """S restricted to the inputs `index` (B,), with s (1 or N, B): the input of SDGD."""
+
+    s: Tensor
+    index: Tensor
+    dim: int
+
+    def diagonal(self) -> Tensor:
+        return self.s.new_zeros(len(self.s), self.dim).index_copy(1, self.index, self.s)
+
+    def linear(self, w: Tensor) -> Dense:
+        return Diagonal(self.s).linear(w[self.index])
+
+    def scaled(self, a: Tensor) -> "Sampled":
+        return Sampled(self.s * a[:, self.index].square(), self.index, self.dim)
+
+    def dense(self) -> Tensor:
+        return torch.diag_embed(self.diagonal())
+
+
+@dataclass(frozen=True)
+class Tangents:
+    """G = T^T T with T (1 or N, V, n) = J w_k: the Gram matrix of V probes, E[G] = J S J^T."""
+
+    rows: Tensor
+
+    def diagonal(self) -> Tensor:
+        return self.rows.square().sum(-2)
+
+    def split(self, chunk: int) -> list["Tangents"]:
+        return [Tangents(piece) for piece in self.rows.split(chunk, -1)]
+
+    def through(self, a: Tensor) -> "Tangents":
+        return Tangents(self.rows @ a)
+
+    def linear(self, w: Tensor) -> "Tangents":
+        return Tangents(self.rows @ w)
+
+    def scaled(self, a: Tensor) -> "Tangents":
+        return Tangents(self.rows * a.unsqueeze(-2))
+
+    def dense(self) -> Tensor:
+        return self.rows.mT @ self.rows
+
+    def __add__(self, other: "Tangents") -> "Tangents":
+        return Tangents(self.rows + other.rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Rules
+
+
+def add_up(part: Callable, pieces: list[tuple]):
+    """sum of part(*piece); with more than one piece each is recomputed in the backward pass, so only one is alive."""
+    if len(pieces) == 1:
+        return part(*pieces[0])
+    total = None
+    for piece in pieces:
+        total = _add(total, checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False))
+    return total
+
+
+Rule = Callable[[nn.Module, Jet], Jet]
+_RULES: dict[type[nn.Module], Rule] = {}
+
+
+def rule(*modules: type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Register the function below as the jet rule of these module types."""
+
+    def register(function: Rule) -> Rule:
+        _RULES.update(dict.fromkeys(modules, function))
+        return function
+
+    return register
+
+
+def has_rules(module) -> bool:
+    """Whether a jet can go through this module and all that it is made of."""
+    if not isinstance(module, nn.Module) or type(module) not in _RULES:
+        return False
+    return not isinstance(module, nn.Sequential) or all(map(has_rules, module))
+
+
+def push(module: nn.Module, jet: Jet) -> Jet:
+    """The jet of module(y), given the jet of y.
+
+    Raises:
+        MissingJetRule: the module's type has no rule.
+    """
+    try:
+        function = _RULES[type(module)]
+    except KeyError:
+        raise MissingJetRule(
+            f"no jet rule for {type(module).__name__}: use the operator Autograd, or register one with kanpde.jet.rule"
+        ) from None
+    return function(module, jet)
+
+
+@rule(nn.Sequential)
+def _sequential(module: nn.Sequential, jet: Jet) -> Jet:
+    for child in module:
+        jet = push(child, jet)
+    return jet
+
+
+@rule(nn.Identity)
+def _identity(module: nn.Module, jet: Jet) -> Jet:
+    return jet
+
+
+@rule(nn.Linear)
+def _linear(module: nn.Linear, jet: Jet) -> Jet:
+    w = module.weight.mT
+    return Jet(
+        value=module(jet.value),
+        along=None if jet.along is None else jet.along @ w,
+        gram=None if jet.gram is None else jet.gram.linear(w),
+        lap=None if jet.lap is None else jet.lap @ w,
+    )
+
+
+def elementwise(jet: Jet, value: Tensor, first: Tensor, second: Tensor) -> Jet:
+    """The jet of a(y) from a, a' and a'' at y: a' v.grad y, a' G a', a' Ly + a'' diag G."""
+    lap = None if jet.lap is None else first * jet.lap
+    if jet.gram is not None:
+        lap = _add(lap, second * jet.gram.diagonal())
+    return Jet(
+        value=value,
+        along=None if jet.along is None else first.unsqueeze(-2) * jet.along,
+        gram=None if jet.gram is None else jet.gram.scaled(first),
+        lap=lap,
+    )
+
+
+@rule(nn.Tanh)
+def _tanh(module: nn.Module, jet: Jet) -> Jet:
+    y = torch.tanh(jet.value)
+    first = 1 - y * y
+    return elementwise(jet, y, first, -2 * y * first)
+
+
+@rule(nn.Sigmoid)
+def _sigmoid(module: nn.Module, jet: Jet) -> Jet:
+    y = torch.sigmoid(jet.value)
+    first = y * (1 - y)
+    return elementwise(jet, y, first, first * (1 - 2 * y))
+
+
+@rule(nn.SiLU)
+def _silu(module: nn.Module, jet: Jet) -> Jet:
+    x, s = jet.value, torch.sigmoid(jet.value)
+    return elementwise(jet, x * s, s * (1 + x * (1 - s)), s * (1 - s) * (2 + x * (1 - 2 * s)))
+
+
+@rule(nn.Softplus)
+def _softplus(module: nn.Softplus, jet: Jet) -> Jet:
+    s = torch.sigmoid(module.beta * jet.value)
+    return elementwise(jet, module(jet.value), s, module.beta * s * (1 - s))
+
+
+class Sine(nn.Module):
+    """sin(frequency x), elementwise."""
+
+    def __init__(self, frequency: float = 1.0):
+        super().__init__()
+        self.frequency = frequency
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(self.frequency * x)
+
+    def extra_repr(self) -> str:
+        return f"frequency={self.frequency}"
+
+
+@rule(Sine)
+def _sine(module: Sine, jet: Jet) -> Jet:
+    w = module.frequency
+    y = module(jet.value)
+    return elementwise(jet, y, w * torch.cos(w * jet.value), -w * w * y)
+
+
+class Product(nn.Module):
+    """Products of neighbouring features: (N, 2 n) -> (N, n), y_k = x_2k x_2k+1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., 0::2] * x[..., 1::2]
+
+
+@rule(Product)
+def _product(module: Product, jet: Jet) -> Jet:
+    """L(ab) = a Lb + b La + 2 G_ab; the Jacobian a grad b + b grad a is a pair sum of rows scaled by the partner."""
+    partner = torch.stack([jet.value[..., 1::2], jet.value[..., 0::2]], -1).flatten(-2)
+    pair_sum = torch.eye(jet.value.shape[-1] // 2, dtype=partner.dtype, device=partner.device).repeat_interleave(2, 0)
+    scaled = elementwise(replace(jet, gram=None), jet.value, partner, partner)
+    lap, gram = scaled.lap, None
+    if jet.gram is not None:
+        cross = 2 * jet.gram.dense().diagonal(1, -2, -1)[..., 0::2]
+        gram = jet.gram.scaled(partner).linear(pair_sum)
+        lap = cross if lap is None else lap @ pair_sum + cross
+    elif lap is not None:
+        lap = lap @ pair_sum
+    return Jet(module(jet.value), None if jet.along is None else scaled.along @ pair_sum, gram, lap)

@@ -1,0 +1,122 @@
+"""B-splines on a uniform grid, with the SiLU branch of a KAN as one more basis function."""
+
+from functools import cache
+from math import comb, factorial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanpde.kan.basis.base import LinearBasis
+
+
+class BSpline(LinearBasis):
+    r"""The G + k B-splines of order k on a grid of G intervals, and SiLU: phi(x) = sum_j theta_j B_j(x) + theta_b silu(x).
+
+    On a uniform grid every B-spline is the cardinal one, shifted: with tau = (x - centre_j) / h and m_i = (k+1)/2 - i,
+
+    .. math:: B_j^{(r)}(x) = \frac{(-\mathrm{sgn}\,\tau)^r}{h^r (k-r)!} \sum_{i=0}^{\lfloor k/2 \rfloor}
+              (-1)^i \binom{k+1}{i} (m_i - |\tau|)_+^{k-r}
+
+    so value and derivatives need neither recursion nor differentiation. The functions vanish outside the extended
+    grid [a - k h, b + k h]; the SiLU branch does not.
+
+    Args:
+        in_features: inputs of the layer.
+        grid_size: G, intervals of the grid.
+        spline_order: k, the polynomial degree.
+        grid_range: (a, b), or one such pair per input.
+    Source: Schoenberg's cardinal splines; the KAN layer is Liu et al. 2024 (arXiv 2404.19756), eq. 2.10.
+    """
+
+    def __init__(self, in_features: int, grid_size: int = 5, spline_order: int = 3, grid_range=(-1.0, 1.0)):
+        super().__init__()
+        if grid_size < 1 or spline_order < 1:
+            raise ValueError(f"a spline needs grid_size >= 1 and spline_order >= 1, given {grid_size} and {spline_order}")
+        limits = torch.as_tensor(grid_range, dtype=torch.get_default_dtype())
+        if limits.shape not in ((2,), (in_features, 2)):
+            raise ValueError(f"grid_range takes a pair, or {in_features} of them; its shape is {tuple(limits.shape)}")
+        if not (limits[..., 0] < limits[..., 1]).all():
+            raise ValueError(f"grid_range must increase, given {grid_range}")
+        self.grid_size, self.spline_order = grid_size, spline_order
+        self.size = grid_size + spline_order + 1
+        low, high = limits.expand(in_features, 2).unbind(-1)
+        self.register_buffer("low", low.clone())
+        self.register_buffer("high", high.clone())
+
+    def features(self, x: Tensor, order: int, inputs: slice = slice(None)) -> tuple[Tensor, ...]:
+        low, high = self.low[inputs], self.high[inputs]
+        step = (high - low) / self.grid_size
+        return _Features.apply(x, low, step, self.grid_size, self.spline_order, 0, order)
+
+    def extra_repr(self) -> str:
+        return f"grid_size={self.grid_size}, spline_order={self.spline_order}"
+
+
+class _Features(torch.autograd.Function):
+    """Derivatives first ... last of all basis functions. Saves x alone: the backward is the next derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, low, step, grid_size, k, first, last):
+        splines = bspline_derivatives(x, low, step, grid_size, k, first, last)
+        base = silu_derivatives(x, first, last)
+        return tuple(torch.cat([b, s.unsqueeze(-1)], -1) for b, s in zip(splines, base, strict=True))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, low, step, *ctx.rest = inputs
+        ctx.save_for_backward(x, low, step)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        x, low, step = ctx.saved_tensors
+        grid_size, k, first, last = ctx.rest
+        higher = _Features.apply(x, low, step, grid_size, k, first + 1, last + 1)
+        grad_x = sum((g * b).sum(-1) for g, b in zip(grads, higher, strict=True))
+        return grad_x, None, None, None, None, None, None
+
+
+def bspline_derivatives(x: Tensor, low: Tensor, step: Tensor, grid_size: int, k: int, first: int, last: int) -> list:
+    """[B^(first), ..., B^(last)] of the grid_size + k splines at x (N, in): each (N, in, grid_size + k)."""
+    index = torch.arange(grid_size + k, dtype=x.dtype, device=x.device)
+    tau = ((x - low) / step).unsqueeze(-1) - (index + (1 - k) / 2)
+    distance, sign = tau.abs(), tau.sign()
+    plus = [((k + 1) / 2 - i - distance).clamp_min_(0) for i in range(k // 2 + 1)]
+    out = []
+    for r in range(first, last + 1):
+        if r > k:
+            out.append(torch.zeros_like(tau))
+            continue
+        total = sum(
+            (-1) ** (i + r) * comb(k + 1, i) / factorial(k - r) * (p ** (k - r) if r < k else (p > 0).to(p.dtype))
+            for i, p in enumerate(plus)
+        )
+        if r % 2:
+            total = total * sign
+        out.append(total / step.unsqueeze(-1) ** r if r else total)
+    return out
+
+
+@cache
+def _sigmoid_polynomials(n: int) -> tuple[float, ...]:
+    """Coefficients of P_n, highest first, with sigmoid^(n) = P_n(sigmoid): P_0 = s, P_n+1 = s (1 - s) P_n'."""
+    p = np.polynomial.Polynomial([0, 1])
+    for _ in range(n):
+        p = p.deriv() * np.polynomial.Polynomial([0, 1, -1])
+    return tuple(p.coef[::-1])
+
+
+def silu_derivatives(x: Tensor, first: int, last: int) -> list[Tensor]:
+    """[silu^(first), ..., silu^(last)] with silu^(n) = x sigmoid^(n) + n sigmoid^(n-1)."""
+    s = torch.sigmoid(x)
+
+    def sigmoid_derivative(n: int) -> Tensor:
+        total = torch.zeros_like(s)
+        for c in _sigmoid_polynomials(n):
+            total = total * s + c
+        return total
+
+    sigmoids = {n: sigmoid_derivative(n) for n in range(max(first - 1, 0), last + 1)}
+    return [x * sigmoids[n] + (n * sigmoids[n - 1] if n else 0) for n in range(first, last + 1)]

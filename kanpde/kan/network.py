@@ -1,0 +1,115 @@
+"""Stacks of KAN layers, their initialisation, and the names of their parameter groups."""
+
+from collections.abc import Callable, Sequence
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from kanpde.kan.basis.base import LinearBasis
+from kanpde.kan.clusters import cluster_widths
+from kanpde.kan.layers import KANLinear
+from kanpde.kan.weights import Direct, Meta, MetaLearner
+
+BasisFor = Callable[[int, int], LinearBasis]  # (layer number, inputs of the layer) -> its basis
+
+
+def kan(dims: Sequence[int], basis_for: BasisFor, generator: torch.Generator, bias: bool = False) -> nn.Sequential:
+    """A KAN with free weights on the layer sizes `dims`."""
+    layers = []
+    for number, (n_in, n_out) in enumerate(zip(dims, dims[1:], strict=False)):
+        basis = basis_for(number, n_in)
+        theta = torch.empty(n_in, basis.size, n_out).normal_(std=SPLINE_STD / sqrt(n_in), generator=generator)
+        theta[:, -1].normal_(std=1 / sqrt(n_in), generator=generator)
+        layers.append(KANLinear(basis, Direct(theta), n_in, n_out, bias))
+    return nn.Sequential(*layers)
+
+
+SPLINE_STD = 0.1  # times 1 / sqrt(in); the base branch has 1 / sqrt(in)
+
+
+def meta_kan(
+    dims: Sequence[int],
+    basis_for: BasisFor,
+    generator: torch.Generator,
+    bias: bool = False,
+    prompt_dim: int = 1,
+    meta_hidden: int = 128,
+    meta_bias: bool = True,
+    meta_share: str | int | Sequence[int] = "network",
+    meta_init: str = "centred",
+) -> nn.Sequential:
+    """A KAN whose weights meta-learners generate from one prompt per edge (see `kanpde.backbones.build`)."""
+    bases = [basis_for(number, n_in) for number, n_in in enumerate(dims[:-1])]
+    labels = shared_labels(tuple(dims[1:]), meta_share)
+    learners = {}
+    layers = []
+    for label, basis, n_in, n_out in zip(labels, bases, dims, dims[1:], strict=False):
+        learner = learners.setdefault(label, MetaLearner(prompt_dim, meta_hidden, basis.size, meta_bias))
+        prompts = torch.empty(n_in, prompt_dim, n_out)
+        layers.append(KANLinear(basis, Meta(prompts, learner), n_in, n_out, bias))
+    initialise = {"centred": _init_centred, "official": _init_official}
+    initialise[meta_init]([layer.weights for layer in layers], generator)
+    return nn.Sequential(*layers)
+
+
+def shared_labels(widths: tuple[int, ...], share: str | int | Sequence[int]) -> tuple[int, ...]:
+    """The number of the meta-learner of each layer: one for all, one each, C clusters of widths, or as listed."""
+    if share == "network":
+        return (0,) * len(widths)
+    if share == "layer":
+        return tuple(range(len(widths)))
+    if isinstance(share, int):
+        return cluster_widths(widths, share)
+    if isinstance(share, str) or len(share) != len(widths):
+        raise ValueError(f"meta_share is network, layer, a number of clusters or {len(widths)} labels, given {share!r}")
+    return tuple(share)
+
+
+@torch.no_grad()
+def _init_centred(weights: list[Meta], generator: torch.Generator) -> None:
+    """Prompts of order one, knots of the meta-learner among them, and weights of mean 0 and the spread of a KAN's.
+
+    A common part of all generated weights would only add the same function to every output of a layer.
+    """
+    for w in weights:
+        w.prompts.normal_(generator=generator)
+        w.scale = 1 / sqrt(w.prompts.shape[0])
+    for learner in {w.learner: None for w in weights}:
+        hidden, prompt_dim = learner.w1.shape
+        learner.w1.normal_(std=1 / sqrt(prompt_dim), generator=generator)
+        learner.w2.normal_(std=1 / sqrt(hidden), generator=generator)
+        if learner.b1 is not None:
+            learner.b1.normal_(generator=generator)
+        if learner.b2 is not None:
+            prompts = torch.cat([w.prompts.mT.flatten(0, 1) for w in weights if w.learner is learner])
+            learner.b2.sub_(learner(prompts.mT.unsqueeze(0)).mean((0, 2)))
+
+
+@torch.no_grad()
+def _init_official(weights: list[Meta], generator: torch.Generator) -> None:
+    """The released code: Xavier-normal prompts (a matrix of edges x prompt) and layers, biases 0; weights start near 0."""
+    for w in weights:
+        n_in, prompt_dim, n_out = w.prompts.shape
+        w.prompts.normal_(std=sqrt(2 / (n_in * n_out + prompt_dim)), generator=generator)
+    for learner in {w.learner: None for w in weights}:
+        for matrix in (learner.w1, learner.w2):
+            matrix.normal_(std=sqrt(2 / sum(matrix.shape)), generator=generator)
+
+
+def parameter_groups(module: nn.Module) -> dict[str, list[Tensor]]:
+    """The parameters of any module by what they are: `prompts`, `meta` (the meta-learners), `rest`."""
+    groups: dict[str, dict[Tensor, None]] = {"prompts": {}, "meta": {}, "rest": {}}
+    for child in module.modules():
+        if isinstance(child, Meta):
+            groups["prompts"][child.prompts] = None
+        if isinstance(child, MetaLearner):
+            groups["meta"].update(dict.fromkeys(child.parameters()))
+    named = groups["prompts"] | groups["meta"]
+    groups["rest"] = {p: None for p in module.parameters() if p not in named}
+    return {name: list(parameters) for name, parameters in groups.items() if parameters}
+
+
+def count_parameters(module: nn.Module, include_frozen: bool = True) -> int:
+    """Numbers in the module's parameters, shared ones once; buffers do not count."""
+    return sum(p.numel() for p in module.parameters() if include_frozen or p.requires_grad)

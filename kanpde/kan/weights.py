@@ -1,0 +1,86 @@
+"""Where the weights of the edges come from: free parameters, or a meta-learner that maps a prompt to them.
+
+Both hand out theta (in, size, out) in pieces along the inputs, so that a layer with 100 000 of them can be streamed:
+`split` cuts the parameter (one node of the autograd graph), `pick` takes the inputs of an index, and `generate` turns
+what either gave into weights.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Direct(nn.Module):
+    """theta is the parameter."""
+
+    def __init__(self, theta: Tensor):
+        super().__init__()
+        self.theta = nn.Parameter(theta)
+
+    def split(self, chunk: int) -> tuple[Tensor, ...]:
+        return self.theta.split(chunk)
+
+    def pick(self, index: Tensor) -> Tensor:
+        return self.theta[index]
+
+    def generate(self, piece: Tensor) -> Tensor:
+        return piece
+
+    def extra_repr(self) -> str:
+        return "in={}, size={}, out={}".format(*self.theta.shape)
+
+
+class MetaLearner(nn.Module):
+    r"""The network that generates the weights of an edge from its prompt z.
+
+    .. math:: M(z) = W_2\, \mathrm{relu}(W_1 z + b_1) + b_2, \qquad
+              W_1 \in R^{h \times p},\ W_2 \in R^{D \times h}
+
+    Args:
+        prompt_dim: p, length of a prompt.
+        hidden: h, hidden units.
+        size: D, weights of an edge.
+        bias: whether b_1 and b_2 exist.
+    Source: MetaKAN, ICML 2025, eq. 12.
+    """
+
+    def __init__(self, prompt_dim: int, hidden: int, size: int, bias: bool = True):
+        super().__init__()
+        self.w1 = nn.Parameter(torch.empty(hidden, prompt_dim))
+        self.w2 = nn.Parameter(torch.empty(size, hidden))
+        self.b1 = nn.Parameter(torch.zeros(hidden)) if bias else None
+        self.b2 = nn.Parameter(torch.zeros(size)) if bias else None
+
+    def forward(self, prompts: Tensor) -> Tensor:
+        """prompts (in, p, out) -> theta (in, D, out)."""
+        hidden = self.w1 @ prompts
+        if self.b1 is not None:
+            hidden = hidden + self.b1.unsqueeze(-1)
+        theta = self.w2 @ torch.relu(hidden)
+        return theta if self.b2 is None else theta + self.b2.unsqueeze(-1)
+
+    def extra_repr(self) -> str:
+        hidden, prompt_dim = self.w1.shape
+        return f"prompt_dim={prompt_dim}, hidden={hidden}, size={len(self.w2)}, bias={self.b1 is not None}"
+
+
+class Meta(nn.Module):
+    """theta = scale M(z) for a prompt z per edge; several layers may share the meta-learner M."""
+
+    def __init__(self, prompts: Tensor, learner: MetaLearner, scale: float = 1.0):
+        super().__init__()
+        self.prompts = nn.Parameter(prompts)
+        self.learner = learner
+        self.scale = scale
+
+    def split(self, chunk: int) -> tuple[Tensor, ...]:
+        return self.prompts.split(chunk)
+
+    def pick(self, index: Tensor) -> Tensor:
+        return self.prompts[index]
+
+    def generate(self, piece: Tensor) -> Tensor:
+        theta = self.learner(piece)
+        return theta if self.scale == 1.0 else self.scale * theta
+
+    def extra_repr(self) -> str:
+        return "in={}, prompt_dim={}, out={}".format(*self.prompts.shape) + f", scale={self.scale:.4g}"

@@ -1,0 +1,82 @@
+"""The oracle: nested automatic differentiation of any function, d second derivatives one by one."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanpde.ansatz import Ansatz
+from kanpde.jet import Jet
+from kanpde.operators.forward import coefficients_for, with_own_gradient
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """Exact, for any differentiable u: one reverse pass for the gradient, one more for each second derivative.
+
+    Cost and memory of a training step grow with d times the cost of u; meant as the oracle and for modules without a
+    jet rule.
+
+    Args:
+        chunk: second derivatives taken at once by a batched reverse pass (None: one by one).
+    """
+
+    chunk: int | None = None
+
+    def __call__(
+        self, u, x: Tensor, s: Tensor | None = None, directions: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Jet:
+        """The jet of u at x; see `Forward`."""
+        s, directions = coefficients_for(u, x, s, directions)
+        return with_own_gradient(self, u, x, self._estimate(u, x, s, directions, generator))
+
+    def _estimate(self, u, x, s, directions, generator) -> Jet:
+        reads_grad_sq = u.problem.reads_grad_sq if isinstance(u, Ansatz) else True
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            value = scalar_value(u, x)
+            (grad,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+            jet = Jet(
+                value,
+                None if directions is None else (directions @ grad.unsqueeze(-1)).squeeze(-1),
+                None if s is None or not reads_grad_sq else (s * grad.square()).sum(-1),
+                None if s is None else (s * self._hessian_diagonal(grad, x, s)).sum(-1),
+            )
+        return jet if keep else Jet(*(None if t is None else t.detach() for t in vars(jet).values()))
+
+    def _hessian_diagonal(self, grad: Tensor, x: Tensor, s: Tensor) -> Tensor:
+        """d^2 u / dx_i^2 (N, d), zero where s is."""
+        needed = s.ne(0).any(0).nonzero().squeeze(-1).tolist()
+        columns = [x.new_zeros(len(x))] * x.shape[-1]
+        if not grad.requires_grad:
+            return torch.stack(columns, 1)
+        for block in _blocks(needed, self.chunk or 1):
+            index = torch.tensor(block, device=x.device)
+            if self.chunk is None:
+                second = torch.autograd.grad(grad[:, index[0]].sum(), x, create_graph=True)[0].unsqueeze(0)
+            else:
+                rows = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[index].unsqueeze(1).expand(-1, len(x), -1)
+                (second,) = torch.autograd.grad(grad, x, rows, create_graph=True, is_grads_batched=True)
+            for i, row in zip(block, second, strict=True):
+                columns[i] = row[:, i]
+        return torch.stack(columns, 1)
+
+
+def _blocks(items: list[int], size: int) -> list[list[int]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def scalar_value(u, x: Tensor) -> Tensor:
+    """u(x) as (N,), for functions that return (N,) or (N, 1).
+
+    Raises:
+        ValueError: u has more than one output.
+    """
+    value = u(x)
+    if value.ndim == 2 and value.shape[-1] == 1:
+        value = value.squeeze(-1)
+    if value.ndim != 1:
+        raise ValueError(f"nested differentiation needs one output per point, given shape {tuple(value.shape)}")
+    return value

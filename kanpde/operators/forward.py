@@ -1,0 +1,103 @@
+"""The exact operator: one jet through the network, one ordinary backward pass."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from kanpde.ansatz import Ansatz
+from kanpde.jet import Diagonal, Jet, push
+
+
+def coefficients_for(u, x: Tensor, s, directions):
+    """(s, directions) as tensors: the problem's if u is an ansatz and none are given; s = 1 for any other function."""
+    if isinstance(u, Ansatz):
+        s = u.problem.coefficients(x) if s is None else s
+        directions = u.problem.directions(x) if directions is None else directions
+    elif s is None:
+        s = x.new_ones(x.shape[-1])
+    return check_coefficients(s, x), directions
+
+
+def check_coefficients(s: Tensor | None, x: Tensor) -> Tensor | None:
+    """s as (1, d) or (N, d).
+
+    Raises:
+        ValueError: s has another shape; a full matrix of coefficients is not supported.
+    """
+    if s is None:
+        return None
+    s = torch.as_tensor(s, dtype=x.dtype, device=x.device)
+    if s.ndim > 2 or s.shape[-1] != x.shape[-1] or (s.ndim == 2 and len(s) not in (1, len(x))):
+        allowed = f"({x.shape[-1]},) or ({len(x)}, {x.shape[-1]}), a diagonal"
+        raise ValueError(f"coefficients s have shape {tuple(s.shape)}, allowed is {allowed}; no full matrix")
+    return s.reshape(-1, x.shape[-1])
+
+
+def with_own_gradient(operator, u, x: Tensor, jet: Jet, generator=None) -> Jet:
+    """Replace grad_sq where the problem weighs the gradient by other coefficients than the second derivatives."""
+    s_grad = u.problem.s_grad(x) if isinstance(u, Ansatz) and u.problem.reads_grad_sq else None
+    if s_grad is None:
+        return jet
+    other = operator._estimate(u, x, check_coefficients(s_grad, x), None, generator)
+    return Jet(jet.value, jet.along, other.gram, jet.lap)
+
+
+def input_jet(x: Tensor, gram, directions: Tensor | None) -> Jet:
+    along = None if directions is None else directions.expand(len(x), -1, -1)
+    return Jet(x, along, gram)
+
+
+def scalar(jet: Jet, reads_grad_sq: bool = True) -> Jet:
+    """Matrices instead of Gram forms, and no feature axis where there is but one feature."""
+    gram = jet.gram.dense() if jet.gram is not None and reads_grad_sq else None
+    lap = jet.lap
+    if gram is not None:
+        gram = gram.expand(len(jet.value), -1, -1)
+    if jet.value.shape[-1] > 1:
+        return Jet(jet.value, jet.along, gram, lap)
+    drop = lambda t: None if t is None else t.squeeze(-1)
+    return Jet(drop(jet.value), drop(jet.along), drop(drop(gram)), drop(lap))
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Exact L u = sum_i s_i d^2 u / dx_i^2, |grad u|_S^2 and directional derivatives in one forward pass.
+
+    Cost of a KAN [d, n, ..., 1] per point: 3 D n d + n^2 d for the first layer and O(n^3) for each other, so beyond
+    the first layer nothing depends on d. Needs a jet rule for every module of the network (`kanpde.jet`).
+
+    Source: second-order chain rule; forward Laplacian (Li et al. 2023, arXiv 2307.08214) with J S J^T instead of J.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        >>> Forward()(net, torch.zeros(2, 3)).lap.shape
+        torch.Size([2])
+    """
+
+    def __call__(
+        self, u, x: Tensor, s: Tensor | None = None, directions: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Jet:
+        """The jet of u at x (N, d).
+
+        Args:
+            u: a module (N, d) -> (N, n), or an `Ansatz`, which supplies s and directions of its problem.
+            s: (d,) or (N, d), of either sign; default 1.
+            directions: (m, d) or (N, m, d).
+            generator: not used; every operator takes it.
+        """
+        s, directions = coefficients_for(u, x, s, directions)
+        return with_own_gradient(self, u, x, self._estimate(u, x, s, directions, generator))
+
+    def _estimate(self, u, x, s, directions, generator) -> Jet:
+        if isinstance(u, Ansatz):
+            return u.jet(partial(_push, reads_grad_sq=u.problem.reads_grad_sq), x, s, directions)
+        return _push(u, x, s, directions)
+
+
+def _push(net: nn.Module, x: Tensor, s, directions, reads_grad_sq: bool = True) -> Jet:
+    gram = None if s is None else Diagonal(s)
+    return scalar(push(net, input_jet(x, gram, directions)), reads_grad_sq)

@@ -1,0 +1,78 @@
+"""Semilinear elliptic equations Lap u + N(u) = g on the unit ball, u = 0 on its boundary."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from kanpde.domains import Ball
+from kanpde.jet import Jet
+from kanpde.problems.base import Problem
+from kanpde.problems.solutions import REACH, BallSolution
+
+SolutionName = Literal["two_body", "three_body", "scaled"]
+
+
+@dataclass(frozen=True)
+class Poisson(Problem):
+    """Lap u = g on the unit ball, u = 0 on its boundary; exact solution u = (1 - |x|^2) f.
+
+    Args:
+        dim: d.
+        seed: of the coefficients of the solution.
+        solution: two_body, three_body or scaled (`kanpde.problems.solutions`).
+    Source: MetaKAN, ICML 2025, eqs. 22-24, after Hu et al. 2024 (arXiv 2307.12306).
+    """
+
+    seed: int = 0
+    solution: SolutionName = "two_body"
+
+    def __post_init__(self):
+        check_solution(self.solution, self.dim)
+
+    @property
+    def domain(self) -> Ball:
+        return Ball(self.dim)
+
+    @property
+    def closed_form(self) -> BallSolution:
+        return BallSolution(self.solution, self.dim, self.seed)
+
+    def nonlinearity(self, u: Tensor) -> Tensor | float:
+        """N(u)."""
+        return 0.0
+
+    def residual(self, u: Jet, x: Tensor) -> Tensor:
+        return u.lap + self.nonlinearity(u.value) - self.source(x)
+
+    def exact(self, x: Tensor) -> Tensor:
+        return self.closed_form.value(x)
+
+    def source(self, x: Tensor) -> Tensor:
+        """g = Lap u* + N(u*)."""
+        value, laplacian = self.closed_form.value_and_laplacian(x)
+        return laplacian + self.nonlinearity(value)
+
+
+@dataclass(frozen=True)
+class AllenCahn(Poisson):
+    """Lap u + u - u^3 = g on the unit ball; otherwise as `Poisson`."""
+
+    def nonlinearity(self, u: Tensor) -> Tensor:
+        return u - u**3
+
+
+@dataclass(frozen=True)
+class SineGordon(Poisson):
+    """Lap u + sin u = g on the unit ball; otherwise as `Poisson`."""
+
+    def nonlinearity(self, u: Tensor) -> Tensor:
+        return u.sin()
+
+
+def check_solution(name: str, dim: int) -> None:
+    """Raises ValueError where the dimension is too small for the solution."""
+    if name not in REACH:
+        raise ValueError(f"solution {name!r} is not one of {', '.join(REACH)}")
+    if dim < REACH[name] + 1:
+        raise ValueError(f"solution {name} couples {REACH[name] + 1} coordinates: dim must be at least that, given {dim}")

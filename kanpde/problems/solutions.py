@@ -1,0 +1,198 @@
+"""Closed-form fields v = (1 - |x|^2) f(x) on the unit ball, with all derivatives analytic and streamed.
+
+f is a sum of local terms c_i phi(x_i, x_i+1, ...) with c_i ~ N(0, 1). One pass over blocks of coordinates accumulates
+f, x . grad f, |grad f|^2 and Lap f in O(N d) time and O(N block) memory, usable at d = 1 000 000.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from math import sqrt
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK = 4096  # coordinates per block of the stream
+
+
+class Body(NamedTuple):
+    """f at N points and what the product rule needs of it: each (N,)."""
+
+    value: Tensor
+    radial: Tensor  # x . grad f
+    grad_sq: Tensor  # |grad f|^2
+    lap: Tensor  # Lap f
+
+
+class Local(NamedTuple):
+    """Terms (N, terms), and per coordinate (N, coordinates) the gradient and Hessian diagonal of their sum."""
+
+    terms: Tensor
+    grad: Tensor
+    second: Tensor
+
+
+class Solution(Protocol):
+    """A family of bodies f: how many neighbours a term couples, and the terms with their derivatives."""
+
+    reach: int  # a term couples x_i ... x_i+reach
+
+    def local(self, x: Tensor, c: Tensor) -> Local: ...
+    def taylor(self, c: np.ndarray, dim: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+@cache
+def coefficients(seed: int, n: int) -> np.ndarray:
+    """c_1 ... c_n ~ N(0, 1) as the published codes draw them: numpy.random.RandomState(seed).randn(n)."""
+    return np.random.RandomState(seed).randn(n)
+
+
+@dataclass(frozen=True)
+class TwoBody:
+    r"""f = sum_i c_i [sin(a + cos b + b cos a) - shift], a = k x_i, b = k x_i+1, for i = 1 ... d - 1.
+
+    Source: Hu et al. 2024 (SDGD, arXiv 2307.12306); MetaKAN, ICML 2025, C.3. There k = 1 and shift = 0.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+    reach: int = 1
+
+    def local(self, x: Tensor, c: Tensor) -> Local:
+        k = self.scale
+        a, b = k * x[:, :-1], k * x[:, 1:]
+        sin_a, cos_a, sin_b, cos_b = a.sin(), a.cos(), b.sin(), b.cos()
+        s = a + cos_b + b * cos_a
+        sine, cosine = c * s.sin(), c * s.cos()
+        p, q = 1 - b * sin_a, cos_a - sin_b  # ds/da, ds/db
+        grad, second = torch.zeros_like(x), torch.zeros_like(x)
+        grad[:, :-1] += k * cosine * p
+        grad[:, 1:] += k * cosine * q
+        second[:, :-1] -= k * k * (sine * p * p + cosine * b * cos_a)
+        second[:, 1:] -= k * k * (sine * q * q + cosine * cos_b)
+        return Local(sine - self.shift * c, grad, second)
+
+    def taylor(self, c: np.ndarray, dim: int):
+        """f(0), gradient, Hessian diagonal and first off-diagonal at 0: s = 1, p = 1, q = 1, s_bb = -1, s_ab = 0."""
+        k, sine, cosine = self.scale, np.sin(1.0), np.cos(1.0)
+        grad, second = np.zeros(dim), np.zeros(dim)
+        grad[:-1] += k * cosine * c
+        grad[1:] += k * cosine * c
+        second[:-1] -= k * k * sine * c
+        second[1:] -= k * k * (sine + cosine) * c
+        return (sine - self.shift) * c.sum(), grad, second, -k * k * sine * c
+
+
+@dataclass(frozen=True)
+class ThreeBody:
+    """f = sum_i c_i exp(x_i x_i+1 x_i+2), i = 1 ... d - 2.
+
+    Source: Hu et al. 2024 (HTE, arXiv 2312.14499). The published codes drop the factors x_j x_k of the chain rule in
+    the Laplacian, so their source term belongs to another solution; here it is the Laplacian of u.
+    """
+
+    reach: int = 2
+
+    def local(self, x: Tensor, c: Tensor) -> Local:
+        factors = [x[:, :-2], x[:, 1:-1], x[:, 2:]]
+        e = c * (factors[0] * factors[1] * factors[2]).exp()
+        grad, second = torch.zeros_like(x), torch.zeros_like(x)
+        n = e.shape[1]
+        for j in range(3):
+            others = factors[(j + 1) % 3] * factors[(j + 2) % 3]
+            grad[:, j : j + n] += e * others
+            second[:, j : j + n] += e * others.square()
+        return Local(e, grad, second)
+
+    def taylor(self, c: np.ndarray, dim: int):
+        return c.sum(), np.zeros(dim), np.zeros(dim), np.zeros(dim - 1)
+
+
+@cache
+def _scaled_shift() -> float:
+    """Mean of sin(a + cos b + b cos a) weighted by m^2 under the radial law, as d -> infinity: a, b ~ N(0, r^2)."""
+    r, w_r = np.polynomial.legendre.leggauss(40)
+    z, w_z = np.polynomial.hermite_e.hermegauss(60)
+    r, w_r = (r + 1) / 2, w_r * (1 - ((r + 1) / 2) ** 2) ** 2
+    a, b = np.meshgrid(z, z, indexing="ij")
+    w = np.outer(w_z, w_z)
+    means = [(w * np.sin(q * a + np.cos(q * b) + q * b * np.cos(q * a))).sum() / w.sum() for q in r]
+    return float(w_r @ means / w_r.sum())
+
+
+def make(name: str, dim: int) -> Solution:
+    """The family by name; `scaled` is the two-body with arguments sqrt(d) x and each term centred."""
+    if name == "scaled":
+        return TwoBody(scale=sqrt(dim), shift=_scaled_shift())
+    return {"two_body": TwoBody, "three_body": ThreeBody}[name]()
+
+
+REACH = {"two_body": 1, "three_body": 2, "scaled": 1}
+SOLUTIONS = tuple(REACH)
+
+
+@dataclass(frozen=True)
+class BallSolution:
+    """v(x) = (1 - |x|^2) f(x) for a body f by name, with c drawn from `seed`."""
+
+    name: str
+    dim: int
+    seed: int = 0
+
+    @property
+    def family(self) -> Solution:
+        return make(self.name, self.dim)
+
+    @property
+    def c(self) -> np.ndarray:
+        return coefficients(self.seed, self.dim - REACH[self.name])
+
+    def _blocks(self, x: Tensor):
+        """Yield (columns, Local of the columns, sum of the terms that start in them), block by block with a halo."""
+        family, c = self.family, torch.as_tensor(self.c, dtype=x.dtype, device=x.device)
+        reach = family.reach
+        for start in range(0, self.dim, BLOCK):
+            stop = min(start + BLOCK, self.dim)
+            low, high = max(start - reach, 0), min(stop + reach, self.dim)
+            local = family.local(x[:, low:high], c[low : high - reach])
+            own = slice(start - low, stop - low)
+            yield x[:, start:stop], Local(local.terms[:, own], local.grad[:, own], local.second[:, own])
+
+    def body(self, x: Tensor) -> Body:
+        """f, x . grad f, |grad f|^2, Lap f at x (N, d)."""
+        total = [x.new_zeros(len(x)) for _ in Body._fields]
+        for columns, local in self._blocks(x):
+            parts = local.terms, columns * local.grad, local.grad.square(), local.second
+            total = [t + p.sum(-1) for t, p in zip(total, parts, strict=True)]
+        return Body(*total)
+
+    def value(self, x: Tensor) -> Tensor:
+        """v (N,)."""
+        return (1 - x.square().sum(-1)) * self.body(x).value
+
+    def value_and_laplacian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """v and Lap v = m Lap f - 4 x . grad f - 2 d f, m = 1 - |x|^2."""
+        f = self.body(x)
+        m = 1 - x.square().sum(-1)
+        return m * f.value, m * f.lap - 4 * f.radial - 2 * self.dim * f.value
+
+    def gradient_square(self, x: Tensor) -> Tensor:
+        """|grad v|^2 = m^2 |grad f|^2 - 4 m f x . grad f + 4 f^2 |x|^2."""
+        f = self.body(x)
+        r_sq = x.square().sum(-1)
+        m = 1 - r_sq
+        return m.square() * f.grad_sq - 4 * m * f.value * f.radial + 4 * f.value.square() * r_sq
+
+    def derivatives(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """v (N,), grad v (N, d), diagonal of the Hessian of v (N, d)."""
+        blocks = list(self._blocks(x))
+        f = sum(local.terms.sum(-1) for _, local in blocks).unsqueeze(1)
+        grad = torch.cat([local.grad for _, local in blocks], 1)
+        second = torch.cat([local.second for _, local in blocks], 1)
+        m = 1 - x.square().sum(-1, keepdim=True)
+        return (m * f).squeeze(1), m * grad - 2 * f * x, m * second - 4 * x * grad - 2 * f
+
+    def taylor(self):
+        """Taylor coefficients of f at 0: f(0), gradient (d,), Hessian diagonal (d,), first off-diagonal (d - 1,)."""
+        return self.family.taylor(self.c, self.dim)

@@ -1,0 +1,67 @@
+"""Random numbers as points: uniform or Sobol, directions, named generators, and the pool that says when to redraw."""
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+SEQUENCES = ("random", "sobol")
+SOBOL_MAX_DIM = 21_201  # torch.quasirandom.SobolEngine.MAXDIM
+
+
+def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for each purpose, derived from (seed, name): streams do not disturb each other."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def uniforms(n: int, dim: int, generator: torch.Generator, sequence: str = "random", dtype=None) -> Tensor:
+    """n points uniform in the unit cube (n, dim), plain or Sobol (scrambled anew at each call).
+
+    Raises:
+        ValueError: an unknown sequence, or Sobol in more than 21 201 dimensions.
+    """
+    dtype = dtype or torch.get_default_dtype()
+    if sequence == "random":
+        return torch.rand(n, dim, generator=generator, device=generator.device, dtype=dtype)
+    if sequence != "sobol":
+        raise ValueError(f"sequence {sequence!r} is not one of {', '.join(SEQUENCES)}")
+    if dim > SOBOL_MAX_DIM:
+        raise ValueError(f"Sobol points have at most {SOBOL_MAX_DIM} dimensions, given {dim}: use sequence: random")
+    seed = torch.randint(2**31, (1,), generator=generator, device=generator.device).item()
+    engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
+    return engine.draw(n, dtype=dtype).to(generator.device)
+
+
+def directions(n: int, dim: int, generator: torch.Generator, uniform: Tensor | None = None, dtype=None) -> Tensor:
+    """n unit vectors (n, dim), uniform on the sphere: normalised Gaussians, of `uniform` points (n, dim) if given."""
+    if uniform is None:
+        g = torch.randn(n, dim, generator=generator, device=generator.device, dtype=dtype)
+    else:
+        tiny = torch.finfo(uniform.dtype).eps
+        g = torch.special.ndtri(uniform.clamp(tiny, 1 - tiny))
+    return g / torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
+
+
+class Pool:
+    """Points that are drawn anew every `refresh` calls (1: every step), or once (`fixed`)."""
+
+    def __init__(self, draw: Callable[[], Tensor], refresh: int | str = 1):
+        self.draw, self.refresh = draw, refresh
+        self.points: Tensor | None = None
+        self.age = 0
+
+    def __call__(self) -> Tensor:
+        """The points of this step."""
+        stale = self.refresh != "fixed" and self.age >= self.refresh
+        if self.points is None or stale:
+            self.points, self.age = self.draw(), 0
+        self.age += 1
+        return self.points
+
+    def state_dict(self) -> dict:
+        return {"points": None if self.refresh == 1 else self.points, "age": self.age}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.points, self.age = state["points"], state["age"]
