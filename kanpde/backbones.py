@@ -1,15 +1,19 @@
 """The networks by name."""
 
-from collections.abc import Sequence
+from inspect import signature
 from math import sqrt
+from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import nn
 
 from kanpde import jet
+from kanpde.config import construct
 from kanpde.kan import network
 from kanpde.kan.basis.bspline import BSpline
 
+Widths = tuple[PositiveInt, ...]
 ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "sine": jet.Sine}
 
 
@@ -18,8 +22,8 @@ def mlp(
     dim_out: int = 1,
     *,
     generator: torch.Generator,
-    widths: Sequence[int] = (128, 128, 128),
-    activation: str = "tanh",
+    widths: Widths = (128, 128, 128),
+    activation: Literal["tanh", "silu", "softplus", "sigmoid", "sine"] = "tanh",
 ) -> nn.Sequential:
     """Multilayer perceptron: linear layers (Xavier-normal, biases 0) with a smooth activation between them."""
     dims = (dim_in, *widths, dim_out)
@@ -38,9 +42,9 @@ def kan(
     dim_out: int = 1,
     *,
     generator: torch.Generator,
-    widths: Sequence[int] = (32, 32, 32),
-    grid_size: int = 5,
-    spline_order: int = 3,
+    widths: Widths = (32, 32, 32),
+    grid_size: PositiveInt = 5,
+    spline_order: PositiveInt = 3,
     grid_range=(-1.0, 1.0),
     hidden_range: tuple[float, float] = (-1.0, 1.0),
     bias: bool = False,
@@ -55,17 +59,17 @@ def metakan(
     dim_out: int = 1,
     *,
     generator: torch.Generator,
-    widths: Sequence[int] = (32, 32, 32),
-    grid_size: int = 5,
-    spline_order: int = 3,
+    widths: Widths = (32, 32, 32),
+    grid_size: PositiveInt = 5,
+    spline_order: PositiveInt = 3,
     grid_range=(-1.0, 1.0),
     hidden_range: tuple[float, float] = (-1.0, 1.0),
     bias: bool = False,
-    prompt_dim: int = 1,
-    meta_hidden: int = 128,
+    prompt_dim: PositiveInt = 1,
+    meta_hidden: PositiveInt = 128,
     meta_bias: bool = True,
-    meta_share="network",
-    meta_init: str = "centred",
+    meta_share: Literal["network", "layer"] | PositiveInt | tuple[int, ...] = "network",
+    meta_init: Literal["centred", "official"] = "centred",
 ) -> nn.Sequential:
     """MetaKAN: the same network, its weights generated from one prompt per edge by meta-learners."""
     basis_for = _bsplines(grid_size, spline_order, grid_range, hidden_range)
@@ -83,6 +87,24 @@ BACKBONES = {"mlp": mlp, "kan": kan, "metakan": metakan}
 
 
 def build(name: str, dim_in: int, dim_out: int = 1, *, generator: torch.Generator | None = None, **options) -> nn.Module:
-    """Build a backbone, (N, dim_in) -> (N, dim_out), float32 on the CPU (move it with .to)."""
+    """Build a backbone, (N, dim_in) -> (N, dim_out), in the default dtype on the CPU (move it with .to).
+
+    Args:
+        name: mlp, kan or metakan.
+        dim_in, dim_out: numbers of inputs and outputs.
+        generator: of the initial weights; default one with seed 0. The global generator is never used.
+        options: of the backbone's function in this file: widths, grid_size, spline_order, grid_range, prompt_dim, ...
+    Raises:
+        ConfigError: unknown name or option, or a value that does not fit.
+
+    Example:
+        >>> build("metakan", 100)(torch.zeros(7, 100)).shape
+        torch.Size([7, 1])
+    """
     generator = generator or torch.Generator().manual_seed(0)
-    return BACKBONES[name](dim_in, dim_out, generator=generator, **options)
+    return construct("backbone", BACKBONES, {"name": name, **options}, dim_in, dim_out, generator=generator)
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether a backbone has an option."""
+    return name in BACKBONES and option in signature(BACKBONES[name]).parameters

@@ -52,6 +52,10 @@ class Ball:
         reach = min(self.radius, GRID_DEVIATIONS * self.radius / sqrt(self.dim))
         return [(-reach, reach)] * self.dim
 
+    def frame(self) -> tuple[list[float], float]:
+        """Centre and half-width of the pictures."""
+        return [0.0] * self.dim, self.radius
+
 
 GRID_DEVIATIONS = 4.0
 
@@ -88,6 +92,10 @@ class Box:
 
     def input_range(self, law: str) -> list[tuple[float, float]]:
         return [(self.low, self.high)] * self.dim
+
+    def frame(self) -> tuple[list[float], float]:
+        """Centre and half-width of the pictures."""
+        return [(self.low + self.high) / 2] * self.dim, (self.high - self.low) / 2
 
 
 def _products_of_others(each: Tensor) -> Tensor:
@@ -142,6 +150,11 @@ class Cylinder:
 
     def input_range(self, law: str) -> list[tuple[float, float]]:
         return [*self.space.input_range(law), (0.0, self.time)]
+
+    def frame(self) -> tuple[list[float], float]:
+        """Centre (in the middle of time) and half-width in space of the pictures."""
+        centre, reach = self.space.frame()
+        return [*centre, self.time / 2], reach
 
 
 def check_law(law: str) -> None:

@@ -55,6 +55,8 @@ class KANLinear(nn.Module):
 @rule(KANLinear)
 def _kan_linear(layer: KANLinear, jet: Jet) -> Jet:
     """With A_io = phi'_io(x_i): along' = along A, gram' = A^T gram A, lap' = sum_i phi''_io gram_ii + lap A."""
+    if jet.gram is not None and layer.basis.smoothness < 2:
+        raise ValueError(f"a jet with lap needs two continuous derivatives; {layer.basis} has {layer.basis.smoothness}")
     if isinstance(jet.gram, Sampled):
         return _kan_linear_sampled(layer, jet)
     gram = jet.gram

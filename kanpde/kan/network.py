@@ -79,6 +79,7 @@ def _init_centred(weights: list[Meta], generator: torch.Generator) -> None:
         hidden, prompt_dim = learner.w1.shape
         learner.w1.normal_(std=1 / sqrt(prompt_dim), generator=generator)
         learner.w2.normal_(std=1 / sqrt(hidden), generator=generator)
+        learner.w2[:-1].mul_(SPLINE_STD)
         if learner.b1 is not None:
             learner.b1.normal_(generator=generator)
         if learner.b2 is not None:

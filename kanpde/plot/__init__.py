@@ -1,0 +1,81 @@
+"""Pictures and VTK files of a result file; nothing here knows a model."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kanpde.plot.curves import convergence, quantiles, radial
+from kanpde.plot.slices import slice_2d
+from kanpde.plot.volumes import grid_3d, render_3d, save_vtk
+from kanpde.record import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "convergence", "grid_3d", "main_pictures", "plot_run", "quantiles", "radial", "render_3d", "save_vtk", "slice_2d",
+]
+
+DPI = 200
+
+
+def main_pictures(run: Run, folder: str | Path | None = None) -> list[Path]:
+    """Write <stem>-convergence.png and, if the run has a slice, <stem>-error.png; beside the run by default."""
+    flat = _flat_slices(run)
+    pictures = {"convergence": convergence(run)}
+    if flat:
+        pictures["error"] = slice_2d(run, flat[0])
+    return _write(run, folder, pictures)
+
+
+def plot_run(run: Run, folder: str | Path | None = None, vtk: bool = True, render: bool = True) -> list[Path]:
+    """Write every picture the file has the data for, and return the paths written; beside the run by default.
+
+    Args:
+        vtk: also a .vti per slice and a .vtp of the test points.
+        render: also a picture of each volume; where the machine cannot render, that is a warning.
+    """
+    folder = run.path.parent if folder is None else Path(folder)
+    paths = main_pictures(run, folder)
+    pictures = {f"slice-{name}": slice_2d(run, name) for name in _flat_slices(run)[1:]}
+    if np.isfinite(run.field.get("error", ())).any():
+        pictures |= {"quantiles": quantiles(run)}
+        if "radius" in run.field:
+            pictures |= {"radial": radial(run)}
+    paths += _write(run, folder, pictures)
+    if vtk:
+        paths += save_vtk(run, folder)
+    if render:
+        paths += _render(run, folder)
+    return paths
+
+
+def _flat_slices(run: Run) -> list[str]:
+    """Names of the lines and planes: the one that stands for the run first, a plane rather than a line."""
+    axes = {name: len(data["axes"]) for name, data in run.slices.items()}
+    return sorted((name for name in axes if axes[name] <= 2), key=lambda name: (name != "random", axes[name] != 2))
+
+
+def _write(run: Run, folder: str | Path | None, pictures: "dict[str, Figure]") -> list[Path]:
+    folder = run.path.parent if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{run.path.stem}-{name}.png" for name in pictures]
+    for path, figure in zip(paths, pictures.values(), strict=True):
+        figure.savefig(path, dpi=DPI)
+    return paths
+
+
+def _render(run: Run, folder: Path) -> list[Path]:
+    """The first volume is <stem>-volume.png, others carry their name too."""
+    written: list[Path] = []
+    for name in (name for name, data in run.slices.items() if len(data["axes"]) == 3):
+        path = folder / f"{run.path.stem}-volume{f'-{name}' if written else ''}.png"
+        try:
+            render_3d(run, name, path)
+        except RuntimeError as error:
+            warnings.warn(str(error), RuntimeWarning, stacklevel=3)
+            break
+        written.append(path)
+    return written

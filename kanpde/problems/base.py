@@ -56,6 +56,14 @@ class Problem:
     def has_exact(self) -> bool:
         return type(self).exact is not Problem.exact
 
+    def taylor(self) -> tuple | None:
+        """Value, gradient, Hessian diagonal, first off-diagonal at 0 of (u* - h) / m, for the floors; None: unknown."""
+        return None
+
+    def untrained(self, x: Tensor) -> Tensor | None:
+        """A guess (N,) that needs no training, for the floors; None: there is none."""
+        return None
+
     def boundary_value(self, x: Tensor) -> Tensor:
         """u on the boundary (soft constraint): zero."""
         return x.new_zeros(len(x))

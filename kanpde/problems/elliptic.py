@@ -53,6 +53,13 @@ class Poisson(Problem):
         value, laplacian = self.closed_form.value_and_laplacian(x)
         return laplacian + self.nonlinearity(value)
 
+    def taylor(self) -> tuple:
+        return self.closed_form.taylor()
+
+    def untrained(self, x: Tensor) -> Tensor:
+        """-m g / (2 d), since Lap (m f) is about -2 d f."""
+        return -self.factor(x).value * self.source(x) / (2 * self.dim)
+
 
 @dataclass(frozen=True)
 class AllenCahn(Poisson):

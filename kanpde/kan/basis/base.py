@@ -20,6 +20,7 @@ class LinearBasis(nn.Module):
     """
 
     size: int
+    smoothness = float("inf")  # continuous derivatives: second-order operators need 2
 
     def features(self, x: Tensor, order: int, inputs: slice = slice(None)) -> tuple[Tensor, ...]:
         """b, b', ... up to the derivative `order` (0, 1 or 2) at x (N, in): each (N, in, size).

@@ -39,7 +39,7 @@ class BSpline(LinearBasis):
         if not (limits[..., 0] < limits[..., 1]).all():
             raise ValueError(f"grid_range must increase, given {grid_range}")
         self.grid_size, self.spline_order = grid_size, spline_order
-        self.size = grid_size + spline_order + 1
+        self.size, self.smoothness = grid_size + spline_order + 1, spline_order - 1
         low, high = limits.expand(in_features, 2).unbind(-1)
         self.register_buffer("low", low.clone())
         self.register_buffer("high", high.clone())

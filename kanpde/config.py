@@ -1,0 +1,392 @@
+"""YAML to typed, validated configurations: solver < problem < command line, with the nearest name for every wrong one."""
+
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from pydantic import (
+    AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter, ValidationError,
+)
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+class ConfigError(ValueError):
+    """A bad call: one line that says what was given, what is allowed, and the nearest match."""
+
+
+def suggest(kind: str, given: str, allowed: Sequence[str]) -> str:
+    """One line for a name that is not in `allowed`."""
+    near = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown {kind} {str(given)!r}{hint} (known: {', '.join(map(str, allowed))})"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The schema
+
+
+def _point_count(value):
+    if isinstance(value, str) and not re.fullmatch(r"[1-9]\d*d", value):
+        raise ValueError("a number of points is an integer, a multiple of the dimension such as 100d, or {dim: number}")
+    return value
+
+
+Count = Annotated[
+    Annotated[int, Field(ge=0)] | str | dict[PositiveInt, PositiveInt], AfterValidator(_point_count)
+]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PointsConfig(Strict):
+    """How many points of each kind, and how they are drawn. A count may be 100d, or a table by dimension."""
+
+    interior: Count = 400
+    boundary: Count = 0
+    initial: Count = 0
+    test: Annotated[int, Field(ge=2)] = 20_000
+    validation: Annotated[int, Field(ge=2)] = 2_000
+    law: Literal["radial", "volume"] = "radial"
+    sequence: Literal["random", "sobol"] = "random"
+    refresh: PositiveInt | Literal["fixed"] = 1
+
+
+class LossConfig(Strict):
+    """See `kanpde.losses.Loss`."""
+
+    residual: Literal["square", "two_sample"] = "square"
+    scale: Literal["2d", "none"] = "2d"
+    weights: dict[Literal["interior", "boundary", "initial"], NonNegativeFloat] = {}
+
+
+class PhaseConfig(Strict):
+    """A number of steps with one optimiser. `lr` is one rate, or one per parameter group."""
+
+    optimizer: Literal["adam", "adamw", "lbfgs"] = "adam"
+    steps: PositiveInt
+    lr: PositiveFloat | dict[Literal["prompts", "meta", "rest", "problem"], NonNegativeFloat] = 1e-3
+    schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.0
+    history: PositiveInt = 50
+
+
+class EvaluationConfig(Strict):
+    """The errors are measured every `every` steps, on at most `points` of the test points until the last time."""
+
+    every: PositiveInt = 100
+    points: PositiveInt = 20_000
+
+
+class StopConfig(Strict):
+    """Stop when the validation error is small enough, the clock has run out, or nothing improved for so many evaluations."""
+
+    error: PositiveFloat | None = None
+    seconds: PositiveFloat | None = None
+    patience: PositiveInt | None = None
+
+
+class SlicesConfig(Strict):
+    """The plane of the pictures: random (orthonormal, through the centre) or two coordinate axes; points per axis."""
+
+    plane: Literal["random"] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = "random"
+    points: Annotated[int, Field(ge=2)] = 101
+    volume: Annotated[int, Field(ge=0)] = 41
+
+
+class RunConfig(Strict):
+    """Everything that decides a run."""
+
+    problem: dict[str, Any]
+    backbone: dict[str, Any]
+    operator: dict[str, Any] = {"name": "forward"}
+    constraint: Literal["hard", "soft"] = "hard"
+    points: PointsConfig = PointsConfig()
+    loss: LossConfig = LossConfig()
+    phases: Annotated[list[PhaseConfig], Field(min_length=1)]
+    evaluation: EvaluationConfig = EvaluationConfig()
+    stop: StopConfig = StopConfig()
+    slices: SlicesConfig = SlicesConfig()
+    start_from: str | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "cpu"
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+
+def resolve_count(count: int | str | dict[int, int], dim: int) -> int:
+    """A point count at a dimension: 100d is 100 times it; a table gives the entry of the next larger key."""
+    if isinstance(count, str):
+        return int(count[:-1]) * dim
+    if isinstance(count, dict):
+        return count[min((k for k in count if k >= dim), default=max(count))]
+    return count
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Reading and merging
+
+
+def load(
+    problem: str | Path, solver: str | None = None, overrides: Mapping | None = None, sets: Sequence[str] = (),
+    steps: int | None = None,
+) -> RunConfig:
+    """The configuration of a run: the solver's YAML, over it the problem's, over it the overrides, then `a.b=c` strings.
+
+    Args:
+        problem: a YAML file, or the name of one that kanpde ships.
+        solver: likewise; default what the problem's file says under `solver`, else "default".
+        overrides: nested mapping.
+        sets: strings such as points.interior=500; list items by number (phases.0.steps=100).
+        steps: rescale all phases in proportion to this total.
+    Raises:
+        ConfigError: anything that does not fit.
+    """
+    path = find("problems", str(problem))
+    tree = read_yaml(path)
+    named_solver = tree.pop("solver", None)
+    tree = merge(read_yaml(find("solvers", str(solver or named_solver or "default"))), tree)
+    tree = merge(tree, overrides or {})
+    for assignment in sets:
+        assign(tree, assignment)
+    if isinstance(tree.get("problem"), Mapping):
+        tree["problem"] = locate(tree["problem"], path.parent)
+    return validate(tree, steps)
+
+
+def validate(tree: Mapping, steps: int | None = None) -> RunConfig:
+    """A tree of plain values as a RunConfig, point counts resolved, phases rescaled to `steps`."""
+    named = ("problem", "backbone", "operator")
+    tree = {key: as_mapping(value) if key in named else value for key, value in tree.items()}
+    for key in named:
+        if key in tree and (not isinstance(tree[key], Mapping) or "name" not in tree[key]):
+            raise ConfigError(f"{key}: given {tree[key]!r}, needed is a name, or a mapping with the key name")
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+    if steps is not None:
+        if steps < 1:
+            raise ConfigError(f"steps: given {steps}, needed is at least 1")
+        config = config.model_copy(update={"phases": rescale(config.phases, steps)})
+    return config
+
+
+def as_mapping(value):
+    """A bare name stands for the mapping with that name."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def rescale(phases: Sequence[PhaseConfig], steps: int) -> list[PhaseConfig]:
+    """The phases with their steps in the same proportions and the given total; phases left without a step go."""
+    total, done, ends = sum(p.steps for p in phases), 0, []
+    for phase in phases:
+        done += phase.steps
+        ends.append(round(done * steps / total))
+    scaled = [p.model_copy(update={"steps": b - a}) for p, a, b in zip(phases, [0, *ends], ends, strict=False)]
+    return [p for p in scaled if p.steps > 0]
+
+
+def find(folder: str, name: str) -> Path:
+    """The YAML file: a path as given, or a bare name among the shipped ones (folder is problems or solvers)."""
+    given = Path(name)
+    if given.is_file():
+        return given
+    shipped = {p.stem: p for p in sorted(library(folder).glob("*.yaml"))}
+    if given.suffix not in (".yaml", ".yml") and len(given.parts) == 1:
+        if name in shipped:
+            return shipped[name]
+        raise ConfigError(suggest(f"{folder[:-1]}", name, list(shipped)))
+    near = difflib.get_close_matches(given.stem, shipped, n=1)
+    raise ConfigError(f"{name}: no such file" + (f"; shipped is {near[0]}" if near else ""))
+
+
+def library(folder: str) -> Path:
+    """The folder of shipped YAML files, in an installed package or a checkout."""
+    installed = PACKAGE / "_library" / folder
+    return installed if installed.is_dir() else PACKAGE.parent / folder
+
+
+def read_yaml(path: Path) -> dict:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: not readable, not YAML, empty, or not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        what = "empty" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(f"{path}: the file is {what}; needed is a mapping with the keys of a run")
+    return tree
+
+
+def merge(below: Mapping, above: Mapping) -> dict:
+    """Nested mappings, `above` winning; another `name` drops the options that belonged to the old one."""
+    out = dict(below)
+    for key, value in above.items():
+        old = _named(out.get(key), value)
+        value = _named(value, old)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            renamed = "name" in value and "name" in old and value["name"] != old["name"]
+            kept = {"dim": old["dim"]} if renamed and "dim" in old else {}
+            out[key] = {**kept, **value} if renamed else merge(old, value)
+        else:
+            out[key] = value
+    return out
+
+
+def _named(value, other):
+    """A bare name beside a mapping is the mapping with that name."""
+    return {"name": value} if isinstance(value, str) and isinstance(other, Mapping) else value
+
+
+def assign(tree: dict, assignment: str) -> None:
+    """Apply one `a.b=c`; c is read as YAML."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {assignment}: needed is a.b=c")
+    *parents, last = path.split(".")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {assignment}: the value is not valid YAML") from None
+    node: Any = tree
+    for part in parents:
+        if isinstance(node, dict):
+            node[part] = _named(node.get(part, {}), {})
+            if isinstance(node[part], list):
+                node[part] = list(node[part])
+            elif isinstance(node[part], Mapping):
+                node[part] = dict(node[part])
+        node = _item(node, part, assignment)
+    if isinstance(node, dict):
+        tree_part = merge(node, {last: value}) if last != "name" else {**node, last: value}
+        node.clear()
+        node.update(tree_part)
+    else:
+        _item(node, last, assignment)
+        node[int(last)] = value
+
+
+def _item(node, key: str, assignment: str):
+    if isinstance(node, dict):
+        return node[key]
+    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+        return node[int(key)]
+    raise ConfigError(f"--set {assignment}: there is nothing at {key}")
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first thing pydantic objects to, as one line with the key, what was given, and what is allowed."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        return suggest(f"key {'.'.join(where[:-1])}".rstrip() if where[:-1] else "key", where[-1], _keys_at(where[:-1]))
+    if first["type"] == "missing":
+        return f"{'.'.join(where)}: missing"
+    path = ".".join(part for part in where if part.isidentifier() or part.isdigit())
+    return f"{path}: given {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    model: Any = RunConfig
+    for part in path:
+        if part.isdigit():
+            continue
+        model = model.model_fields[part].annotation
+        model = PhaseConfig if part == "phases" else model
+    return list(model.model_fields)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Construction: the signature is the schema
+
+
+def construct(kind: str, table: Mapping[str, Callable], spec: Mapping[str, Any], *given, **fixed):
+    """Call table[spec["name"]] with the other entries of spec, checked against its signature and annotations.
+
+    Args:
+        kind: what it is, for messages.
+        given, fixed: arguments that are not the user's.
+    Raises:
+        ConfigError: unknown name or option, wrong type, or a ValueError of the constructor.
+    """
+    options = dict(spec)
+    name = options.pop("name")
+    if name not in table:
+        raise ConfigError(suggest(kind, name, list(table)))
+    return call(f"{kind} {name}", table[name], options, *given, **fixed)
+
+
+def call(label: str, function: Callable, options: Mapping[str, Any], *given, **fixed):
+    """Call a function with options checked against its signature and annotations; see `construct`."""
+    parameters = list(inspect.signature(function).parameters)[len(given) :]
+    allowed = [p for p in parameters if p not in fixed]
+    hints = get_type_hints(function if inspect.isfunction(function) else function.__init__, include_extras=True)
+    checked = {}
+    for key, value in options.items():
+        if key not in allowed:
+            raise ConfigError(suggest(f"option of {label}", key, allowed))
+        try:
+            checked[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"{label}: {key}: given {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    try:
+        return function(*given, **checked, **fixed)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{label}: {error.args[0] if error.args else error}") from None
+
+
+def locate(problem: Mapping, folder: Path) -> dict:
+    """A user's problem file, given relative to the YAML file that names it, as an absolute path."""
+    file, colon, cls = str(problem.get("name", "")).rpartition(":")
+    if not colon or Path(file).is_absolute():
+        return dict(problem)
+    near = folder / file
+    return {**problem, "name": f"{(near if near.is_file() else Path(file)).resolve()}:{cls}"}
+
+
+def load_class(name: str) -> type:
+    """The class in a user's file, `my_pde.py:MyProblem`."""
+    file, _, cls = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"problem {name}: no file {file}")
+    source = path.read_text(encoding="utf-8")
+    return class_from_source(source, cls, str(path))
+
+
+def class_from_source(source: str, cls: str, file: str) -> type:
+    """Execute the source of a user's problem file as a module and return its class."""
+    module_name = f"kanpde_user_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader=None))
+    module.__file__ = file
+    sys.modules[module_name] = module  # dataclasses look their module up
+    try:
+        exec(compile(source, file, "exec"), module.__dict__)
+    except Exception as error:
+        raise ConfigError(f"{file}: {type(error).__name__}: {error}") from None
+    if not hasattr(module, cls):
+        classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
+        raise ConfigError(suggest(f"class in {file}", cls, classes))
+    return getattr(module, cls)

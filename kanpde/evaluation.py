@@ -1,0 +1,183 @@
+"""Evaluation under no_grad on points that depend on the seed alone: errors, floors, the error field, slices."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from kanpde import metrics
+from kanpde.ansatz import Ansatz
+from kanpde.config import RunConfig
+from kanpde.losses import Loss
+from kanpde.samplers import directions, stream
+
+BLOCK = 256  # test points per generator: point i belongs to the stream (seed, "test", i // 256)
+CACHE = 2**24  # coordinates kept in memory rather than drawn again
+KEEP = 2**25  # coordinates written to the result file, and measured at every evaluation before the last
+SLICE = 2**28  # coordinates evaluated for one slice
+
+
+class Evaluator:
+    """The test and validation points of a run and what is measured on them."""
+
+    def __init__(self, config: RunConfig, u: Ansatz):
+        self.config, self.u = config, u
+        self.problem, self.domain = u.problem, u.problem.domain
+        self._cache: dict[tuple[str, int], tuple[Tensor, Tensor | None]] = {}
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Points
+
+    def blocks(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """(x, u*) of n points of a stream, block by block; u* is None where it is not known."""
+        cached = n * self.domain.dim <= CACHE
+        for i in range(0, n, BLOCK):
+            key = name, i
+            block = self._cache.get(key) or self._draw(name, i // BLOCK)
+            if cached:
+                self._cache[key] = block
+            x, exact = block
+            yield x[: n - i], None if exact is None else exact[: n - i]
+
+    def _draw(self, name: str, number: int) -> tuple[Tensor, Tensor | None]:
+        generator = stream(self.config.seed, f"{name}/{number}")
+        like = next(self.u.net.parameters(), torch.empty(0))
+        x = self.domain.interior(BLOCK, generator, self.config.points.law, dtype=torch.float32).to(like)
+        return x, self.problem.exact(x) if self.problem.has_exact else None
+
+    def batches(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Blocks joined to batches that keep the processor busy."""
+        join = max(1, 2048 * 128 // (BLOCK * max(self.domain.dim, 128)))
+        held: list = []
+        for block in self.blocks(name, n):
+            held.append(block)
+            if len(held) == join:
+                yield _joined(held)
+                held = []
+        if held:
+            yield _joined(held)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Errors
+
+    @torch.no_grad()
+    def _u_and_exact(self, name: str, n: int) -> tuple[Tensor, Tensor]:
+        pairs = [(self.u(x).double(), exact.double()) for x, exact in self.batches(name, n)]
+        return torch.cat([u for u, _ in pairs]), torch.cat([exact for _, exact in pairs])
+
+    def history_points(self) -> int:
+        """Test points of the evaluations before the last: fewer where they have very many coordinates."""
+        affordable = max(BLOCK, KEEP // self.domain.dim // BLOCK * BLOCK)
+        return min(self.config.points.test, self.config.evaluation.points, affordable)
+
+    def test_errors(self) -> dict[str, float]:
+        """rel_l2, rel_l1, linf on the first test points; NaN without an exact solution."""
+        if not self.problem.has_exact:
+            return dict.fromkeys(("rel_l2", "rel_l1", "linf"), float("nan"))
+        return metrics.errors(*self._u_and_exact("test", self.history_points()))
+
+    def validation_score(self, loss: Loss, operator: Callable) -> float:
+        """What selects weights and stops a run: the validation error, or the interior loss without an exact solution."""
+        n = min(self.config.points.validation, self.history_points())
+        if self.problem.has_exact:
+            return metrics.errors(*self._u_and_exact("validation", n))["rel_l2"]
+        generator = stream(self.config.seed, "validation/operator", self.config.device)
+        total = 0.0
+        with torch.no_grad():
+            for x, _ in self.batches("validation", n):
+                terms = loss.terms(self.u, operator, {"interior": x}, generator)
+                total += terms["interior"].item() * len(x) / n
+        return total
+
+    def full_test(self, keep=None) -> dict[str, float]:
+        """The errors on all test points; with a run, its field is set to them."""
+        n = self.config.points.test
+        if not self.problem.has_exact:
+            return dict.fromkeys(("rel_l2", "rel_l1", "linf"), float("nan"))
+        u, exact = self._u_and_exact("test", n)
+        found = metrics.errors(u, exact)
+        if keep is not None:
+            x = [x.cpu() for x, _ in self.blocks("test", n)] if n * self.domain.dim <= KEEP else None
+            radius = torch.cat([x.norm(dim=1).cpu() for x, _ in self.blocks("test", n)])
+            field = {"u": u, "u_exact": exact, "error": (u - exact).abs(), "radius": radius}
+            keep.set_field({name: t.cpu().numpy() for name, t in (field | ({"x": torch.cat(x)} if x else {})).items()})
+            keep.attrs.update(test_points=n, test_points_sha256=self._hash(n), history_points=self.history_points())
+            keep.attrs.update({f"skill_{name}": found["rel_l2"] / floor for name, floor in keep.floors.items() if floor})
+        return found
+
+    def _hash(self, n: int) -> str:
+        digest = hashlib.sha256()
+        for x, _ in self.blocks("test", n):
+            digest.update(x.float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def floors(self) -> dict[str, float]:
+        """Relative l2 errors on the test points of functions that learn next to nothing; see `metrics.Floors`."""
+        if not self.problem.has_exact:
+            return {}
+        n = min(self.config.points.test, max(self.history_points(), 4096))
+        found = metrics.Floors(self.domain.dim, n, self.problem.taylor())
+        for x, exact in self.blocks("test", n):
+            m, h = self.problem.factor(x), self.problem.lift(x)
+            one, zero = torch.ones_like(exact), torch.zeros_like(exact)
+            found.add(x, exact, one if m is None else m.value, zero if h is None else h.value, self.problem.untrained(x))
+        return found.result()
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Slices
+
+    def slices(self) -> dict[str, dict]:
+        """A plane and a volume through the domain, with u, u* and the error on their grids."""
+        wanted, dim = self.config.slices, self.domain.dim
+        time = getattr(self.domain, "time", None)
+        space = dim - (time is not None)
+        k = min(2, space)
+        made = {"random" if wanted.plane == "random" else "axes": self._slice(self._axes(k, space), wanted.points)}
+        if space >= 3 and wanted.volume**3 * dim <= SLICE and wanted.volume > 1:
+            made["volume"] = self._slice(self._axes(3, space), wanted.volume)
+        return made
+
+    def _axes(self, k: int, space: int) -> Tensor:
+        """k orthonormal directions of space (k, dim): random, or the coordinate axes asked for."""
+        dim, plane = self.domain.dim, self.config.slices.plane
+        axes = torch.zeros(k, dim, dtype=torch.float64)
+        if plane != "random" and k == 2:
+            axes[torch.arange(2), list(plane)] = 1
+            return axes
+        drawn = directions(k, space, stream(self.config.seed, f"slices/{k}"), dtype=torch.float64)
+        axes[:, :space] = torch.linalg.qr(drawn.mT)[0].mT
+        return axes
+
+    @torch.no_grad()
+    def _slice(self, axes: Tensor, points: int) -> dict:
+        k, dim = axes.shape
+        n = min(points, int((SLICE / dim) ** (1 / k)))
+        origin, reach = self.domain.frame()
+        ticks = torch.linspace(-reach, reach, max(n, 2), dtype=torch.float64)
+        grid = torch.stack(torch.meshgrid(*[ticks] * k, indexing="ij"), -1).flatten(0, -2)
+        inside, u, exact = [], [], []
+        like = next(self.u.net.parameters(), torch.empty(0))
+        for part in grid.split(2048):
+            x = (torch.as_tensor(origin, dtype=torch.float64) + part @ axes).to(like)
+            inside.append(self.domain.contains(x))
+            u.append(self.u(x))
+            exact.append(self.problem.exact(x) if self.problem.has_exact else torch.full_like(u[-1], float("nan")))
+        shape, outside = (len(ticks),) * k, ~torch.cat(inside)
+        u, exact = (torch.cat(t).double().masked_fill(outside, float("nan")).reshape(shape).cpu() for t in (u, exact))
+        random = self.config.slices.plane == "random" or k != 2
+        where = f"random {k}-D subspace through the centre" if random else f"coordinates {list(self.config.slices.plane)}"
+        if not random:
+            where += ", off the distribution of the points"
+        if (time := getattr(self.domain, "time", None)) is not None:
+            where += f", t = {time / 2:g}"
+        data = {"origin": origin, "axes": axes.numpy(), "ticks": ticks.numpy(), "u": u.numpy(), "label": where}
+        if self.problem.has_exact:
+            data |= {"u_exact": exact.numpy(), "error": (u - exact).abs().numpy()}
+        return data
+
+
+def _joined(blocks: list) -> tuple[Tensor, Tensor | None]:
+    xs, exacts = zip(*blocks, strict=True)
+    return torch.cat(xs), None if exacts[0] is None else torch.cat(exacts)

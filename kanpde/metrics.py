@@ -1,0 +1,151 @@
+"""Errors, the errors of functions that learn nothing, and memory."""
+
+import resource
+import sys
+from contextlib import contextmanager
+from math import sqrt
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def errors(u: Tensor, exact: Tensor) -> dict[str, float]:
+    """Relative l2 |u - u*| / |u*|, relative l1 likewise, and the largest |u - u*|, summed in float64."""
+    u, exact = u.double(), exact.double()
+    gap = (u - exact).abs()
+    return {
+        "rel_l2": (gap.norm() / exact.norm()).item(),
+        "rel_l1": (gap.sum() / exact.abs().sum()).item(),
+        "linf": gap.max().item(),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Floors: what a function without a network reaches on the same points
+
+
+class Floors:
+    """Relative l2 errors of h + m p for polynomials p of the coordinates, from points added block by block.
+
+    `constant` is fitted; `affine`, `additive` (plus squares of coordinates, and up to fourth powers where points allow)
+    and `taylor2` (plus products) are the smallest of 1, the Taylor polynomial of (u* - h) / m at 0, and a least-squares
+    fit where there are at most a tenth as many unknowns as points. `no_training` is the problem's own guess.
+
+    Args:
+        dim: d, coordinates of a point.
+        points: how many will be added.
+        taylor: value, gradient (d,), Hessian diagonal (d,) and first off-diagonal (d - 1,) of (u* - h) / m at 0, or
+            None where they are not known.
+    """
+
+    def __init__(self, dim: int, points: int, taylor: tuple | None = None):
+        self.dim, self.most, self.taylor = dim, points // 10, taylor
+        self.sums: dict[str, float] = {}
+        self.kept: list[tuple[Tensor, ...]] = []  # all points, where a fit of more than a constant is possible
+
+    def add(self, x: Tensor, exact: Tensor, m: Tensor, h: Tensor, untrained: Tensor | None = None) -> None:
+        """Add points x (N, d) with u*, m, h and the untrained guess there, each (N,)."""
+        x, exact, m, h = (t.double() for t in (x, exact, m, h))
+        target = exact - h
+        squares = {"exact": exact, "target": target, "m": m}
+        for name, p in self._taylor_polynomials(x).items():
+            squares[name] = m * p - target
+        if untrained is not None:
+            squares["no_training"] = untrained.double() - exact
+        found = {name: t.square().sum().item() for name, t in squares.items()}
+        found["cross"] = (m * target).sum().item()
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in found.items()}
+        if self.dim + 1 <= self.most:
+            self.kept.append((x, target, m))
+
+    def _taylor_polynomials(self, x: Tensor) -> dict[str, Tensor]:
+        if self.taylor is None:
+            return {}
+        value, grad, second, off = (torch.as_tensor(t, dtype=x.dtype, device=x.device) for t in self.taylor)
+        affine = value + x @ grad
+        additive = affine + 0.5 * x.square() @ second
+        return {"affine": affine, "additive": additive, "taylor2": additive + (x[:, :-1] * x[:, 1:]) @ off}
+
+    def result(self) -> dict[str, float]:
+        """The floors by name."""
+        s = self.sums
+        fitted = max(s["target"] - s["cross"] ** 2 / s["m"], 0.0)
+        squares = {"constant": fitted}
+        for name in ("affine", "additive", "taylor2"):
+            squares[name] = min(s["exact"], s.get(name, s["exact"]), self._fitted(name))
+        if "no_training" in s:
+            squares["no_training"] = s["no_training"]
+        return {name: sqrt(value / s["exact"]) for name, value in squares.items()}
+
+    def _fitted(self, name: str) -> float:
+        """Least sum of squares over the family, or infinity where there are too few points for it."""
+        d = self.dim
+        powers = min(4, (self.most - 1) // d)
+        unknowns = {"affine": d + 1, "additive": 1 + max(powers, 2) * d, "taylor2": 1 + d + d * (d + 1) // 2}[name]
+        if unknowns > self.most:
+            return float("inf")
+        x, target, m = (torch.cat(t) for t in zip(*self.kept, strict=True))
+        columns = [torch.ones_like(x[:, :1]), x]
+        if name == "additive":
+            columns += [x**p for p in range(2, powers + 1)]
+        if name == "taylor2":
+            i, j = torch.triu_indices(d, d)
+            columns.append(x[:, i] * x[:, j])
+        return _residual_of_fit(m.unsqueeze(1) * torch.cat(columns, 1), target) ** 2
+
+
+def _residual_of_fit(a: Tensor, b: Tensor) -> float:
+    """min |a y - b|, columns scaled, by the normal equations with a ridge at round-off."""
+    a = a / a.norm(dim=0).clamp_min(1e-300)
+    normal = a.mT @ a
+    normal.diagonal().add_(1e-13)
+    y = torch.cholesky_solve((a.mT @ b).unsqueeze(1), torch.linalg.cholesky(normal))
+    return (b - (a @ y).squeeze(1)).norm().item()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Memory
+
+
+class PeakMemory:
+    """Peak memory since construction: allocated on a GPU, resident set on a CPU."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # Linux: the kernel's high-water mark starts anew
+            except OSError:
+                pass  # elsewhere the mark covers the whole process
+
+    def bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024
+        except (OSError, IndexError):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def saved_memory(module: nn.Module):
+    """Measure what autograd saves for the backward pass in the block: yields a function that returns the bytes.
+
+    Each storage counts once; the module's parameters do not count.
+    """
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    storages: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield lambda: sum(storages.values())

@@ -1,0 +1,170 @@
+"""Unbiased estimators of L u: Hutchinson's random directions and SDGD's random dimensions.
+
+Both estimate the second-order part of the network f and keep the terms of the hard constraint exact; with `of="u"`
+they estimate all of L u, as published, with more variance. Probes are drawn once and shared by the batch, unless
+`per_point`. Through a network with jet rules they are one forward pass; any other module takes nested differentiation.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kanpde.ansatz import Ansatz
+from kanpde.jet import Diagonal, Jet, Sampled, Tangents, has_rules, push
+from kanpde.operators.autograd import scalar_value
+from kanpde.operators.forward import coefficients_for, input_jet, scalar, with_own_gradient
+
+
+@dataclass(frozen=True)
+class _Estimator:
+    """What the two estimators share: `_gram(x, s, generator)` draws an estimate of S, in one of the forms of a jet."""
+
+    def __call__(
+        self, u, x: Tensor, s: Tensor | None = None, directions: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Jet:
+        """The jet of u at x, its lap and grad_sq estimates; see `Forward`. Needs a generator on the device of x."""
+        if generator is None:
+            raise ValueError(f"{type(self).__name__} draws random numbers: give it a torch.Generator")
+        s, directions = coefficients_for(u, x, s, directions)
+        return with_own_gradient(self, u, x, self._estimate(u, x, s, directions, generator), generator)
+
+    def variance(self, u, x: Tensor, s: Tensor | None = None, *, generator: torch.Generator, draws: int = 8) -> Tensor:
+        """Variance of the estimate of L u at each point (N,), measured over independent draws."""
+        with torch.no_grad():
+            return torch.stack([self(u, x, s, generator=generator).lap for _ in range(draws)]).var(0)
+
+    def _estimate(self, u, x, s, directions, generator) -> Jet:
+        gram = None if s is None else self._gram(x, s, generator)
+        if not isinstance(u, Ansatz):
+            return self._of_network(u, x, s, directions, gram)
+        reads_grad_sq = u.problem.reads_grad_sq
+        if self.of == "u" and s is not None:
+            return self._of_whole(u, x, directions, gram, reads_grad_sq)
+        return u.jet(partial(self._of_network, gram=gram, reads_grad_sq=reads_grad_sq), x, s, directions)
+
+    def _of_network(self, net, x, s, directions, gram, reads_grad_sq: bool = True) -> Jet:
+        if has_rules(net):
+            return scalar(push(net, input_jet(x, gram, directions)), reads_grad_sq)
+        return _nested(net, x, directions, gram, reads_grad_sq)
+
+
+@dataclass(frozen=True)
+class SDGD(_Estimator):
+    r"""Sum over a random set J of `dims` coordinates, without replacement, scaled by d / |J|.
+
+    .. math:: \widehat{Lu} = \frac dB \sum_{i \in J} s_i \partial_i^2 u, \qquad
+              \mathrm{Var} = \frac{d^2}{B} \Big(1 - \frac Bd\Big) S^2
+
+    with S^2 the sample variance (divisor d - 1) of the d terms s_i u_ii.
+
+    Args:
+        dims: B, coordinates a step (1 <= B <= d).
+        per_point: another set for each point.
+        of: "f" estimates the network's part, "u" all of L u, as published.
+    Source: Hu et al. 2024, arXiv 2307.12306, eq. 12.
+    """
+
+    dims: int = 16
+    per_point: bool = False
+    of: Literal["f", "u"] = "f"
+
+    def __post_init__(self):
+        if self.dims < 1:
+            raise ValueError(f"SDGD needs dims >= 1, given {self.dims}")
+
+    def _gram(self, x: Tensor, s: Tensor, generator: torch.Generator) -> Diagonal | Sampled:
+        d = x.shape[-1]
+        if self.dims > d:
+            raise ValueError(f"SDGD samples {self.dims} of {d} dimensions: dims must be at most {d}")
+        rows = len(x) if self.per_point else 1
+        drawn = torch.rand(rows, d, generator=generator, device=x.device, dtype=x.dtype).topk(self.dims, -1).indices
+        if self.per_point:
+            mask = torch.zeros(rows, d, dtype=x.dtype, device=x.device).scatter(1, drawn, d / self.dims)
+            return Diagonal(s * mask)
+        return Sampled(s[:, drawn[0]] * (d / self.dims), drawn[0], d)
+
+    def _of_whole(self, u: Ansatz, x, directions, gram, reads_grad_sq) -> Jet:
+        """All terms of the product rule are linear in S: the sampled S serves for each."""
+        return u.jet(partial(self._of_network, gram=gram, reads_grad_sq=reads_grad_sq), x, gram.diagonal(), directions)
+
+
+@dataclass(frozen=True)
+class Hutchinson(_Estimator):
+    r"""Mean of second derivatives along random directions w_k = sqrt(s) z_k.
+
+    .. math:: \widehat{Lu} = \frac 1V \sum_k w_k^T H w_k, \qquad
+              \mathrm{Var} = \frac 2V \sum_{i \ne j} s_i s_j H_{ij}^2 \ \text{(Rademacher)}, \quad
+              \frac 2V \sum_{i, j} s_i s_j H_{ij}^2 \ \text{(Gaussian)}
+
+    Args:
+        probes: V, directions a step.
+        distribution: rademacher (z = +-1) or gaussian.
+        per_point: other directions for each point.
+        of: "f" estimates the network's part; "u" all of L u by Hessian-vector products, as published.
+    Raises:
+        ValueError: s has a negative entry.
+    Source: Hutchinson 1989; for PDEs Hu et al. 2024, arXiv 2312.14499.
+    """
+
+    probes: int = 16
+    distribution: Literal["rademacher", "gaussian"] = "rademacher"
+    per_point: bool = False
+    of: Literal["f", "u"] = "f"
+
+    def __post_init__(self):
+        if self.probes < 1:
+            raise ValueError(f"Hutchinson needs probes >= 1, given {self.probes}")
+
+    def _gram(self, x: Tensor, s: Tensor, generator: torch.Generator) -> Tangents:
+        if (s < 0).any():
+            raise ValueError("Hutchinson needs coefficients s >= 0: use Forward, or SDGD")
+        shape = len(x) if self.per_point else 1, self.probes, x.shape[-1]
+        if self.distribution == "gaussian":
+            z = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+        else:
+            z = torch.randint(2, shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
+        return Tangents(z * (s / self.probes).sqrt().unsqueeze(-2))
+
+    def _of_whole(self, u: Ansatz, x, directions, gram, reads_grad_sq) -> Jet:
+        return _nested(u, x, directions, gram, reads_grad_sq)
+
+
+def _nested(u, x: Tensor, directions, gram, reads_grad_sq: bool) -> Jet:
+    """The same estimate for any module: Hessian-vector products of its gradient."""
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        value = scalar_value(u, x)
+        (grad,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+        along = None if directions is None else (directions @ grad.unsqueeze(-1)).squeeze(-1)
+        lap, grad_sq = None, None
+        if gram is not None:
+            rows = _rows(gram).expand(len(x), -1, -1).unbind(1)  # w_k, with sum_k sign_k w_k w_k^T the estimate of S
+            slopes = [(w * grad).sum(-1) for w in rows]
+            bends = [(w * torch.autograd.grad(p.sum(), x, create_graph=True)[0]).sum(-1)
+                     for w, p in zip(rows, slopes, strict=True)]
+            signs = _signs(gram, len(rows))
+            lap = sum(sign * b for sign, b in zip(signs, bends, strict=True))
+            grad_sq = sum(sign * p.square() for sign, p in zip(signs, slopes, strict=True)) if reads_grad_sq else None
+    jet = Jet(value, along, grad_sq, lap)
+    return jet if keep else Jet(*(None if t is None else t.detach() for t in vars(jet).values()))
+
+
+def _rows(gram) -> Tensor:
+    """(1 or N, V, d) with gram = sum_k sign_k w_k w_k^T."""
+    if isinstance(gram, Tangents):
+        return gram.rows
+    if isinstance(gram, Sampled):
+        rows = torch.zeros(len(gram.s), len(gram.index), gram.dim, dtype=gram.s.dtype, device=gram.s.device)
+        return rows.scatter(2, gram.index.view(1, -1, 1).expand(len(gram.s), -1, 1), gram.s.abs().sqrt().unsqueeze(-1))
+    return torch.diag_embed(gram.s.abs().sqrt())
+
+
+def _signs(gram, rows: int) -> list:
+    if isinstance(gram, Tangents):
+        return [1.0] * rows
+    return list(gram.s.sign().unbind(-1))

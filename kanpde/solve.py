@@ -1,0 +1,213 @@
+"""python -m kanpde.solve PROBLEM.yaml: reads arguments, prints, and leaves the rest to the library."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from kanpde import config as configuration
+from kanpde import setup
+from kanpde.config import ConfigError, RunConfig
+from kanpde.kan.network import count_parameters
+from kanpde.record import Run, RunFileError
+from kanpde.training import RunFailed, State, resume, train
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def solve(
+    problem: Annotated[str | None, typer.Argument(help="YAML file, or a shipped name such as allen_cahn.")] = None,
+    dim: Annotated[int | None, typer.Option(help="Dimension of the problem (problem.dim).")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Network: mlp, kan, metakan (backbone.name).")] = None,
+    solver: Annotated[str | None, typer.Option(help="YAML file, or a shipped name: default, paper, official.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training; problem.seed is that of the coefficients.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser updates in all; phases are rescaled in proportion.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Result file (.h5); default a new one under runs/.")] = None,
+    resume_from: Annotated[Path | None, typer.Option("--resume", help="Go on with a run; more --steps extend it.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Any value: a.b=c, such as points.interior=500.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration, parameters and memory; run nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Solve a PDE: train a network, print the error beside its floors, and leave a result file and two pictures.
+
+    Exit codes: 0 done, 1 the run failed, 2 a bad call, 130 interrupted by Ctrl-C (--resume goes on).
+    """
+    flags = _tree({"problem.dim": dim, "backbone": backbone, "seed": seed, "device": device, "dtype": dtype})
+    say = Console(quiet=True) if quiet else console
+    if resume_from is not None:
+        if out is not None and out != resume_from:
+            raise ConfigError(f"--out {out}: a resumed run goes on in its own file, {resume_from}")
+        config = setup.agreeing(Run.open(resume_from), problem, solver, flags, sets or [], steps)
+    elif problem is None:
+        raise ConfigError("give a problem: a YAML file, or a shipped name such as allen_cahn (kanpde list shows them)")
+    else:
+        config = configuration.load(problem, solver, flags, sets or [], steps)
+    made = setup.problem(config)
+    setup.check(config, made)
+    net = setup.backbone(config, made)
+    _announce(say, config, made, net)
+    if dry_run:
+        _dry_run(say, config, made, net)
+        return
+    _run(say, config, made, net, out, resume_from, steps)
+
+
+def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps) -> None:
+    with _progress(say, config.steps) as show:
+        if resume_from is None:
+            run = train(problem, net, config=config, out=out, on_step=show.step, on_evaluation=show.evaluation)
+        else:
+            run = resume(resume_from, steps=steps, on_step=show.step, on_evaluation=show.evaluation)
+    if run.attrs["status"] == "interrupted":
+        say.print(f"interrupted at step {run.attrs['steps']}; to go on:\n  python -m kanpde.solve --resume {run.path}")
+        raise SystemExit(130)
+    say.print(_result_table(run))
+    from kanpde.plot import main_pictures  # matplotlib, only now
+
+    pictures = main_pictures(run)
+    say.print(f"result    {run.path}")
+    for path in pictures:
+        say.print(f"picture   {path}")
+
+
+def _tree(flags: dict) -> dict:
+    """Dotted keys to a nested mapping, without those not given."""
+    tree: dict = {}
+    for key, value in flags.items():
+        if value is not None:
+            *parents, last = key.split(".")
+            node = tree
+            for part in parents:
+                node = node.setdefault(part, {})
+            node[last] = value
+    return tree
+
+
+def _announce(say: Console, config: RunConfig, problem, net) -> None:
+    name = setup.short_name(config, problem)
+    equation = (type(problem).__doc__ or "").strip().splitlines()
+    say.print(f"problem   {name}, d = {problem.dim}" + (f": {equation[0]}" if equation else ""))
+    options = {k: v for k, v in config.backbone.items() if k != "name"}
+    say.print(f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters" + (f", {options}" if options else ""))
+    counts = {k: setup.count(config, k, problem.dim) for k in ("interior", "boundary", "initial")}
+    points = ", ".join(f"{n} {k}" for k, n in counts.items() if n and (k == "interior" or config.constraint == "soft"))
+    scale = "1/(2d)" if config.loss.scale == "2d" else "1"
+    say.print(
+        f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
+        f"residual scaled by {scale}, {config.steps} steps on {config.device} in {config.dtype}"
+    )
+
+
+def _operator(config: RunConfig) -> str:
+    options = ", ".join(f"{k}={v}" for k, v in config.operator.items() if k != "name")
+    return f"{config.operator['name']}({options})" if options else config.operator["name"]
+
+
+def _dry_run(say: Console, config: RunConfig, problem, net) -> None:
+    fixed, step = setup.estimate_memory(config, problem, net)
+    say.print(f"parameters {count_parameters(net):,}")
+    say.print(f"estimated memory: {fixed / 2**20:,.1f} MB parameters and optimiser, {step / 2**20:,.1f} MB one step")
+    say.print("configuration:\n" + setup.dump(config), markup=False)
+
+
+class _progress:
+    """The live line of a run on a terminal; elsewhere a line per evaluation."""
+
+    def __init__(self, say: Console, steps: int):
+        self.say, self.steps, self.live = say, steps, None
+        self.text = ""
+        if say.is_terminal and not say.quiet:
+            columns = TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TextColumn("{task.fields[text]}")
+            self.live = Progress(*columns, console=say)
+
+    def __enter__(self) -> "_progress":
+        if self.live:
+            self.live.start()
+            self.task = self.live.add_task("", total=self.steps, text="")
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.live:
+            self.live.stop()
+
+    def step(self, state: State) -> None:
+        if self.live:
+            self.live.update(self.task, completed=state.step, text=f"loss {state.loss:.2e}  {self.text}")
+
+    def evaluation(self, state: State) -> None:
+        row = state.row
+        left = (state.steps - state.step) / state.steps_per_s if state.steps_per_s > 0 else float("nan")
+        remaining = "" if left != left else f"  {_duration(left)} left"
+        error = "" if row["rel_l2"] != row["rel_l2"] else f"rel l2 {row['rel_l2']:.2e}  "
+        self.text = f"{error}{row['steps_per_s']:.1f} steps/s  {row['peak_memory_bytes'] / 2**20:.0f} MB{remaining}"
+        if self.live:
+            self.live.update(self.task, completed=state.step, text=f"loss {state.loss:.2e}  {self.text}")
+        else:
+            self.say.print(f"step {state.step}/{state.steps}  loss {state.loss:.2e}  {self.text}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _result_table(run: Run) -> Table:
+    """Error, floors, skill = error / floor, parameters, time, memory."""
+    table = Table(title=f"{run.attrs['problem']}, d = {run.attrs['dim']}, {run.attrs['backbone']}", title_justify="left")
+    table.add_column("")
+    table.add_column("relative l2", justify="right")
+    table.add_column("skill = error / floor", justify="right")
+    error = run.rel_l2
+    table.add_row(f"best weights (step {run.attrs['best_step']})", f"{error:.3e}", "")
+    table.add_row("last weights", f"{run.attrs['rel_l2_last']:.3e}", "")
+    for name, floor in run.floors.items():
+        table.add_row(f"floor: {name.replace('_', ' ')}", f"{floor:.3e}", f"{error / floor:.3f}" if floor else "")
+    wall, memory = run.history["wall_s"][-1], run.history["peak_memory_bytes"][-1]
+    table.add_section()
+    table.add_row("parameters", f"{run.attrs['parameters']:,}", "")
+    table.add_row("time", _duration(wall), "")
+    table.add_row("peak memory", f"{memory / 2**20:,.0f} MB", "")
+    return table
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line: one clear line and the exit code for whatever goes wrong."""
+    try:
+        code = app(standalone_mode=False)
+    except (ConfigError, RunFileError) as error:
+        _complain(error, 2)
+    except RunFailed as error:
+        _complain(error, 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted", 130)
+    except torch.OutOfMemoryError as error:
+        _complain(f"out of memory: {str(error).splitlines()[0]}", 1)
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # click's own complaints about arguments
+        if message is None:
+            raise
+        _complain(message(), 2)
+    sys.exit(code or 0)
+
+
+def _complain(error, code: int) -> None:
+    print(f"kanpde: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(solve)
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

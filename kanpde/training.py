@@ -1,0 +1,461 @@
+"""Training: a visible loop over phases of optimisers, with evaluation, checkpoints that resume bit for bit, and callbacks."""
+
+import hashlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kanpde import metrics, setup
+from kanpde.ansatz import Ansatz
+from kanpde.config import ConfigError, PhaseConfig, RunConfig
+from kanpde.evaluation import Evaluator
+from kanpde.kan.network import count_parameters, parameter_groups
+from kanpde.record import Run, replacing
+from kanpde.samplers import Pool, stream
+
+
+class RunFailed(RuntimeError):
+    """A run that had to end: a loss that is not finite, or a disk that is full. One line; nothing computed is lost."""
+
+
+@dataclass
+class State:
+    """What callbacks see: the run so far.
+
+    step counts optimiser updates, loss and terms are those of this step's points, row is the last row of the history.
+    """
+
+    run: Run
+    u: Ansatz
+    step: int = 0
+    steps: int = 0
+    phase: int = 0
+    loss: float = float("nan")
+    terms: dict[str, float] | None = None
+    row: dict[str, float] | None = None
+    steps_per_s: float = float("nan")
+
+
+Callback = Callable[[State], bool | None]
+
+
+class Training:
+    """One run: problem, network, points, optimiser, and all that a checkpoint holds."""
+
+    def __init__(self, config: RunConfig, problem, net: nn.Module, run: Run):
+        self.config, self.run = config, run
+        self.device, self.dtype = torch.device(config.device), getattr(torch, config.dtype)
+        self.u = Ansatz(problem, net, config.constraint == "hard").to(self.device, self.dtype)
+        self.operator = setup.operator(config, problem)
+        self.loss = setup.loss(config)
+        self.streams = {name: stream(config.seed, name, self.device) for name in ("interior", "boundary", "operator")}
+        self.pools = self._pools()
+        self.evaluator = Evaluator(config, self.u)
+        self.state = State(run, self.u, steps=config.steps)
+        self.best: dict = {"score": float("inf"), "step": 0, "weights": None, "stale": 0}
+        self.elapsed = 0.0  # wall-clock seconds of earlier sessions
+        self.saved_bytes = float("nan")
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    def _pools(self) -> dict[str, Pool]:
+        points, domain = self.config.points, self.u.problem.domain
+        kind = {"sequence": points.sequence, "dtype": self.dtype}
+        inside, edge = self.streams["interior"], self.streams["boundary"]
+        draw = {
+            "interior": lambda n: domain.interior(n, inside, points.law, **kind),
+            "boundary": lambda n: domain.boundary(n, edge, **kind),
+            "initial": lambda n: domain.initial(n, edge, points.law, **kind),
+        }
+        counts = {name: setup.count(self.config, name, self.u.problem.dim) for name in draw}
+        if self.config.constraint == "hard":
+            counts = {"interior": counts["interior"]}
+        return {
+            name: Pool(lambda name=name, n=n: draw[name](n), points.refresh) for name, n in counts.items() if n
+        }
+
+    # -----------------------------------------------------------------------------------------------------------
+    # The loop
+
+    def loop(self, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> str:
+        """Train to the end of the phases, a stop criterion, a callback that returns True, or Ctrl-C; returns the status.
+
+        Raises:
+            RunFailed: a term or gradient that is not finite, or a result that cannot be written.
+        """
+        state, self.memory = self.state, metrics.PeakMemory(self.device)
+        self.clock = _Clock(self.elapsed, state.step)
+        with interruptible() as interrupted:
+            if state.row is None:
+                self.evaluate(on_evaluation)
+            for phase, optimizer, last in self._phases():
+                while state.step < last:
+                    self._step(phase, optimizer, last)
+                    stop = bool(on_step and on_step(state))
+                    if state.step % self.config.evaluation.every == 0 or state.step == state.steps:
+                        stop = self.evaluate(on_evaluation) or stop
+                    if interrupted():
+                        return "interrupted"
+                    if stop:
+                        return "finished"
+        return "finished"
+
+    def _phases(self):
+        """(phase, its optimiser, its last step) for the phases not yet done; the optimiser of a resumed one goes on."""
+        last = 0
+        for number, phase in enumerate(self.config.phases):
+            last += phase.steps
+            if self.state.step >= last:
+                continue
+            if self.optimizer is None or number != self.state.phase:
+                self.state.phase = number
+                self.optimizer = make_optimizer(phase, self.u)
+            yield phase, self.optimizer, last
+
+    def _step(self, phase: PhaseConfig, optimizer: torch.optim.Optimizer, last: int) -> None:
+        """One update. Points are drawn once, so that every evaluation of the loss within it sees the same."""
+        state = self.state
+        factor = schedule(phase, state.step - (last - phase.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        frozen = phase.optimizer == "lbfgs"
+        points = {name: (pool.points if frozen and pool.points is not None else pool()) for name, pool in self.pools.items()}
+        probes = self.streams["operator"]
+        start = probes.get_state() if frozen else None
+
+        def closure() -> Tensor:
+            if start is not None:
+                probes.set_state(start)  # a line search needs one function: the same probes at every call
+            optimizer.zero_grad()
+            with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else _nothing() as saved:
+                terms = self.loss.terms(self.u, self.operator, points, probes)
+                loss = self.loss.total(terms)
+            if saved is not None:
+                self.saved_bytes = saved()
+            state.terms = {name: term.item() for name, term in terms.items()}
+            state.loss = loss.item()
+            self._check_finite()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        if frozen:
+            probes.set_state(start)
+        state.step += 1
+
+    def _check_finite(self) -> None:
+        bad = [name for name, value in self.state.terms.items() if not abs(value) < float("inf")]
+        if bad or not abs(self.state.loss) < float("inf"):
+            first = bad[0] if bad else "the weighted sum"
+            value = self.state.terms.get(first, self.state.loss)
+            raise RunFailed(f"step {self.state.step + 1}: the loss term {first} is {value}, first of all terms")
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Evaluation and files
+
+    def evaluate(self, on_evaluation: Callback | None = None) -> bool:
+        """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
+        state, stop = self.state, self.config.stop
+        score = self.evaluator.validation_score(self.loss, self.operator)
+        if score < self.best["score"]:
+            weights = {k: v.detach().clone() for k, v in self.u.state_dict().items()}
+            self.best = {"score": score, "step": state.step, "weights": weights, "stale": 0}
+        else:
+            self.best["stale"] += 1
+        wall = self.clock.seconds()
+        state.steps_per_s = self.clock.rate(state.step)
+        state.row = {
+            "step": state.step, "loss": state.loss, **self.evaluator.test_errors(), "wall_s": wall,
+            "steps_per_s": state.steps_per_s, "peak_memory_bytes": self.memory.bytes(),
+            "saved_memory_bytes": self.saved_bytes, "lr": self._learning_rate(), "validation": score,
+            **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
+            **{f"weights/{name}": self.loss.weights.get(name, 1.0) for name in self.pools},
+        }
+        self.run.log(state.row)
+        asked = bool(on_evaluation and on_evaluation(state))
+        self.save("running")
+        return (
+            asked
+            or (stop.error is not None and score <= stop.error)
+            or (stop.seconds is not None and wall >= stop.seconds)
+            or (stop.patience is not None and self.best["stale"] >= stop.patience)
+        )
+
+    def _learning_rate(self) -> float:
+        return max(group["lr"] for group in self.optimizer.param_groups) if self.optimizer else float("nan")
+
+    def finish(self) -> None:
+        """The test error of the last and the best weights, the floors, the field and the slices."""
+        run, evaluator = self.run, self.evaluator
+        last = {k: v.detach().clone() for k, v in self.u.state_dict().items()}
+        run.attrs["rel_l2_last"] = evaluator.full_test()["rel_l2"]
+        self.u.load_state_dict(self.best["weights"])
+        run.attrs.update(best_step=self.best["step"], rel_l2_best=evaluator.full_test(keep=run)["rel_l2"])
+        run.set_slices(evaluator.slices())
+        self.u.load_state_dict(last)
+
+    def save(self, status: str) -> None:
+        """Write the checkpoint and the result file, each replaced whole."""
+        run = self.run
+        run.attrs.update(status=status, finished=now(), steps=self.state.step)
+        try:
+            with replacing(run.checkpoint) as temporary:
+                torch.save(self.state_dict(), temporary)
+            run.save()
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise RunFailed(f"{run.path} cannot be written ({reason}); the last good file is intact") from None
+
+    def state_dict(self) -> dict:
+        """Everything that a bit-exact continuation needs."""
+        state = self.state
+        return {
+            "weights": self.u.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "streams": {name: generator.get_state() for name, generator in self.streams.items()},
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
+            "step": state.step,
+            "phase": state.phase,
+            "loss": state.loss,
+            "terms": state.terms,
+            "row": state.row,
+            "history": self.run.history,
+            "floors": self.run.floors,
+            "saved_bytes": self.saved_bytes,
+            "elapsed": self.clock.seconds(),
+        }
+
+    def load_state_dict(self, saved: dict) -> None:
+        state = self.state
+        self.u.load_state_dict(saved["weights"])
+        self.best = saved["best"]
+        state.step, state.phase, state.loss = saved["step"], saved["phase"], saved["loss"]
+        state.terms, state.row = saved["terms"], saved["row"]
+        if saved["optimizer"] is not None:
+            self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
+            self.optimizer.load_state_dict(saved["optimizer"])
+        for name, generator in self.streams.items():
+            generator.set_state(saved["streams"][name].cpu())
+        for name, pool in self.pools.items():
+            pool.load_state_dict(saved["pools"][name])
+        self.run.history = {k: list(v) for k, v in saved["history"].items()}
+        self.run.floors = saved["floors"]
+        self.saved_bytes, self.elapsed = saved["saved_bytes"], saved["elapsed"]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Optimisers and schedules
+
+
+def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
+    """The optimiser of a phase, one parameter group per name in `parameter_groups`, each with its base_lr."""
+    groups = parameter_groups(u.net)
+    if u.problem_parameters is not None:
+        groups["problem"] = list(u.problem_parameters.parameters())
+    rates = phase.lr if isinstance(phase.lr, dict) else dict.fromkeys(groups, phase.lr)
+    for name in groups:
+        if name not in rates and "rest" not in rates:
+            raise ConfigError(f"phases: lr has no rate for the parameter group {name}, and none for rest")
+    if phase.optimizer == "lbfgs":
+        rate = max(rates.values())
+        parameters = [p for group in groups.values() for p in group]
+        optimizer = torch.optim.LBFGS(
+            parameters, rate, max_iter=1, max_eval=25, history_size=phase.history, line_search_fn="strong_wolfe"
+        )
+        optimizer.param_groups[0]["base_lr"] = rate
+        return optimizer
+    named = [
+        {"params": parameters, "lr": rates.get(name, rates.get("rest")), "name": name} for name, parameters in groups.items()
+    ]
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    optimizer = kinds[phase.optimizer](named, betas=phase.betas, weight_decay=phase.weight_decay)
+    for group in optimizer.param_groups:
+        group["base_lr"] = group["lr"]
+    return optimizer
+
+
+def schedule(phase: PhaseConfig, step: int) -> float:
+    """Factor on the learning rates at a step of the phase, from 1 at its start to `final` at its end."""
+    t, final = step / phase.steps, phase.final
+    if phase.schedule == "linear":
+        return final + (1 - final) * (1 - t)
+    if phase.schedule == "cosine":
+        return final + (1 - final) * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * t, dtype=torch.float64)).item())
+    if phase.schedule == "exponential":
+        return max(final, 1e-8) ** t
+    return 1.0
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Entry points
+
+
+def train(
+    problem, net: nn.Module | None = None, *, config: RunConfig | None = None, out: str | Path | None = None,
+    on_step: Callback | None = None, on_evaluation: Callback | None = None, **overrides,
+) -> Run:
+    """Solve a problem and return its run.
+
+    Args:
+        problem: a `Problem`.
+        net: any module (N, d) -> (N, 1); None builds the backbone of the configuration.
+        config: a `RunConfig`; without one, the default solver with `overrides`: solver="paper", steps=500,
+            seed=1, backbone="kan", points={"interior": 200}, or any other key of a YAML.
+        out: the result file; default a new one under runs/.
+        on_step, on_evaluation: called with the `State`; returning True ends the run.
+    Raises:
+        ConfigError: something in the call does not fit. RunFailed: the run had to end.
+
+    Example:
+        >>> from kanpde.problems import Poisson
+        >>> run = train(Poisson(3), backbone="kan", steps=20, out=getfixture("tmp_path") / "run.h5")
+        >>> run.attrs["status"]
+        'finished'
+    """
+    if config is None:
+        config = setup.config_for(problem, overrides)
+    if net is None:
+        net = setup.backbone(config, problem)
+    run = Run(setup.result_path(out, config))
+    run.attrs = attributes(config, problem, net)
+    training = Training(config, problem, net, run)
+    if config.start_from:
+        training.u.net.load_state_dict(saved_weights(Path(config.start_from)))
+    run.floors = training.evaluator.floors()
+    return drive(training, on_step, on_evaluation)
+
+
+def resume(
+    path: str | Path, *, problem=None, net: nn.Module | None = None, steps: int | None = None,
+    on_step: Callback | None = None, on_evaluation: Callback | None = None,
+) -> Run:
+    """Go on with a run from its checkpoint; `steps` above the run's own extend its last phase.
+
+    A run of a problem or network made in Python needs them again.
+    """
+    run = Run.open(path)
+    config = setup.extended(setup.config_of(run), steps)
+    problem = problem or setup.problem(config)
+    training = Training(config, problem, net or setup.backbone(config, problem), run)
+    saved = load_checkpoint(run.checkpoint)
+    training.load_state_dict(saved)
+    if saved["step"] >= config.steps:
+        raise ConfigError(f"{path}: the run has done its {saved['step']} steps; --steps above that extend it")
+    run.attrs["config"] = setup.dump(config)
+    return drive(training, on_step, on_evaluation)
+
+
+def drive(training: Training, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
+    """Run the loop, and whatever happens leave files that say so."""
+    try:
+        status = training.loop(on_step, on_evaluation)
+        if status == "finished":
+            training.finish()
+        training.save(status)
+    except RunFailed as error:
+        if "cannot be written" not in str(error):  # the checkpoint keeps the last good state
+            training.run.attrs.update(status="failed", message=str(error), finished=now())
+            training.run.save()
+        raise
+    return training.run
+
+
+def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
+    """What the result file says of the run."""
+    source = setup.source_of(config)
+    return {
+        "config": setup.dump(config), "seed": config.seed, "problem": setup.short_name(config, problem),
+        "dim": problem.dim, "backbone": config.backbone["name"], "parameters": count_parameters(net),
+        "device": device_name(config.device), "torch_version": str(torch.__version__), "threads": torch.get_num_threads(),
+        "started": now(), "law": config.points.law,
+        **({"problem_source": source, "problem_sha256": hashlib.sha256(source.encode()).hexdigest()} if source else {}),
+    }
+
+
+def load_model(run: Run, trust: bool = False, best: bool = True) -> Ansatz:
+    """See `Run.load_model`."""
+    config = setup.config_of(run)
+    problem = setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
+    u = Ansatz(problem, setup.backbone(config, problem), config.constraint == "hard").to(getattr(torch, config.dtype))
+    saved = load_checkpoint(run.checkpoint)
+    u.load_state_dict(saved["best"]["weights"] if best else saved["weights"])
+    return u.eval()
+
+
+def load_checkpoint(path: Path) -> dict:
+    """The checkpoint beside a result file; tensors and plain values only.
+
+    Raises:
+        ConfigError: it is missing or broken.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # pickle, zip and torch each have their own
+        raise ConfigError(f"{path}: not a readable checkpoint") from None
+
+
+def saved_weights(path: Path) -> dict:
+    """The best weights of the network of another run."""
+    best = load_checkpoint(path.with_suffix(".pt"))["best"]["weights"]
+    return {name.removeprefix("net."): value for name, value in best.items() if name.startswith("net.")}
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class _Clock:
+    """Wall-clock seconds over all sessions of a run, and steps per second since the last question."""
+
+    def __init__(self, elapsed: float, step: int):
+        self.start, self.elapsed = time.perf_counter(), elapsed
+        self.mark, self.step = self.start, step
+
+    def seconds(self) -> float:
+        return self.elapsed + time.perf_counter() - self.start
+
+    def rate(self, step: int) -> float:
+        """Steps per second since the last call."""
+        t = time.perf_counter()
+        rate = (step - self.step) / max(t - self.mark, 1e-9)
+        self.mark, self.step = t, step
+        return rate
+
+
+@contextmanager
+def _nothing():
+    yield None
+
+
+@contextmanager
+def interruptible():
+    """Turn the first Ctrl-C (or SIGTERM) into a flag, so that a step is finished; a second one interrupts at once."""
+    asked: list[int] = []
+    former = {}
+
+    def note(number, frame):
+        asked.append(number)
+        for signal_number, handler in former.items():
+            signal.signal(signal_number, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        former.update({number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)})
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

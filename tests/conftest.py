@@ -1,0 +1,90 @@
+"""Helpers of the tests: seeded generators, networks with weights of order one, comparison relative to the largest entry."""
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from kanpde import backbones
+from kanpde.kan.layers import KANLinear
+from kanpde.kan.weights import Meta, MetaLearner
+
+F64 = torch.float64
+HIDDEN = 3.0  # hidden grids reach from -HIDDEN to HIDDEN, so that weights of order one keep hidden values on them
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def points(n: int, dim: int, seed: int = 1, reach: float = 0.9) -> Tensor:
+    """n float64 points uniform in [-reach, reach]^dim."""
+    return reach * (2 * torch.rand(n, dim, generator=generator(seed), dtype=F64) - 1)
+
+
+def close(a: Tensor, b: Tensor, rel: float = 1e-12, name: str = "") -> None:
+    """Assert max|a - b| <= rel max|b|, with b finite and of a's shape."""
+    assert a.shape == b.shape, f"{name}: shape {tuple(a.shape)} against {tuple(b.shape)}"
+    assert b.isfinite().all(), f"{name}: the reference is not finite"
+    error, size = (a - b).abs().max().item(), b.abs().max().item()
+    assert error <= rel * size, f"{name}: error {error:.2e} at size {size:.2e}"
+
+
+def one_line(info) -> str:
+    """The message of a raised error (pytest.raises), asserted to be one line that says something."""
+    text = str(info.value)
+    assert text and "\n" not in text, f"not one line: {text!r}"
+    return text
+
+
+@torch.no_grad()
+def order_one(net: nn.Module, seed: int = 2) -> nn.Module:
+    """The network in float64 with parameters drawn anew, of order one per unit: std 1 / sqrt(fan in), biases 1 / 2."""
+    g = generator(seed)
+    net = net.double()
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.normal_(std=1 / sqrt(module.in_features), generator=g)
+            module.bias.normal_(std=0.5, generator=g)
+        if isinstance(module, KANLinear):
+            if module.bias is not None:
+                module.bias.normal_(std=0.5, generator=g)
+            if isinstance(module.weights, Meta):
+                module.weights.prompts.normal_(generator=g)
+                module.weights.scale = 0.7 / sqrt(module.in_features)
+            else:
+                module.weights.theta.normal_(std=0.7 / sqrt(module.in_features), generator=g)
+        if isinstance(module, MetaLearner):
+            hidden, prompt_dim = module.w1.shape
+            module.w1.normal_(std=1 / sqrt(prompt_dim), generator=g)
+            module.w2.normal_(std=1 / sqrt(hidden), generator=g)
+            for bias in (module.b1, module.b2):
+                if bias is not None:
+                    bias.normal_(std=0.5, generator=g)
+    return net
+
+
+def network(name: str, dim: int, dim_out: int = 1, seed: int = 2, **options) -> nn.Module:
+    """A small backbone with weights of order one; the hidden grids of a KAN are (-HIDDEN, HIDDEN)."""
+    options = {"widths": (4, 3), **options}
+    if name != "mlp":
+        options = {"hidden_range": (-HIDDEN, HIDDEN), **options}
+    if name == "metakan":
+        options = {"meta_hidden": 8, **options}
+    return order_one(backbones.build(name, dim, dim_out, generator=generator(seed), **options), seed)
+
+
+def check_off_knots(net: nn.Module, x: Tensor) -> None:
+    """Assert that all inputs of all KAN layers lie on the grid, and none within 1e-6 of a knot."""
+    seen = []
+
+    def hook(layer, inputs):
+        basis = layer.basis
+        cell = (inputs[0].detach() - basis.low) / (basis.high - basis.low) * basis.grid_size
+        seen.append((cell.min() > 0) & (cell.max() < basis.grid_size) & ((cell - cell.round()).abs().min() > 1e-6))
+
+    handles = [m.register_forward_pre_hook(hook) for m in net.modules() if isinstance(m, KANLinear)]
+    net(x)
+    for handle in handles:
+        handle.remove()
+    assert all(seen), "a value left the grid or sits on a knot: choose another seed"

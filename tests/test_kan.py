@@ -1,0 +1,406 @@
+"""KAN layers: the B-splines, what generates the weights, parameter counts, sharing, and that building has no side effects."""
+
+import copy
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from conftest import F64, close, generator, network, one_line, points
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kanpde import backbones
+from kanpde.backbones import BACKBONES, build
+from kanpde.kan.basis.bspline import BSpline, silu_derivatives
+from kanpde.kan.clusters import cluster_widths
+from kanpde.kan.network import count_parameters, parameter_groups
+from kanpde.kan.weights import Direct, Meta
+
+ORDERS = [1, 2, 3, 4, 5]
+RANGES = [(-1.0, 1.0), (0.0, 2.5), (-0.25, 0.125)]  # exact in float32, in which the limits are built
+
+
+def basis_of(in_features: int, grid_size: int = 5, order: int = 3, grid_range=(-1.0, 1.0)) -> BSpline:
+    return BSpline(in_features, grid_size, order, grid_range).double()
+
+
+def line(low: float, high: float, n: int = 101) -> torch.Tensor:
+    """Points (n, 1) from low to high, none of them a knot of a grid of few intervals."""
+    return torch.linspace(low + 1e-3, high - 2e-3, n, dtype=F64)[:, None]
+
+
+def cox_de_boor(x: np.ndarray, t: np.ndarray, k: int, r: int = 0) -> np.ndarray:
+    """Derivative r of the B-splines of order k on the knots t at x, (N, len(t) - k - 1), by the textbook recursion."""
+    x = x.reshape(-1, 1)
+    if r > k:
+        return np.zeros((len(x), len(t) - k - 1))
+    if k == 0:
+        return ((t[:-1] <= x) & (x < t[1:])).astype(float)
+    lower = cox_de_boor(x, t, k - 1, max(r - 1, 0))
+    left, right = t[k:-1] - t[: -k - 1], t[k + 1 :] - t[1:-k]
+    if r:
+        return k * (lower[:, :-1] / left - lower[:, 1:] / right)
+    return (x - t[: -k - 1]) / left * lower[:, :-1] + (t[k + 1 :] - x) / right * lower[:, 1:]
+
+
+# B-splines ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid_size", [1, 5, 12])
+@pytest.mark.parametrize("order", ORDERS)
+def test_splines_sum_to_one_on_the_grid(order, grid_size):
+    x = torch.linspace(-1, 1, 77, dtype=F64)[:, None]  # the ends too
+    splines = basis_of(1, grid_size, order).features(x, 0)[0][..., :-1]
+    assert splines.shape == (77, 1, grid_size + order)
+    close(splines.sum(-1), torch.ones_like(x), 1e-13)
+    assert splines.min() > -1e-13
+
+
+@pytest.mark.parametrize("grid_range", RANGES, ids=str)
+@pytest.mark.parametrize("order", ORDERS)
+def test_features_equal_the_recursion_of_cox_and_de_boor(order, grid_range):
+    (low, high), grid_size = grid_range, 5
+    step = (high - low) / grid_size
+    knots = low + step * np.arange(-order, grid_size + order + 1)
+    x = line(low - (order + 1) * step, high + (order + 1) * step).requires_grad_()
+    features = [f[:, 0, :-1] for f in basis_of(1, grid_size, order, grid_range).features(x, 2)]
+    third = [torch.autograd.grad(f.sum(), x, retain_graph=True)[0][:, 0] for f in features[2].unbind(1)]
+    for r, got in enumerate([*features, torch.stack(third, 1)]):
+        expected = torch.from_numpy(cox_de_boor(x.detach().numpy(), knots, order, r))
+        scale = step**-r  # the size of the derivative; of order 0 where r > k
+        assert (got - expected).abs().max() <= 1e-12 * scale, f"derivative {r}"
+        assert r > order or expected.abs().max() > 0.1 * scale
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_derivatives_equal_autograd_of_the_features(order):
+    basis = basis_of(2, 4, order, RANGES[:2])
+    x = torch.cat([line(-2, 2), line(-1, 3)], 1).requires_grad_()
+    derivative = lambda f: torch.autograd.grad(f.sum(), x, create_graph=True)[0]
+    value, slope, bend = basis.features(x, 2)
+    for j, column in enumerate(basis.features(x, 0)[0].unbind(-1)):
+        close(derivative(column), slope[..., j], 1e-13)
+        if order > 1 or j == basis.size - 1:
+            close(derivative(derivative(column)), bend[..., j], 1e-13)
+    for low, high in zip(basis.features(x, 1), (value, slope), strict=True):
+        assert torch.equal(low, high)
+
+
+def test_base_function_is_silu_with_its_derivatives():
+    x = line(-6, 6).requires_grad_()
+    expected = torch.nn.functional.silu(x)
+    assert torch.equal(basis_of(1).features(x, 2)[2][..., -1], silu_derivatives(x, 2, 2)[0])
+    for got in silu_derivatives(x, 0, 4):
+        close(got, expected, 1e-12)
+        (expected,) = torch.autograd.grad(expected.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_splines_vanish_outside_the_extended_grid_and_only_there(order):
+    (low, high), grid_size = RANGES[1], 5
+    basis, step = basis_of(1, grid_size, order, RANGES[1]), (high - low) / grid_size
+    reach = order * step
+    far = torch.tensor([low - reach - 1e-9, high + reach + 1e-9, low - 10, high + 1e3], dtype=F64)[:, None]
+    assert all(not f[..., :-1].any() for f in basis.features(far, 2))
+    near = torch.tensor([low - reach + 0.1 * step, high + reach - 0.1 * step], dtype=F64)[:, None]
+    first = basis.features(near, 0)[0][:, 0, :-1]
+    assert first[0, 0] > 0 and first[1, -1] > 0 and not first[0, 1:].any() and not first[1, :-1].any()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_least_squares_error_falls_with_order_k_plus_1(order):
+    x = torch.linspace(-1, 1, 800, dtype=F64)[:, None]
+    target = (torch.sin(3 * x) + torch.exp(x) * torch.cos(2 * x))[:, 0].numpy()
+
+    def error(grid_size: int) -> float:
+        columns = basis_of(1, grid_size, order).features(x, 0)[0][:, 0, :-1].numpy()
+        return np.sqrt(np.mean((columns @ np.linalg.lstsq(columns, target)[0] - target) ** 2))
+
+    slope = np.log2(error(12) / error(24))
+    assert abs(slope - (order + 1)) < 0.25, f"error falls with order {slope:.2f}"
+
+
+def test_each_input_may_have_a_grid_range_of_its_own():
+    basis, x = basis_of(3, 4, 3, RANGES), points(11, 3)
+    for i, pair in enumerate(RANGES):
+        for whole, alone in zip(basis.features(x, 2), basis_of(1, 4, 3, pair).features(x[:, i : i + 1], 2), strict=True):
+            assert torch.equal(whole[:, i : i + 1], alone)
+    for whole, part in zip(basis.features(x, 2), basis.features(x[:, 1:], 2, slice(1, 3)), strict=True):
+        assert torch.equal(whole[:, 1:], part)
+    net = build("kan", 3, widths=(4,), grid_range=RANGES, hidden_range=(-2.0, 3.0))
+    assert net[0].basis.low.tolist() == [r[0] for r in RANGES] and net[0].basis.high.tolist() == [r[1] for r in RANGES]
+    assert net[1].basis.low.tolist() == [-2.0] * 4 and net[1].basis.high.tolist() == [3.0] * 4
+
+
+BAD = {
+    "no interval": {"grid_size": 0},
+    "order zero": {"spline_order": 0},
+    "falling range": {"grid_range": (1.0, -1.0)},
+    "empty range": {"grid_range": (0.5, 0.5)},
+    "not a number": {"grid_range": (float("nan"), 1.0)},
+    "one of the ranges falls": {"grid_range": [(-1.0, 1.0), (1.0, -1.0), (0.0, 1.0)]},
+    "too few ranges": {"grid_range": [(-1.0, 1.0), (-1.0, 1.0)]},
+    "three limits": {"grid_range": (-1.0, 0.0, 1.0)},
+    "a number": {"grid_range": 1.0},
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_splines_are_refused_in_one_line(case):
+    with pytest.raises(ValueError, match="grid_size|grid_range") as info:
+        build("kan", 3, **BAD[case])
+    one_line(info)
+
+
+# Layers and weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["kan", "metakan"])
+def test_layer_is_the_sum_of_its_edge_functions(name):
+    """Edge by edge, with the meta-learner of eq. 12 written out."""
+    layer, x = network(name, 3, bias=True)[0], points(5, 3)
+    features, out = layer.basis.features(x, 0)[0], layer(x)
+    for o in range(layer.out_features):
+        total = layer.bias[o].expand(5)
+        for i in range(3):
+            if name == "kan":
+                theta = layer.weights.theta[i, :, o]
+            else:
+                m, z = layer.weights.learner, layer.weights.prompts[i, :, o]
+                theta = layer.weights.scale * (m.w2 @ torch.relu(m.w1 @ z + m.b1) + m.b2)
+            total = total + features[:, i] @ theta
+        close(out[:, o], total, 1e-13)
+
+
+@pytest.mark.parametrize("dim, kan, metakan", [(20, 24480, 4137), (50, 33120, 5097), (100, 47520, 6697)])
+def test_parameter_counts_are_those_of_table_8(dim, kan, metakan):
+    """MetaKAN, ICML 2025: widths 32-32-32, G = 5, k = 3, prompts of length 1, meta-learner 1-128-9 shared by all."""
+    assert count_parameters(build("kan", dim)) == kan
+    assert count_parameters(build("metakan", dim)) == metakan
+
+
+def test_parameter_counts_follow_the_sharing():
+    edges, learner = 20 * 32 + 2 * 32 * 32 + 32, 2 * 128 + 129 * 9
+    for share, learners in (("network", 1), ("layer", 4), (2, 2), ((0, 1, 1, 2), 3)):
+        assert count_parameters(build("metakan", 20, meta_share=share)) == edges + learners * learner
+    assert count_parameters(build("metakan", 20, meta_bias=False)) == edges + 10 * 128
+    assert count_parameters(build("metakan", 20, prompt_dim=3)) == 3 * edges + learner + 2 * 128
+    frozen = build("kan", 20)
+    frozen[0].requires_grad_(False)
+    assert count_parameters(frozen, include_frozen=False) == 24480 - 20 * 32 * 9
+
+
+@pytest.mark.parametrize("share, labels", [("network", "000"), ("layer", "012"), (2, "110"), ((0, 1, 0), "010")])
+def test_layers_share_meta_learners_as_asked(share, labels):
+    learners = [layer.weights.learner for layer in build("metakan", 3, widths=(8, 7), meta_share=share)]
+    assert [[a is b for b in learners] for a in learners] == [[a == b for b in labels] for a in labels]
+
+
+@pytest.mark.parametrize("share", ["layers", (0, 1), 0, 4], ids=str)
+def test_bad_sharing_is_refused_in_one_line(share):
+    with pytest.raises(ValueError) as info:
+        build("metakan", 3, widths=(8, 7), meta_share=share)
+    one_line(info)
+
+
+VARIANTS = {
+    "mlp": ("mlp", {}),
+    "kan": ("kan", {"bias": True}),
+    "metakan-network": ("metakan", {"bias": True}),
+    "metakan-layer": ("metakan", {"meta_share": "layer", "prompt_dim": 2}),
+    "metakan-official": ("metakan", {"meta_init": "official"}),
+}
+
+
+def built(case: str, seed: int = 0, dim: int = 3, **more) -> torch.nn.Module:
+    name, options = VARIANTS[case]
+    return build(name, dim, widths=(6, 5), generator=generator(seed), **options, **more)
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_every_parameter_has_a_gradient(case):
+    """As built, biases of zero included; in the first layer every weight of a KAN and every prompt has one."""
+    net = built(case).double()
+    net(points(200, 3)).square().sum().backward()
+    for name, p in net.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0, name
+    if case != "mlp":
+        first = net[0].weights
+        assert (first.theta if isinstance(first, Direct) else first.prompts).grad.ne(0).all()
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_parameter_groups_part_the_parameters(case):
+    net = built(case)
+    groups = parameter_groups(net)
+    together = [p for group in groups.values() for p in group]
+    assert len(together) == len({id(p) for p in together}) == len(list(net.parameters()))
+    if "metakan" in case:
+        layers = 3 if "layer" in case else 1
+        assert len(groups["prompts"]) == 3 and len(groups["meta"]) == 4 * layers
+        assert len(groups.get("rest", [])) == 3 * VARIANTS[case][1].get("bias", 0)
+    else:
+        assert set(groups) == {"rest"}
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_state_dict_round_trip(case, tmp_path):
+    net, other, x = built(case), built(case, seed=1), points(7, 3).float()
+    assert not torch.equal(net(x), other(x))
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    other.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    assert torch.equal(net(x), other(x))
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_deepcopy_is_independent_and_keeps_what_is_shared(case):
+    net, x = built(case), points(7, 3).float()
+    before, twin = net(x), copy.deepcopy(net)
+    assert torch.equal(twin(x), before) and count_parameters(twin) == count_parameters(net)
+    if "metakan" in case:
+        learner = lambda net, i: net[i].weights.learner
+        assert (learner(twin, 0) is learner(twin, 1)) == (learner(net, 0) is learner(net, 1)) == ("layer" not in case)
+        assert learner(twin, 0) is not learner(net, 0)
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.add_(1)
+    assert torch.equal(net(x), before)
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_double_is_the_same_function_in_float64(case):
+    net, x = built(case), points(7, 3)
+    single, double = net(x.float()), net.double()(x)
+    assert single.dtype == torch.float32 and double.dtype == F64
+    assert {t.dtype for t in (*net.parameters(), *net.buffers())} == {F64}
+    close(single.double(), double, 1e-4)
+    assert not torch.equal(single.double(), double)
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_value_exports(case):
+    net, x = built(case).double(), points(7, 3)
+    exported = torch.export.export(net, (x,)).module()
+    close(exported(points(7, 3, seed=9)), net(points(7, 3, seed=9)), 1e-14)
+
+
+@pytest.mark.parametrize("case", ["mlp", "kan", "metakan-network"])
+def test_exported_value_takes_another_number_of_points(case):
+    net = built(case).double()
+    exported = torch.export.export(net, (points(7, 3),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
+    close(exported(points(12, 3)), net(points(12, 3)), 1e-14)
+
+
+@pytest.mark.parametrize("share", ["network", "layer"])
+def test_one_prompt_moves_the_weights_of_its_edge_alone(share):
+    net, x = network("metakan", 4, prompt_dim=2, meta_share=share), points(6, 4)
+    theta = lambda: [layer.weights.generate(layer.weights.prompts) for layer in net]
+    before, out = theta(), net[0](x)
+    with torch.no_grad():
+        net[0].weights.prompts[2, :, 1] += 0.5
+    after = theta()
+    moved = (after[0] != before[0]).nonzero()[:, [0, 2]].unique(dim=0).tolist()
+    assert moved == [[2, 1]]
+    assert all(torch.equal(a, b) for a, b in zip(after[1:], before[1:], strict=True))
+    assert (net[0](x) != out).any(0).tolist() == [False, True, False, False]
+
+
+def test_pieces_of_the_weights_are_the_weights():
+    for weights in (network("kan", 5)[0].weights, network("metakan", 5, prompt_dim=2)[0].weights):
+        whole = weights.generate(weights.theta if isinstance(weights, Direct) else weights.prompts)
+        close(torch.cat([weights.generate(piece) for piece in weights.split(2)]), whole, 1e-14)
+        index = torch.tensor([3, 0])
+        close(weights.generate(weights.pick(index)), whole[index], 1e-14)
+
+
+# Initialisation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", ["network", "layer", 2])
+def test_generated_weights_start_with_mean_zero_and_the_spread_of_a_kan(share):
+    """The mean over all edges of a meta-learner is 0; splines and base function have the deviations of a KAN's weights."""
+    net = build("metakan", 100, meta_share=share, prompt_dim=2).double()
+    weights = [layer.weights for layer in net]
+    theta = [w.generate(w.prompts).transpose(1, 2).flatten(0, 1).detach() for w in weights]
+    for learner in {w.learner for w in weights}:
+        together = torch.cat([t / w.scale for t, w in zip(theta, weights, strict=True) if w.learner is learner])
+        assert together.mean(0).abs().max() < 1e-5
+    for generated, layer in zip(theta, build("kan", 100).double(), strict=True):
+        free = layer.weights.theta.transpose(1, 2).flatten(0, 1)
+        for part in (slice(0, -1), slice(-1, None)):
+            assert 0.2 < generated[:, part].std() / free[:, part].std() < 3
+
+
+def test_official_weights_start_near_zero():
+    net = build("metakan", 20, meta_init="official")
+    assert all(0 < layer.weights.generate(layer.weights.prompts).abs().max() < 0.2 for layer in net)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_seed_determines_the_weights_and_nothing_global_changes(name):
+    before, dtype = torch.get_rng_state(), torch.get_default_dtype()
+    a, b, c = (build(name, 4, generator=generator(seed)) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_default_dtype() == dtype == torch.float32
+    same = [torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True)]
+    assert all(same)
+    assert any(not torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters(), strict=True))
+    assert {p.dtype for p in a.parameters()} == {torch.float32}
+    assert all(torch.equal(p, q) for p, q in zip(build(name, 4).parameters(), build(name, 4).parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbone_has_the_sizes_asked_for(name):
+    net = build(name, 4, 2, widths=(5, 3))
+    assert net(torch.zeros(6, 4)).shape == (6, 2)
+    assert [m.out_features for m in net if hasattr(m, "out_features")] == [5, 3, 2]
+    assert set(backbones.ACTIVATIONS) == {"tanh", "silu", "softplus", "sigmoid", "sine"}
+
+
+# Clusters ----------------------------------------------------------------------------------------------------------
+
+
+def cost(groups: list[list[int]]) -> Fraction:
+    """Sum of squared distances to the mean of each group, exactly."""
+    return sum(((w - Fraction(sum(g), len(g))) ** 2 for g in groups for w in g), Fraction(0))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.data())
+def test_clusters_are_optimal_among_all_contiguous_partitions(data):
+    widths = tuple(data.draw(st.lists(st.integers(1, 600), min_size=1, max_size=8)))
+    distinct = sorted(set(widths))
+    clusters = data.draw(st.integers(1, len(distinct)))
+    labels = cluster_widths(widths, clusters)
+    of = dict(zip(widths, labels, strict=True))
+    assert all(of[w] == label for w, label in zip(widths, labels, strict=True))  # equal widths, equal labels
+    assert [of[w] for w in distinct] == sorted(labels_of := [of[w] for w in distinct]) and set(labels_of) == set(range(clusters))
+    got = cost([[w for w, label in zip(widths, labels, strict=True) if label == c] for c in range(clusters)])
+    ordered = sorted(widths)
+    best = min(
+        cost([ordered[i:j] for i, j in zip((0, *cuts), (*cuts, len(ordered)), strict=True)])
+        for cuts in combinations(range(1, len(ordered)), clusters - 1)
+    )
+    assert float(got - best) <= 1e-9 * float(best)
+
+
+@pytest.mark.parametrize("clusters, labels", [(1, "00000000"), (3, "00001122"), (5, "00123344")])
+def test_clusters_are_those_of_the_paper(clusters, labels):
+    assert cluster_widths((16, 32, 64, 128, 256, 256, 512, 512), clusters) == tuple(map(int, labels))
+
+
+def test_clusters_do_not_depend_on_the_order_of_the_layers():
+    assert cluster_widths((512, 16, 256, 32, 512), 2) == (1, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("widths, clusters", [((32, 32, 32, 1), 3), ((8,), 2), ((8, 4), 0), ((8, 4), -1)])
+def test_impossible_numbers_of_clusters_are_refused_in_one_line(widths, clusters):
+    with pytest.raises(ValueError, match="clusters") as info:
+        cluster_widths(widths, clusters)
+    one_line(info)
+
+
+def test_meta_weights_carry_their_scale_through_copies():
+    weights = build("metakan", 16, widths=(4,))[0].weights
+    assert isinstance(weights, Meta) and copy.deepcopy(weights).scale == weights.scale == 0.25
