@@ -57,7 +57,7 @@ def table(rows: Iterable[Mapping[str, object]], format: str = "markdown") -> str
 
 
 def rich_table(rows: Iterable[Mapping[str, object]]) -> "Table":
-    """The same for the terminal, which is narrow: settings that all rows share go to the title; no number is cut."""
+    """The same for the terminal, which is narrow: settings that all rows share go to the title; names fold first."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table

@@ -2,15 +2,26 @@
 
 from math import sqrt
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import grad, jacrev
 
 from kanpde import backbones
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Meta, MetaLearner
 
 F64 = torch.float64
-HIDDEN = 3.0  # hidden grids reach from -HIDDEN to HIDDEN, so that weights of order one keep hidden values on them
+HIDDEN = 4.0  # hidden grids reach from -HIDDEN to HIDDEN, so that weights of order one keep hidden values on them
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tensors here are small, and threads that wait for each other on a shared machine take a hundred times longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -28,6 +39,11 @@ def close(a: Tensor, b: Tensor, rel: float = 1e-12, name: str = "") -> None:
     assert b.isfinite().all(), f"{name}: the reference is not finite"
     error, size = (a - b).abs().max().item(), b.abs().max().item()
     assert error <= rel * size, f"{name}: error {error:.2e} at size {size:.2e}"
+
+
+def hessian(function):
+    """The Hessian of a scalar function of one point, by reverse differentiation twice."""
+    return jacrev(grad(function))
 
 
 def one_line(info) -> str:

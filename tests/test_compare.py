@@ -88,12 +88,25 @@ def test_unknown_format_is_named():
         table([], "html")
 
 
-def test_rich_table_shows_every_number_in_a_narrow_terminal(tmp_path):
-    rich_console = pytest.importorskip("rich.console")
-    good, bad = summary(finished(tmp_path / "a.h5")), summary(finished(tmp_path / "[b].h5", rel_l2=1.0))
-    console = rich_console.Console(width=80, file=io.StringIO())
-    console.print(rich_table(row | {"file": row["file"][-6:]} for row in (good, bad | {"seed": 77})))
-    text = console.file.getvalue()
-    for cell in ("/a.h5", "[b].h5", "1234567", "20000", "0.0033", "0.05", "15.2", "12300", "250", "12345", "77"):
+def rendered(rows, width: int) -> str:
+    console = pytest.importorskip("rich.console").Console(width=width, file=io.StringIO())
+    console.print(rich_table(rows))
+    return console.file.getvalue()
+
+
+def test_rich_table_has_what_the_rows_share_in_its_title(tmp_path):
+    good, bad = summary(finished(tmp_path / "a.h5")), summary(finished(tmp_path / "b.h5", rel_l2=1.0))
+    text = rendered([good | {"file": "a.h5"}, bad | {"file": "[b].h5", "seed": 77}], 80)
+    title, _, rest = text.partition("\n")
+    assert "problem allen_cahn, dim 100, backbone metakan, status finished" in title and "seed" not in title
+    for cell in ("a.h5", "[b].h5", "0.0033", "15.2", "12345", "77"):
+        assert cell in rest, cell
+    assert "metakan" not in rest
+
+
+def test_rich_table_folds_names_before_numbers(tmp_path):
+    row = summary(finished(tmp_path / "a.h5"))
+    other = {"problem": "heat", "dim": 10, "backbone": "mlp", "seed": 77, "status": "failed"}
+    text = rendered([row | {"file": 30 * "a"}, row | other], 80)
+    for cell in ("100", "1234567", "20000", "0.0033", "0.05", "12300", "250", "12345", "77"):
         assert cell in text, cell
-    assert "backbone metakan" in text and "dim 100" in text, "what they share is in the title"

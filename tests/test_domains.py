@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import F64, close, generator, one_line, points
+from conftest import F64, close, generator, hessian, one_line, points
 from scipy import stats
 from torch import Tensor
-from torch.func import grad, hessian, vmap
+from torch.func import grad, vmap
 
 from kanpde.domains import LAWS, Ball, Box, Cylinder
 from kanpde.samplers import SEQUENCES, SOBOL_MAX_DIM, Pool, directions, stream, uniforms
@@ -255,7 +255,7 @@ def test_streams_are_reproducible_and_independent():
 
 def test_stream_of_a_name_is_the_same_in_every_process():
     """Not Python's salted hash: a fixed number."""
-    assert stream(0, "interior").initial_seed() == 8405116318744160391
+    assert stream(0, "interior").initial_seed() == 9176261072213445598
 
 
 # The pool ----------------------------------------------------------------------------------------------------------

@@ -150,7 +150,28 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_splines_are_refused_in_one_line(case):
     with pytest.raises(ValueError, match="grid_size|grid_range") as info:
+        BSpline(3, **BAD[case])
+    one_line(info)
+    with pytest.raises(ValueError) as info:
         build("kan", 3, **BAD[case])
+    one_line(info)
+
+
+WRONG = {
+    "backbone": ("kam", {}),
+    "option": ("kan", {"prompt_dim": 2}),
+    "activation": ("mlp", {"activation": "relu"}),
+    "initialisation": ("metakan", {"meta_init": "zeros"}),
+    "width": ("kan", {"widths": (8, 0)}),
+    "prompt": ("metakan", {"prompt_dim": 0}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_unknown_names_and_impossible_sizes_are_refused_in_one_line(case):
+    name, options = WRONG[case]
+    with pytest.raises(ValueError) as info:
+        build(name, 3, **options)
     one_line(info)
 
 

@@ -492,6 +492,13 @@ def test_rule_of_ones_own_is_used(monkeypatch):
     check_forward(compose(nn.Linear(3, 4), Square(), nn.Linear(4, 4), Square(), nn.Linear(4, 1)), points(4, 3), of_x)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_splines_too_rough_for_second_derivatives_are_refused_in_one_line(order):
+    with pytest.raises(ValueError, match=f"spline_order={order}") as info:
+        Forward()(network("kan", 3, spline_order=order), points(2, 3))
+    one_line(info)
+
+
 class Residual(nn.Module):
     """The residual as a module, for functional_call."""
 
