@@ -69,7 +69,7 @@ def metakan(
     meta_hidden: PositiveInt = 128,
     meta_bias: bool = True,
     meta_share: Literal["network", "layer"] | PositiveInt | tuple[int, ...] = "network",
-    meta_init: Literal["centred", "official"] = "centred",
+    meta_init: Literal["linear", "official"] = "linear",
 ) -> nn.Sequential:
     """MetaKAN: the same network, its weights generated from one prompt per edge by meta-learners."""
     basis_for = _bsplines(grid_size, spline_order, grid_range, hidden_range)

@@ -1,5 +1,6 @@
 """YAML to typed, validated configurations: solver < problem < command line, with the nearest name for every wrong one."""
 
+import copy
 import difflib
 import hashlib
 import importlib.util
@@ -16,6 +17,9 @@ from pydantic import (
 )
 
 PACKAGE = Path(__file__).resolve().parent
+
+
+NAMED = ("problem", "backbone", "operator")  # keys where a bare name stands for {name: ...}
 
 
 class ConfigError(ValueError):
@@ -74,7 +78,7 @@ class PhaseConfig(Strict):
 
     optimizer: Literal["adam", "adamw", "lbfgs"] = "adam"
     steps: PositiveInt
-    lr: PositiveFloat | dict[Literal["prompts", "meta", "rest", "problem"], NonNegativeFloat] = 1e-3
+    lr: NonNegativeFloat | dict[Literal["prompts", "meta", "rest", "problem"], NonNegativeFloat] = 1e-3
     schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
@@ -170,9 +174,8 @@ def load(
 
 def validate(tree: Mapping, steps: int | None = None) -> RunConfig:
     """A tree of plain values as a RunConfig, point counts resolved, phases rescaled to `steps`."""
-    named = ("problem", "backbone", "operator")
-    tree = {key: as_mapping(value) if key in named else value for key, value in tree.items()}
-    for key in named:
+    tree = {key: as_mapping(value) if key in NAMED else value for key, value in tree.items()}
+    for key in NAMED:
         if key in tree and (not isinstance(tree[key], Mapping) or "name" not in tree[key]):
             raise ConfigError(f"{key}: given {tree[key]!r}, needed is a name, or a mapping with the key name")
     try:
@@ -269,27 +272,29 @@ def assign(tree: dict, assignment: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"--set {assignment}: the value is not valid YAML") from None
+    tree.update({key: as_mapping(tree[key]) for key in NAMED if key in tree})
     node: Any = tree
     for part in parents:
-        if isinstance(node, dict):
-            node[part] = _named(node.get(part, {}), {})
-            if isinstance(node[part], list):
-                node[part] = list(node[part])
-            elif isinstance(node[part], Mapping):
-                node[part] = dict(node[part])
-        node = _item(node, part, assignment)
+        child = copy.deepcopy(_item(node, part, assignment, {}))
+        _put(node, part, child, assignment)
+        node = child
+    old = node.get(last) if isinstance(node, dict) else None
+    if isinstance(old, Mapping) and "name" in old:  # another problem, backbone or operator drops the options of the old
+        value = merge({last: old}, {last: value})[last]
+    _put(node, last, value, assignment)
+
+
+def _put(node, key: str, value, assignment: str) -> None:
     if isinstance(node, dict):
-        tree_part = merge(node, {last: value}) if last != "name" else {**node, last: value}
-        node.clear()
-        node.update(tree_part)
+        node[key] = value
     else:
-        _item(node, last, assignment)
-        node[int(last)] = value
+        _item(node, key, assignment)
+        node[int(key)] = value
 
 
-def _item(node, key: str, assignment: str):
+def _item(node, key: str, assignment: str, default=None):
     if isinstance(node, dict):
-        return node[key]
+        return node.get(key, default)
     if isinstance(node, list) and key.isdigit() and int(key) < len(node):
         return node[int(key)]
     raise ConfigError(f"--set {assignment}: there is nothing at {key}")

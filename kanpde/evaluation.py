@@ -63,7 +63,9 @@ class Evaluator:
 
     @torch.no_grad()
     def _u_and_exact(self, name: str, n: int) -> tuple[Tensor, Tensor]:
-        pairs = [(self.u(x).double(), exact.double()) for x, exact in self.batches(name, n)]
+        """u and u* (NaN where it is not known) at the points of a stream, in float64."""
+        pairs = [(u := self.u(x).double(), torch.full_like(u, float("nan")) if exact is None else exact.double())
+                 for x, exact in self.batches(name, n)]
         return torch.cat([u for u, _ in pairs]), torch.cat([exact for _, exact in pairs])
 
     def history_points(self) -> int:
@@ -73,8 +75,6 @@ class Evaluator:
 
     def test_errors(self) -> dict[str, float]:
         """rel_l2, rel_l1, linf on the first test points; NaN without an exact solution."""
-        if not self.problem.has_exact:
-            return dict.fromkeys(("rel_l2", "rel_l1", "linf"), float("nan"))
         return metrics.errors(*self._u_and_exact("test", self.history_points()))
 
     def validation_score(self, loss: Loss, operator: Callable) -> float:
@@ -93,14 +93,14 @@ class Evaluator:
     def full_test(self, keep=None) -> dict[str, float]:
         """The errors on all test points; with a run, its field is set to them."""
         n = self.config.points.test
-        if not self.problem.has_exact:
-            return dict.fromkeys(("rel_l2", "rel_l1", "linf"), float("nan"))
         u, exact = self._u_and_exact("test", n)
         found = metrics.errors(u, exact)
         if keep is not None:
             x = [x.cpu() for x, _ in self.blocks("test", n)] if n * self.domain.dim <= KEEP else None
             radius = torch.cat([x.norm(dim=1).cpu() for x, _ in self.blocks("test", n)])
-            field = {"u": u, "u_exact": exact, "error": (u - exact).abs(), "radius": radius}
+            field = {"u": u, "radius": radius}
+            if self.problem.has_exact:
+                field |= {"u_exact": exact, "error": (u - exact).abs()}
             keep.set_field({name: t.cpu().numpy() for name, t in (field | ({"x": torch.cat(x)} if x else {})).items()})
             keep.attrs.update(test_points=n, test_points_sha256=self._hash(n), history_points=self.history_points())
             keep.attrs.update({f"skill_{name}": found["rel_l2"] / floor for name, floor in keep.floors.items() if floor})

@@ -139,13 +139,13 @@ def saved_memory(module: nn.Module):
     Each storage counts once; the module's parameters do not count.
     """
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    storages: dict[int, int] = {}
+    storages: dict[int, torch.UntypedStorage] = {}  # alive, so that no address is used twice
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
+            storages[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield lambda: sum(storages.values())
+        yield lambda: sum(storage.nbytes() for storage in storages.values())

@@ -45,23 +45,32 @@ def directions(n: int, dim: int, generator: torch.Generator, uniform: Tensor | N
 
 
 class Pool:
-    """Points that are drawn anew every `refresh` calls (1: every step), or once (`fixed`)."""
+    """Points that are drawn anew every `refresh` calls (1: every step), or once (`fixed`); none while `frozen`."""
 
     def __init__(self, draw: Callable[[], Tensor], refresh: int | str = 1):
         self.draw, self.refresh = draw, refresh
+        self.frozen = False
         self.points: Tensor | None = None
         self.age = 0
 
     def __call__(self) -> Tensor:
         """The points of this step."""
-        stale = self.refresh != "fixed" and self.age >= self.refresh
+        stale = self.refresh != "fixed" and self.age >= self.refresh and not self.frozen
         if self.points is None or stale:
             self.points, self.age = self.draw(), 0
         self.age += 1
         return self.points
 
+    def freeze(self) -> None:
+        """Draw once more at the next call, and then keep the points."""
+        self.frozen, self.points = True, None
+
+    def thaw(self) -> None:
+        self.frozen = False
+
     def state_dict(self) -> dict:
-        return {"points": None if self.refresh == 1 else self.points, "age": self.age}
+        passing = self.refresh == 1 and not self.frozen
+        return {"points": None if passing else self.points, "age": self.age, "frozen": self.frozen}
 
     def load_state_dict(self, state: dict) -> None:
-        self.points, self.age = state["points"], state["age"]
+        self.points, self.age, self.frozen = state["points"], state["age"], state["frozen"]

@@ -54,7 +54,11 @@ def backbone(config: RunConfig, problem) -> nn.Module:
     if backbones.takes(options["name"], "grid_range") and options.get("grid_range", "auto") == "auto":
         options["grid_range"] = domain.input_range(config.points.law)
     generator = stream(config.seed, "init")
-    return construct("backbone", backbones.BACKBONES, options, domain.dim, generator=generator)
+    net = construct("backbone", backbones.BACKBONES, options, domain.dim, generator=generator)
+    for layer in net.modules():
+        if isinstance(layer, KANLinear) and layer.basis.smoothness < 2:
+            raise ConfigError(f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3")
+    return net
 
 
 def operator(config: RunConfig, problem):
@@ -208,8 +212,11 @@ def agreeing(
 
 
 def _leaves(tree, prefix: str = "") -> dict:
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
-    if items is None:
+    if isinstance(tree, dict) and tree:
+        items = tree.items()
+    elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
+        items = enumerate(tree)
+    else:
         return {prefix: tree}
     out: dict = {}
     for key, value in items:

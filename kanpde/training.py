@@ -93,8 +93,8 @@ class Training:
         state, self.memory = self.state, metrics.PeakMemory(self.device)
         self.clock = _Clock(self.elapsed, state.step)
         with interruptible() as interrupted:
-            if state.row is None:
-                self.evaluate(on_evaluation)
+            if state.row is None and self.evaluate(on_evaluation):
+                return "finished"
             for phase, optimizer, last in self._phases():
                 while state.step < last:
                     self._step(phase, optimizer, last)
@@ -117,6 +117,8 @@ class Training:
             if self.optimizer is None or number != self.state.phase:
                 self.state.phase = number
                 self.optimizer = make_optimizer(phase, self.u)
+                for pool in self.pools.values():
+                    pool.freeze() if phase.optimizer == "lbfgs" else pool.thaw()
             yield phase, self.optimizer, last
 
     def _step(self, phase: PhaseConfig, optimizer: torch.optim.Optimizer, last: int) -> None:
@@ -126,7 +128,7 @@ class Training:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         frozen = phase.optimizer == "lbfgs"
-        points = {name: (pool.points if frozen and pool.points is not None else pool()) for name, pool in self.pools.items()}
+        points = {name: pool() for name, pool in self.pools.items()}
         probes = self.streams["operator"]
         start = probes.get_state() if frozen else None
 
@@ -321,7 +323,8 @@ def train(
         'finished'
     """
     if config is None:
-        config = setup.config_for(problem, overrides)
+        given = {} if net is None else {"backbone": type(net).__name__}
+        config = setup.config_for(problem, {**overrides, **given})
     if net is None:
         net = setup.backbone(config, problem)
     run = Run(setup.result_path(out, config))
@@ -380,11 +383,11 @@ def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
     }
 
 
-def load_model(run: Run, trust: bool = False, best: bool = True) -> Ansatz:
+def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module | None = None) -> Ansatz:
     """See `Run.load_model`."""
     config = setup.config_of(run)
     problem = setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
-    u = Ansatz(problem, setup.backbone(config, problem), config.constraint == "hard").to(getattr(torch, config.dtype))
+    u = Ansatz(problem, net or setup.backbone(config, problem), config.constraint == "hard").to(getattr(torch, config.dtype))
     saved = load_checkpoint(run.checkpoint)
     u.load_state_dict(saved["best"]["weights"] if best else saved["weights"])
     return u.eval()

@@ -118,6 +118,18 @@ def test_solution_has_the_boundary_and_initial_values(problem, name, dim):
         close(p.initial_value(x), vmap(lambda x: ball(name, x))(x[:, :-1]))
 
 
+@pytest.mark.parametrize("name", SOLUTIONS)
+@pytest.mark.parametrize("problem", ["heat", "hjb"])
+def test_lift_equals_autograd(problem, name):
+    """h is the initial value at all times, with derivatives to match."""
+    p = PROBLEMS[problem](4, solution=name)
+    x, h = inside(p), lambda x: ball(name, x[:-1])
+    field = p.lift(x)
+    close(field.value, vmap(h)(x))
+    close(field.grad, vmap(grad(h))(x))
+    close(field.hessian_diagonal, vmap(hessian(h))(x).diagonal(dim1=-2, dim2=-1))
+
+
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_ansatz_has_the_boundary_and_initial_values_for_any_network(problem):
     p = PROBLEMS[problem](4)

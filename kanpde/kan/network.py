@@ -37,7 +37,7 @@ def meta_kan(
     meta_hidden: int = 128,
     meta_bias: bool = True,
     meta_share: str | int | Sequence[int] = "network",
-    meta_init: str = "centred",
+    meta_init: str = "linear",
 ) -> nn.Sequential:
     """A KAN whose weights meta-learners generate from one prompt per edge (see `kanpde.backbones.build`)."""
     bases = [basis_for(number, n_in) for number, n_in in enumerate(dims[:-1])]
@@ -48,7 +48,7 @@ def meta_kan(
         learner = learners.setdefault(label, MetaLearner(prompt_dim, meta_hidden, basis.size, meta_bias))
         prompts = torch.empty(n_in, prompt_dim, n_out)
         layers.append(KANLinear(basis, Meta(prompts, learner), n_in, n_out, bias))
-    initialise = {"centred": _init_centred, "official": _init_official}
+    initialise = {"linear": _init_linear, "official": _init_official}
     initialise[meta_init]([layer.weights for layer in layers], generator)
     return nn.Sequential(*layers)
 
@@ -67,24 +67,27 @@ def shared_labels(widths: tuple[int, ...], share: str | int | Sequence[int]) -> 
 
 
 @torch.no_grad()
-def _init_centred(weights: list[Meta], generator: torch.Generator) -> None:
-    """Prompts of order one, knots of the meta-learner among them, and weights of mean 0 and the spread of a KAN's.
+def _init_linear(weights: list[Meta], generator: torch.Generator) -> None:
+    """M(z) = V z at first: the network starts as an MLP with weights z and one random activation sum_c V_c b_c.
 
-    A common part of all generated weights would only add the same function to every output of a layer.
+    Hidden units come in pairs of opposite sign, W_1 = (A, -A), W_2 = (C, -C), V = C A, so every edge can grow, shrink
+    and change its sign along its prompt; training bends M apart at the knots. Prompts have deviation 1 / sqrt(in).
     """
     for w in weights:
-        w.prompts.normal_(generator=generator)
-        w.scale = 1 / sqrt(w.prompts.shape[0])
+        w.prompts.normal_(std=1 / sqrt(w.prompts.shape[0]), generator=generator)
     for learner in {w.learner: None for w in weights}:
         hidden, prompt_dim = learner.w1.shape
-        learner.w1.normal_(std=1 / sqrt(prompt_dim), generator=generator)
-        learner.w2.normal_(std=1 / sqrt(hidden), generator=generator)
-        learner.w2[:-1].mul_(SPLINE_STD)
-        if learner.b1 is not None:
-            learner.b1.normal_(generator=generator)
-        if learner.b2 is not None:
-            prompts = torch.cat([w.prompts.mT.flatten(0, 1) for w in weights if w.learner is learner])
-            learner.b2.sub_(learner(prompts.mT.unsqueeze(0)).mean((0, 2)))
+        half = hidden // 2
+        a = torch.empty(half, prompt_dim).normal_(std=1 / sqrt(max(half, 1)), generator=generator)  # balances A and C
+        v = torch.empty(len(learner.w2), prompt_dim).normal_(std=META_SPLINE_STD, generator=generator)
+        v[-1] = 1 / sqrt(prompt_dim)
+        c = v @ torch.linalg.pinv(a)  # the smallest C with C A = V
+        for parameter, pair in ((learner.w1, (a, -a)), (learner.w2.T, (c.T, -c.T))):
+            parameter.zero_()
+            parameter[: 2 * half] = torch.cat(pair)
+
+
+META_SPLINE_STD = 0.3  # of the spline part of the first activation; its base part is silu
 
 
 @torch.no_grad()

@@ -1,0 +1,163 @@
+"""YAML to configurations, and one line for everything that does not fit."""
+
+import pytest
+import yaml
+
+from kanpde import config, setup
+from kanpde.config import ConfigError
+
+PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
+SOLVER_FILES = sorted(config.library("solvers").glob("*.yaml"))
+
+
+def resolve(*args, **kwargs):
+    made = config.load(*args, **kwargs)
+    problem = setup.problem(made)
+    setup.check(made, problem)
+    setup.backbone(made, problem)
+    setup.operator(made, problem)
+    setup.loss(made)
+    return made
+
+
+@pytest.mark.parametrize("solver", SOLVER_FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("problem", PROBLEM_FILES, ids=lambda p: p.stem)
+def test_every_shipped_file_builds(problem, solver):
+    resolve(str(problem), str(solver))
+
+
+def test_there_are_files_to_ship():
+    assert len(PROBLEM_FILES) >= 5
+    assert {p.stem for p in SOLVER_FILES} >= {"default", "paper", "official"}
+
+
+BAD = {
+    "problem.dmi=3": "dim",
+    "points.interor=3": "interior",
+    "pionts.interior=3": "points",
+    "points.interior=-3": "points.interior",
+    "points.interior=abc": "points.interior",
+    "points.test=0": "points.test",
+    "phases.0.optimizer=adm": "adam",
+    "phases.0.lr=-1": "phases.0.lr",
+    "phases.0.stpes=3": "steps",
+    "phases.7.steps=3": "phases.7.steps",
+    "phases=[]": "phases",
+    "backbone=metakn": "metakan",
+    "backbone.grid_sise=5": "grid_size",
+    "backbone.grid_size=0": "grid_size",
+    "backbone.widths=[32, -1]": "widths",
+    "backbone.prompt_dim=0": "prompt_dim",
+    "backbone.meta_share=9": "clusters",
+    "backbone.grid_range=[1, -1]": "grid_range",
+    "backbone.spline_order=2": "spline_order",
+    "operator=sgdg": "sdgd",
+    "operator={name: sdgd, dims: 0}": "dims",
+    "operator={name: sdgd, dims: 21}": "dims",
+    "problem=poison": "poisson",
+    "problem.solution=two_bdy": "two_body",
+    "problem.dim=1": "dim",
+    "problem.dim=-4": "dim",
+    "problem.dim=two": "dim",
+    "problem=nowhere.py:Mine": "nowhere.py",
+    "loss.weights.boundry=1": "boundary",
+    "loss.residual=two_sample": "exact",
+    "constraint=soft": "boundary",
+    "device=tpu9": "cpu",
+    "dtype=float16": "float32",
+    "points.law=raidal": "radial",
+    "points.refresh=0": "points.refresh",
+    "slices.plane=[0, 99]": "slices.plane",
+    "start_from=none.h5": "none.h5",
+    "seed=-1": "seed",
+    "novalue": "a.b=c",
+    "points.interior=[": "YAML",
+}
+
+
+@pytest.mark.parametrize("assignment", BAD, ids=list(BAD))
+def test_bad_values_are_one_line_that_names_the_key_and_what_is_allowed(assignment):
+    with pytest.raises(ConfigError) as info:
+        resolve("poisson", sets=[assignment])
+    message = str(info.value)
+    assert "\n" not in message
+    assert BAD[assignment] in message
+
+
+@pytest.mark.parametrize(
+    "text, says", [("", "empty"), ("a: [", "YAML"), ("- 1", "list"), ("problem: {dim: 3}", "name"), ("phase: 3", "phases")]
+)
+def test_bad_files_are_one_line(tmp_path, text, says):
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says) as info:
+        resolve(str(path))
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["nothing.yaml", "allen_can", "folder/allen_cahn.yaml"])
+def test_missing_files_name_the_nearest(name):
+    with pytest.raises(ConfigError, match=r"no such file|allen_cahn"):
+        resolve(name)
+
+
+def test_flags_win_over_problem_over_solver(tmp_path):
+    (tmp_path / "s.yaml").write_text("points: {interior: 1, test: 11, validation: 5}\nphases: [{steps: 9}]\nbackbone: kan\n")
+    (tmp_path / "p.yaml").write_text("problem: {name: poisson, dim: 5}\npoints: {interior: 2, test: 22}\nsolver: ignored\n")
+    made = resolve(str(tmp_path / "p.yaml"), str(tmp_path / "s.yaml"), {"points": {"interior": 3}}, ["seed=4"])
+    assert (made.points.interior, made.points.test, made.points.validation, made.seed) == (3, 22, 5, 4)
+
+
+def test_another_name_drops_the_options_of_the_old_one():
+    merged = config.merge({"backbone": {"name": "metakan", "prompt_dim": 2}}, {"backbone": "mlp"})
+    assert merged["backbone"] == {"name": "mlp"}
+    kept = config.merge({"backbone": {"name": "kan", "grid_size": 9}}, {"backbone": "kan"})
+    assert kept["backbone"] == {"name": "kan", "grid_size": 9}
+
+
+def test_every_value_can_be_set():
+    """Each leaf of a resolved configuration is accepted back through --set and changes nothing."""
+    made = config.load("heat")
+    leaves = setup._leaves(made.model_dump(mode="json"))
+    sets = [f"{key}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}" for key, value in leaves.items() if value]
+    assert config.load("heat", sets=sets) == made
+
+
+def test_numbers_written_as_1e_3_are_numbers():
+    assert config.load("poisson", sets=["phases.0.lr=1e-3"]).phases[0].lr == 1e-3
+
+
+def test_point_counts_by_dimension():
+    table = {20: 2000, 50: 4000, 100: 8000}
+    counts = {d: config.resolve_count(table, d) for d in (3, 20, 21, 50, 100, 5000)}
+    assert counts == {3: 2000, 20: 2000, 21: 4000, 50: 4000, 100: 8000, 5000: 8000}
+    assert config.resolve_count("100d", 20) == 2000
+
+
+def test_steps_rescale_the_phases_in_proportion():
+    phases = [config.PhaseConfig(steps=s) for s in (100, 300, 600)]
+    assert [p.steps for p in config.rescale(phases, 50)] == [5, 15, 30]
+    assert sum(p.steps for p in config.rescale(phases, 7)) == 7
+    assert sum(p.steps for p in config.rescale(phases, 1)) == 1
+
+
+def test_a_table_of_paper_yaml_gives_the_papers_points():
+    made = config.load("allen_cahn", "paper", {"problem": {"dim": 50}})
+    assert setup.count(made, "interior", 50) == 4000
+    assert setup.count(made, "boundary", 50) == 5000
+    assert made.loss.weights == {"interior": 0.01, "boundary": 1.0}
+    assert made.loss.scale == "none" and made.constraint == "soft"
+
+
+def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom kanpde.problems import Poisson\n"
+        "@dataclass(frozen=True)\nclass Mine(Poisson):\n    extra: float = 2.0\n"
+    )
+    (tmp_path / "mine.yaml").write_text("problem: {name: 'mine.py:Mine', dim: 4, extra: 3}\n")
+    problem = setup.problem(config.load(str(tmp_path / "mine.yaml")))
+    assert (type(problem).__name__, problem.dim, problem.extra) == ("Mine", 4, 3.0)
+    with pytest.raises(ConfigError, match="extra"):
+        setup.problem(config.load(str(tmp_path / "mine.yaml"), sets=["problem.extr=1"]))
+    with pytest.raises(ConfigError, match="Mine"):
+        setup.problem(config.load(str(tmp_path / "mine.yaml"), sets=["problem.name=mine.py:Mone"]))

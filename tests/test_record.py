@@ -1,0 +1,66 @@
+"""The result file: round trip, and one line for files that are not one."""
+
+import h5py
+import numpy as np
+import pytest
+
+from kanpde.record import Run, RunFileError
+
+
+def written(path):
+    run = Run(path)
+    run.attrs = {"config": "problem: {name: poisson}\n", "seed": 3, "status": "running"}
+    run.floors = {"constant": 0.5}
+    run.log({"step": 0, "rel_l2": 1.0})
+    run.log({"step": 10, "rel_l2": 0.1, "terms/interior": 2.0})
+    run.set_field({"u": np.arange(3.0)})
+    run.set_slices({"random": {"axes": np.eye(2), "u": np.ones((2, 2)), "label": "a plane"}})
+    run.save()
+    return run
+
+
+def test_round_trip(tmp_path):
+    written(tmp_path / "r.h5")
+    run = Run.open(tmp_path / "r.h5")
+    assert run.attrs["schema_version"] == 1 and run.attrs["seed"] == 3
+    assert run.config == {"problem": {"name": "poisson"}}
+    assert run.floors == {"constant": 0.5}
+    assert run.history["step"].tolist() == [0, 10]
+    assert np.isnan(run.history["terms/interior"][0]) and run.history["terms/interior"][1] == 2
+    assert run.rel_l2 == pytest.approx(0.1)
+    assert run.field["u"].tolist() == [0, 1, 2]
+    assert run.slices["random"]["u"].shape == (2, 2)
+
+
+def test_opened_run_can_be_saved_again_with_its_field(tmp_path):
+    written(tmp_path / "r.h5")
+    run = Run.open(tmp_path / "r.h5")
+    run.attrs["status"] = "finished"
+    run.save()
+    again = Run.open(tmp_path / "r.h5")
+    assert again.attrs["status"] == "finished" and again.field["u"].tolist() == [0, 1, 2]
+
+
+def test_failed_write_leaves_the_former_file_and_nothing_else(tmp_path, monkeypatch):
+    run = written(tmp_path / "r.h5")
+    before = (tmp_path / "r.h5").read_bytes()
+    run.history["bad"] = [object()]  # cannot be written
+    with pytest.raises((TypeError, ValueError)):
+        run.save()
+    assert (tmp_path / "r.h5").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["r.h5"]
+
+
+def test_files_that_are_no_results_are_one_line(tmp_path):
+    (tmp_path / "text.h5").write_text("hello")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    written(tmp_path / "cut.h5")
+    data = (tmp_path / "cut.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
+    with h5py.File(written(tmp_path / "new.h5").path, "a") as file:
+        file.attrs["schema_version"] = 99
+    for name, says in {"none": "no such", "text": "HDF5", "other": "not a kanpde", "cut": "HDF5", "new": "newer"}.items():
+        with pytest.raises(RunFileError, match=says) as info:
+            Run.open(tmp_path / f"{name}.h5")
+        assert "\n" not in str(info.value)

@@ -1,0 +1,234 @@
+"""The loop: resuming is exact, phases and stops do what they say, a failure leaves a good file."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+import kanpde
+from kanpde import setup, training
+from kanpde.config import ConfigError, PhaseConfig
+from kanpde.domains import Box
+from kanpde.problems import Poisson
+from kanpde.record import Run
+
+SMALL = {
+    "points": {"interior": 20, "boundary": 10, "test": 300, "validation": 200},
+    "evaluation": {"every": 5},
+    "slices": {"points": 9, "volume": 5},
+}
+ADAM = {"optimizer": "adam", "steps": 8, "lr": 5e-3, "schedule": "linear"}
+LBFGS = {"optimizer": "lbfgs", "steps": 6, "lr": 1.0}
+
+
+def small(tmp_path, name="run", problem=None, **options):
+    options = {"backbone": {"name": "metakan", "widths": [4, 4], "meta_hidden": 8}, **SMALL, **options}
+    return kanpde.train(problem or Poisson(4), out=tmp_path / f"{name}.h5", **options)
+
+
+def same_history(a, b):
+    clock = {"wall_s", "steps_per_s", "peak_memory_bytes"}
+    assert a.keys() == b.keys()
+    for name in a.keys() - clock:
+        assert np.array_equal(a[name], b[name], equal_nan=True), name
+
+
+RESUMED = {
+    "adam": {"phases": [{**ADAM, "steps": 14}]},
+    "into the second phase": {"phases": [ADAM, LBFGS]},
+    "within L-BFGS": {"phases": [{**ADAM, "steps": 3}, {**LBFGS, "steps": 11}]},
+    "a pool of points": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "refresh": 4}},
+    "fixed points": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "refresh": "fixed"}},
+    "probes": {"phases": [{**ADAM, "steps": 14}], "operator": {"name": "hutchinson", "probes": 2}},
+    "frozen probes": {"phases": [{**ADAM, "steps": 3}, {**LBFGS, "steps": 11}], "operator": {"name": "sdgd", "dims": 2}},
+    "soft constraint, AdamW": {"phases": [{**ADAM, "optimizer": "adamw", "steps": 14}], "constraint": "soft"},
+    "Sobol": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "sequence": "sobol"}},
+}
+
+
+@pytest.mark.parametrize("stop_at", [7, 8, 10])
+@pytest.mark.parametrize("case", RESUMED, ids=list(RESUMED))
+def test_resuming_gives_bit_for_bit_the_uninterrupted_run(tmp_path, case, stop_at, monkeypatch):
+    whole = small(tmp_path, "whole", **RESUMED[case])
+    interrupt_after(monkeypatch, stop_at)
+    part = small(tmp_path, "part", **RESUMED[case])
+    assert part.attrs["status"] == "interrupted" and Run.open(part.path).attrs["status"] == "interrupted"
+    monkeypatch.undo()
+    done = kanpde.resume(part.path)
+    assert done.attrs["status"] == "finished"
+    ours, theirs = (torch.load(run.checkpoint, weights_only=True) for run in (done, whole))
+    for name, weight in theirs["weights"].items():
+        assert torch.equal(weight, ours["weights"][name]), name
+    for name in ("weights", "best"):
+        assert str(ours[name]) == str(theirs[name])
+    same_history(Run.open(done.path).history, Run.open(whole.path).history)
+    assert np.array_equal(Run.open(done.path).field["u"], Run.open(whole.path).field["u"])
+
+
+def interrupt_after(monkeypatch, step):
+    """Raise the signal of Ctrl-C at the end of a step."""
+    original = training.Training._step
+
+    def stepped(self, *args):
+        original(self, *args)
+        if self.state.step == step:
+            training.signal.raise_signal(training.signal.SIGINT)
+
+    monkeypatch.setattr(training.Training, "_step", stepped)
+
+
+def test_training_reduces_the_error(tmp_path):
+    run = small(tmp_path, phases=[{**ADAM, "steps": 200, "lr": 1e-2}], backbone={"name": "kan", "widths": [8]})
+    assert run.history["rel_l2"][-1] < 0.3 * run.history["rel_l2"][0]
+    assert run.rel_l2 == pytest.approx(min(run.history["rel_l2"]), rel=0.2)
+
+
+def test_lbfgs_lowers_the_loss_on_frozen_points(tmp_path):
+    run = small(tmp_path, phases=[{**LBFGS, "steps": 30}], backbone={"name": "kan", "widths": [4]}, dtype="float64")
+    losses = run.history["loss"][1:]
+    assert all(b <= a for a, b in zip(losses, losses[1:], strict=False)) and losses[-1] < 0.1 * losses[0]
+
+
+def test_global_generators_and_dtype_are_untouched(tmp_path):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_default_dtype()
+    small(tmp_path, steps=6)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1]) and before[2] == torch.get_default_dtype()
+
+
+def test_seed_decides_everything(tmp_path):
+    runs = [small(tmp_path, name, steps=6, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    same_history(runs[0].history, runs[1].history)
+    assert runs[0].history["loss"][-1] != runs[2].history["loss"][-1]
+
+
+def test_test_points_do_not_depend_on_their_number_or_the_batch(tmp_path):
+    few, many = (small(tmp_path, f"n{n}", steps=5, points={**SMALL["points"], "test": n}) for n in (200, 600))
+    assert np.array_equal(few.field["x"], many.field["x"][:200])
+
+
+def test_groups_have_their_own_rates(tmp_path):
+    rates = {"prompts": 0.0, "meta": 1e-2, "rest": 1e-2}
+    start = small(tmp_path, "start", phases=[{**ADAM, "steps": 1, "lr": {k: 0.0 for k in rates}}]).load_model().state_dict()
+    end = small(tmp_path, "end", phases=[{**ADAM, "lr": rates}]).load_model(best=False).state_dict()
+    for name in start:
+        if name.endswith(("prompts", "w1", "w2")):
+            assert torch.equal(start[name], end[name]) == name.endswith("prompts"), name
+
+
+@pytest.mark.parametrize("name, values", {
+    "constant": [1, 1, 1], "linear": [1, 0.55, 0.19], "cosine": [1, 0.55, 0.122], "exponential": [1, 0.1**0.5, 0.1**0.9],
+}.items())
+def test_schedules(name, values):
+    phase = PhaseConfig(steps=10, schedule=name, final=0.1)
+    assert [training.schedule(phase, s) for s in (0, 5, 9)] == pytest.approx(values, abs=1e-3)
+
+
+def test_stop_on_error_and_patience_and_seconds(tmp_path):
+    assert small(tmp_path, "error", steps=50, stop={"error": 1e9}).attrs["steps"] == 0
+    assert small(tmp_path, "patience", phases=[{**ADAM, "steps": 50, "lr": 0.0}], stop={"patience": 2}).attrs["steps"] == 10
+    assert small(tmp_path, "seconds", steps=100_000, stop={"seconds": 0.5}).attrs["steps"] < 100_000
+
+
+def test_callbacks_see_every_step_and_can_end_the_run(tmp_path):
+    steps, rows = [], []
+    run = small(
+        tmp_path, steps=20, on_step=lambda s: steps.append(s.step) or s.step == 12, on_evaluation=lambda s: rows.append(s.row)
+    )
+    assert steps == list(range(1, 13)) and [row["step"] for row in rows] == [0, 5, 10]
+    assert run.attrs["steps"] == 12 and run.attrs["status"] == "finished"
+
+
+@dataclass(frozen=True)
+class Explodes(Poisson):
+    """The residual is infinite outside a small ball."""
+
+    def residual(self, u, x):
+        return super().residual(u, x) / (x.square().sum(-1) < 0.9)
+
+
+def test_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(tmp_path):
+    with pytest.raises(kanpde.RunFailed, match=r"interior is (inf|nan)"):
+        small(tmp_path, problem=Explodes(4), phases=[{**ADAM, "steps": 200}])
+    run = Run.open(tmp_path / "run.h5")
+    assert run.attrs["status"] == "failed" and "interior" in run.attrs["message"]
+    saved = torch.load(run.checkpoint, weights_only=True)
+    assert all(w.isfinite().all() for w in saved["weights"].values())
+
+
+def test_full_disk_ends_the_run_with_one_line_and_the_last_good_file(tmp_path, monkeypatch):
+    import h5py
+
+    original, calls = h5py.File.__init__, []
+
+    def full(self, name, mode="r", *args, **kwargs):
+        if mode == "w":
+            calls.append(name)
+            if len(calls) == 3:
+                raise OSError(28, "No space left on device")
+        original(self, name, mode, *args, **kwargs)
+
+    monkeypatch.setattr(h5py.File, "__init__", full)
+    with pytest.raises(kanpde.RunFailed, match="No space left") as info:
+        small(tmp_path, steps=20)
+    assert "\n" not in str(info.value)
+    assert Run.open(tmp_path / "run.h5").history["step"].tolist() == [0, 5]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.h5", "run.pt"]
+
+
+def test_weights_of_another_run_are_a_start(tmp_path):
+    first = small(tmp_path, "first", steps=6)
+    second = small(tmp_path, "second", phases=[{**ADAM, "steps": 1, "lr": 0.0}], start_from=str(first.path))
+    assert second.history["rel_l2"][0] == pytest.approx(first.rel_l2, rel=1e-6)
+
+
+def test_more_steps_extend_the_last_phase(tmp_path):
+    first = small(tmp_path, steps=10)
+    with pytest.raises(ConfigError, match="has done its 10 steps"):
+        kanpde.resume(first.path)
+    done = kanpde.resume(first.path, steps=20)
+    assert done.attrs["steps"] == 20 and done.history["step"][-1] == 20
+    assert setup.config_of(Run.open(first.path)).steps == 20
+
+
+def test_load_model_gives_the_best_weights(tmp_path):
+    run = small(tmp_path, steps=20)
+    u = Run.open(run.path).load_model()
+    x = torch.from_numpy(run.field["x"])
+    with torch.no_grad():
+        assert np.allclose(u(x).numpy(), run.field["u"], rtol=1e-5, atol=1e-6)
+
+
+@dataclass(frozen=True)
+class Unknown(kanpde.Problem):
+    """Lap u = -1 in a box; no exact solution is given."""
+
+    @property
+    def domain(self):
+        return Box(self.dim)
+
+    def residual(self, u, x):
+        return u.lap + 1
+
+
+def test_problem_without_exact_solution_trains_on_the_loss(tmp_path):
+    run = small(tmp_path, problem=Unknown(2), steps=20, backbone={"name": "kan", "widths": [4]})
+    assert np.isnan(run.history["rel_l2"]).all() and np.isnan(run.rel_l2)
+    assert run.history["validation"][-1] < run.history["validation"][0]
+    assert run.floors == {} and "u" in run.field
+
+
+def test_users_own_network_trains(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    run = kanpde.train(Poisson(4), net, out=tmp_path / "net.h5", steps=10, **SMALL)
+    assert run.attrs["parameters"] == 49 and run.attrs["backbone"] == "Sequential"
+
+
+@pytest.mark.parametrize("problem", [Poisson(100), Poisson(3)])
+def test_memory_estimate_is_of_the_right_size(tmp_path, problem):
+    config = setup.config_for(problem, {"backbone": "metakan", "points": {"interior": 200}})
+    net = setup.backbone(config, problem)
+    _, step = setup.estimate_memory(config, problem, net)
+    run = kanpde.train(problem, net, config=config.model_copy(update={"phases": [PhaseConfig(steps=1)]}), out=tmp_path / "m.h5")
+    assert 0.4 < step / run.history["saved_memory_bytes"][-1] < 2.5
