@@ -13,7 +13,6 @@ The sides are interleaved and medians quoted.
 """
 
 import argparse
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.machine import machine
 from kanpde import Ansatz
 from kanpde.backbones import build
 from kanpde.metrics import saved_memory
@@ -124,15 +124,6 @@ def report(rows: dict, dim: int, points: int) -> str:
         lines.append(f"{name} / forward = {rows[name]['ms'] / forward['ms']:.0f} (wanted: at least {wanted})")
         lines.append(f"saved memory forward / {name} = 1/{rows[name]['saved_MB'] / forward['saved_MB']:.0f} (wanted: at most 1/50)")
     return "\n".join(lines) + "\n"
-
-
-def machine() -> str:
-    """The processor, its threads, and torch."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def main() -> None:

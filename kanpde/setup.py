@@ -75,8 +75,12 @@ def loss(config: RunConfig) -> Loss:
     return Loss(config.loss.residual, config.loss.scale, dict(config.loss.weights))
 
 
-def count(config: RunConfig, name: str, dim: int) -> int:
-    return resolve_count(getattr(config.points, name), dim)
+def counts(config: RunConfig, problem) -> dict[str, int]:
+    """Points a step by kind: the kinds that the constraint and the domain leave a term for."""
+    kinds = ["interior"]
+    if config.constraint == "soft":
+        kinds += [kind for kind in ("boundary", "initial") if hasattr(problem.domain, kind)]
+    return {kind: resolve_count(getattr(config.points, kind), problem.dim) for kind in kinds}
 
 
 def check(config: RunConfig, problem) -> None:
@@ -86,14 +90,12 @@ def check(config: RunConfig, problem) -> None:
         ConfigError: in one line.
     """
     check_device(config.device)
-    if count(config, "interior", problem.dim) < 1:
-        raise ConfigError("points.interior: given 0, needed is at least 1")
+    for kind, n in counts(config, problem).items():
+        if n < 1:
+            why = "needed is at least 1" if kind == "interior" else f"constraint: soft needs {kind} points (100d are 100 per dimension)"
+            raise ConfigError(f"points.{kind}: given {n}, {why}")
     if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
         raise ConfigError(f"points.sequence: sobol has at most {SOBOL_MAX_DIM} dimensions, the problem {problem.domain.dim}")
-    if config.constraint == "soft" and not count(config, "boundary", problem.dim):
-        raise ConfigError("constraint: soft needs points.boundary (100d are 100 per dimension)")
-    if config.constraint == "soft" and hasattr(problem.domain, "time") and not count(config, "initial", problem.dim):
-        raise ConfigError("constraint: soft needs points.initial for a problem with time")
     axes = config.slices.plane
     if axes != "random" and max(axes) >= problem.domain.dim:
         raise ConfigError(f"slices.plane: given {list(axes)}, the coordinates are 0 to {problem.domain.dim - 1}")
@@ -231,7 +233,7 @@ def estimate_memory(config: RunConfig, problem, net: nn.Module) -> tuple[int, in
     layer keeps its inputs and one piece.
     """
     size = getattr(torch, config.dtype).itemsize
-    n = sum(count(config, k, problem.dim) for k in ("interior", "boundary", "initial"))
+    n = sum(counts(config, problem).values())
     saved = n * problem.domain.dim * 3
     for layer in net.modules():
         if isinstance(layer, KANLinear):

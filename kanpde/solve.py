@@ -96,8 +96,7 @@ def _announce(say: Console, config: RunConfig, problem, net) -> None:
     say.print(f"problem   {name}, d = {problem.dim}" + (f": {equation[0]}" if equation else ""))
     options = {k: v for k, v in config.backbone.items() if k != "name"}
     say.print(f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters" + (f", {options}" if options else ""))
-    counts = {k: setup.count(config, k, problem.dim) for k in ("interior", "boundary", "initial")}
-    points = ", ".join(f"{n} {k}" for k, n in counts.items() if n and (k == "interior" or config.constraint == "soft"))
+    points = ", ".join(f"{n} {kind}" for kind, n in setup.counts(config, problem).items())
     scale = "1/(2d)" if config.loss.scale == "2d" else "1"
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
@@ -194,8 +193,15 @@ def run_app(app: typer.Typer) -> None:
         message = getattr(error, "format_message", None)  # click's own complaints about arguments
         if message is None:
             raise
-        _complain(message(), 2)
+        _complain(message() + _given(error), 2)
     sys.exit(code or 0)
+
+
+def _given(error) -> str:
+    """What the command line says for the option that click objects to, which its message leaves out."""
+    options = getattr(getattr(error, "param", None), "opts", ())
+    values = [after for word, after in zip(sys.argv, sys.argv[1:], strict=False) if word in options]
+    return f" (given {values[-1]!r})" if values else ""
 
 
 def _complain(error, code: int) -> None:

@@ -74,11 +74,9 @@ class Training:
             "boundary": lambda n: domain.boundary(n, edge, **kind),
             "initial": lambda n: domain.initial(n, edge, points.law, **kind),
         }
-        counts = {name: setup.count(self.config, name, self.u.problem.dim) for name in draw}
-        if self.config.constraint == "hard":
-            counts = {"interior": counts["interior"]}
         return {
-            name: Pool(lambda name=name, n=n: draw[name](n), points.refresh) for name, n in counts.items() if n
+            name: Pool(lambda name=name, n=n: draw[name](n), points.refresh)
+            for name, n in setup.counts(self.config, self.u.problem).items()
         }
 
     # -----------------------------------------------------------------------------------------------------------

@@ -66,8 +66,7 @@ def order_one(net: nn.Module, seed: int = 2) -> nn.Module:
             if module.bias is not None:
                 module.bias.normal_(std=0.5, generator=g)
             if isinstance(module.weights, Meta):
-                module.weights.prompts.normal_(generator=g)
-                module.weights.scale = 0.7 / sqrt(module.in_features)
+                module.weights.prompts.normal_(std=0.7 / sqrt(module.in_features), generator=g)
             else:
                 module.weights.theta.normal_(std=0.7 / sqrt(module.in_features), generator=g)
         if isinstance(module, MetaLearner):
@@ -75,8 +74,8 @@ def order_one(net: nn.Module, seed: int = 2) -> nn.Module:
             module.w1.normal_(std=1 / sqrt(prompt_dim), generator=g)
             module.w2.normal_(std=1 / sqrt(hidden), generator=g)
             for bias in (module.b1, module.b2):
-                if bias is not None:
-                    bias.normal_(std=0.5, generator=g)
+                if bias is not None:  # common to all edges: small, for their sums over many inputs
+                    bias.normal_(std=0.02, generator=g)
     return net
 
 

@@ -143,8 +143,7 @@ def test_steps_rescale_the_phases_in_proportion():
 
 def test_a_table_of_paper_yaml_gives_the_papers_points():
     made = config.load("allen_cahn", "paper", {"problem": {"dim": 50}})
-    assert setup.count(made, "interior", 50) == 4000
-    assert setup.count(made, "boundary", 50) == 5000
+    assert setup.counts(made, setup.problem(made)) == {"interior": 4000, "boundary": 5000}
     assert made.loss.weights == {"interior": 0.01, "boundary": 1.0}
     assert made.loss.scale == "none" and made.constraint == "soft"
 

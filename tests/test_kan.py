@@ -1,4 +1,4 @@
-"""KAN layers: the B-splines, what generates the weights, parameter counts, sharing, and that building has no side effects."""
+"""KAN layers: B-splines, what generates the weights, parameter counts, sharing, and building without side effects."""
 
 import copy
 from fractions import Fraction
@@ -16,7 +16,7 @@ from kanpde.backbones import BACKBONES, build
 from kanpde.kan.basis.bspline import BSpline, silu_derivatives
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.network import count_parameters, parameter_groups
-from kanpde.kan.weights import Direct, Meta
+from kanpde.kan.weights import Direct
 
 ORDERS = [1, 2, 3, 4, 5]
 RANGES = [(-1.0, 1.0), (0.0, 2.5), (-0.25, 0.125)]  # exact in float32, in which the limits are built
@@ -190,7 +190,7 @@ def test_layer_is_the_sum_of_its_edge_functions(name):
                 theta = layer.weights.theta[i, :, o]
             else:
                 m, z = layer.weights.learner, layer.weights.prompts[i, :, o]
-                theta = layer.weights.scale * (m.w2 @ torch.relu(m.w1 @ z + m.b1) + m.b2)
+                theta = m.w2 @ torch.relu(m.w1 @ z + m.b1) + m.b2
             total = total + features[:, i] @ theta
         close(out[:, o], total, 1e-13)
 
@@ -340,18 +340,28 @@ def test_pieces_of_the_weights_are_the_weights():
 
 
 @pytest.mark.parametrize("share", ["network", "layer", 2])
-def test_generated_weights_start_with_mean_zero_and_the_spread_of_a_kan(share):
-    """The mean over all edges of a meta-learner is 0; splines and base function have the deviations of a KAN's weights."""
-    net = build("metakan", 100, meta_share=share, prompt_dim=2).double()
-    weights = [layer.weights for layer in net]
-    theta = [w.generate(w.prompts).transpose(1, 2).flatten(0, 1).detach() for w in weights]
-    for learner in {w.learner for w in weights}:
-        together = torch.cat([t / w.scale for t, w in zip(theta, weights, strict=True) if w.learner is learner])
-        assert together.mean(0).abs().max() < 1e-5
-    for generated, layer in zip(theta, build("kan", 100).double(), strict=True):
-        free = layer.weights.theta.transpose(1, 2).flatten(0, 1)
-        for part in (slice(0, -1), slice(-1, None)):
-            assert 0.2 < generated[:, part].std() / free[:, part].std() < 3
+@pytest.mark.parametrize("prompt_dim", [1, 3])
+def test_meta_learner_starts_linear_with_the_spread_of_a_kan(share, prompt_dim):
+    """M(z) = V z; the base functions have the deviation 1 / sqrt(in) of a KAN's, the splines no smaller one than there."""
+    meta = build("metakan", 100, meta_share=share, prompt_dim=prompt_dim).double()
+    for generated, free in zip(meta, build("kan", 100).double(), strict=True):
+        w = generated.weights
+        theta = w.generate(w.prompts)
+        for factor in (-1, 2):
+            close(w.generate(factor * w.prompts), factor * theta, 1e-5)
+        splines, base = theta[:, :-1].std() / free.weights.theta[:, :-1].std(), theta[:, -1].std() * free.in_features**0.5
+        assert 1 < splines < 10 and 0.6 < base < 1.5  # 32 numbers in the last layer
+        assert theta.mean((0, 2)).abs().max() < 4 * theta.std((0, 2)).max() / theta[:, 0].numel() ** 0.5
+
+
+@pytest.mark.parametrize("meta_hidden", [1, 2, 5])
+@pytest.mark.parametrize("init", ["linear", "official"])
+def test_every_hidden_unit_of_a_small_meta_learner_learns(init, meta_hidden):
+    """Prompts of either sign reach every unit; one without any gradient at first would stay dead."""
+    net = build("metakan", 3, widths=(6, 5), meta_hidden=meta_hidden, meta_init=init).double()
+    (net(points(200, 3)) - 1).square().sum().backward()
+    learner = net[0].weights.learner
+    assert 0 not in (learner.w1.grad.abs().sum(1) + learner.w2.grad.abs().sum(0)).tolist()
 
 
 def test_official_weights_start_near_zero():
@@ -397,7 +407,8 @@ def test_clusters_are_optimal_among_all_contiguous_partitions(data):
     labels = cluster_widths(widths, clusters)
     of = dict(zip(widths, labels, strict=True))
     assert all(of[w] == label for w, label in zip(widths, labels, strict=True))  # equal widths, equal labels
-    assert [of[w] for w in distinct] == sorted(labels_of := [of[w] for w in distinct]) and set(labels_of) == set(range(clusters))
+    increasing = [of[w] for w in distinct]
+    assert increasing == sorted(increasing) and set(increasing) == set(range(clusters))
     got = cost([[w for w, label in zip(widths, labels, strict=True) if label == c] for c in range(clusters)])
     ordered = sorted(widths)
     best = min(
@@ -421,8 +432,3 @@ def test_impossible_numbers_of_clusters_are_refused_in_one_line(widths, clusters
     with pytest.raises(ValueError, match="clusters") as info:
         cluster_widths(widths, clusters)
     one_line(info)
-
-
-def test_meta_weights_carry_their_scale_through_copies():
-    weights = build("metakan", 16, widths=(4,))[0].weights
-    assert isinstance(weights, Meta) and copy.deepcopy(weights).scale == weights.scale == 0.25

@@ -1,0 +1,210 @@
+"""The command line, as a user calls it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kanpde import cli, config, solve
+from kanpde.record import Run
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--set", "points.interior=10", "--set", "points.test=300", "--set", "points.validation=50"]
+TINY += ["--set", "evaluation.every=2", "--set", "slices.points=5", "--set", "slices.volume=0"]
+
+
+def call(capsys, main, *args):
+    """(exit code, standard output, standard error) of a command."""
+    argv, sys.argv = sys.argv, ["kanpde", *map(str, args)]
+    try:
+        with pytest.raises(SystemExit) as info:
+            main()
+    finally:
+        sys.argv = argv
+    captured = capsys.readouterr()
+    return info.value.code or 0, captured.out, captured.err
+
+
+def run(capsys, *args):
+    return call(capsys, solve.main, *args)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("solver", sorted(p.stem for p in config.library("solvers").glob("*.yaml")))
+@pytest.mark.parametrize("backbone", ["mlp", "kan", "metakan"])
+@pytest.mark.parametrize("problem", sorted(p.stem for p in config.library("problems").glob("*.yaml")))
+def test_every_problem_backbone_and_solver_runs(capsys, folder, problem, backbone, solver):
+    sets = [*TINY, "--set", "points.boundary=10", "--set", "points.initial=10", "--set", "backbone.widths=[4]"]
+    code, _, err = run(capsys, problem, "--dim", 4, "--backbone", backbone, "--solver", solver, "--steps", 2, "--quiet", *sets)
+    assert (code, err) == (0, "")
+    (result,) = Path("runs").glob("*.h5")
+    assert Run.open(result).attrs["status"] == "finished"
+
+
+def test_a_run_says_what_it_does_and_leaves_its_files(capsys, folder):
+    code, out, _ = run(capsys, "allen_cahn", "--dim", 5, "--steps", 6, "--backbone", "metakan", *TINY, "--out", "a.h5")
+    assert code == 0
+    for words in ("allen_cahn, d = 5", "metakan, 3,657 parameters", "step 6/6", "rel l2", "steps/s", "floor: constant", "skill"):
+        assert words in out, words
+    assert {p.name for p in folder.iterdir()} == {"a.h5", "a.pt", "a-convergence.png", "a-error.png"}
+
+
+def test_dry_run_prints_and_leaves_nothing(capsys, folder):
+    code, out, _ = run(capsys, "allen_cahn", "--dim", 100, "--dry-run")
+    assert code == 0 and "6,697" in out and "estimated memory" in out and "interior: 400" in out
+    assert list(folder.iterdir()) == []
+
+
+def test_quiet_prints_nothing(capsys, folder):
+    assert run(capsys, "poisson", "--dim", 3, "--steps", 2, "--quiet", *TINY) == (0, "", "")
+
+
+def test_flags_reach_the_configuration(capsys, folder):
+    run(capsys, "poisson", "--dim", 3, "--steps", 2, "--seed", 5, "--dtype", "float64", "--quiet", *TINY, "--out", "f.h5")
+    stored = Run.open("f.h5").config
+    assert (stored["seed"], stored["dtype"], stored["problem"]["dim"]) == (5, "float64", 3)
+    assert sum(phase["steps"] for phase in stored["phases"]) == 2
+
+
+def test_a_result_is_never_overwritten(capsys, folder):
+    for _ in range(2):
+        assert run(capsys, "poisson", "--dim", 3, "--steps", 1, "--quiet", *TINY)[0] == 0
+    assert len(list(Path("runs").glob("*.h5"))) == 2
+    run(capsys, "poisson", "--dim", 3, "--steps", 1, "--quiet", *TINY, "--out", "x.h5")
+    before = Path("x.h5").read_bytes()
+    code, _, err = run(capsys, "poisson", "--dim", 3, "--steps", 1, *TINY, "--out", "x.h5")
+    assert code == 2 and "exists" in err and Path("x.h5").read_bytes() == before
+
+
+BAD_CALLS = {
+    "no problem": ([], "give a problem"),
+    "unknown file": (["allen_can"], "allen_cahn"),
+    "missing yaml": (["nothing.yaml"], "no such file"),
+    "unknown backbone": (["poisson", "--backbone", "metakna"], "metakan"),
+    "unknown solver": (["poisson", "--solver", "papr"], "paper"),
+    "dim 1": (["poisson", "--dim", "1"], "dim must be"),
+    "dim not a number": (["poisson", "--dim", "many"], "many"),
+    "dim negative": (["poisson", "--dim", "-3"], "dim"),
+    "no steps": (["poisson", "--steps", "0"], "steps"),
+    "unknown option": (["poisson", "--dmi", "3"], "--dmi"),
+    "device": (["poisson", "--device", "cuda:77"], "cpu"),
+    "device unknown": (["poisson", "--device", "abacus"], "cpu"),
+    "dtype": (["poisson", "--dtype", "float8"], "float32"),
+    "out without h5": (["poisson", "--out", "x.txt"], ".h5"),
+    "out is a folder": (["poisson", "--out", "."], "folder"),
+    "out in a file": (["poisson", "--out", "file/x.h5"], "folder"),
+    "resume nothing": (["--resume", "none.h5"], "no such file"),
+    "resume broken": (["--resume", "broken.h5"], "HDF5"),
+    "bad set": (["poisson", "--set", "points.interor=3"], "interior"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS, ids=list(BAD_CALLS))
+def test_bad_calls_are_one_line_and_exit_2(capsys, folder, case):
+    Path("file").write_text("")
+    Path("broken.h5").write_text("not HDF5")
+    args, says = BAD_CALLS[case]
+    code, _, err = run(capsys, *args)
+    assert code == 2 and says in err and err.count("\n") == 1, err
+    assert {p.name for p in folder.iterdir()} == {"file", "broken.h5"}
+
+
+def test_resume_agrees_or_says_what_differs(capsys, folder):
+    run(capsys, "poisson", "--dim", 3, "--steps", 4, "--quiet", *TINY, "--out", "r.h5")
+    for args, says in (
+        (["--resume", "r.h5", "--dim", 4], "problem.dim"), (["--resume", "r.h5", "--steps", 2], "extend"),
+        (["heat", "--resume", "r.h5", "--steps", 6], "problem.name"), (["--resume", "r.h5", "--seed", 1], "seed"),
+        (["--resume", "r.h5"], "has done its 4 steps"), (["--resume", "r.h5", "--out", "q.h5"], "r.h5"),
+        (["--resume", "r.h5", "--steps", 6, "--solver", "official"], "given"),
+    ):
+        code, _, err = run(capsys, *args)
+        assert code == 2 and says in err and err.count("\n") == 1, err
+    assert run(capsys, "poisson", "--dim", 3, "--resume", "r.h5", "--steps", 6, "--quiet")[0] == 0
+    assert Run.open("r.h5").attrs["steps"] == 6
+    Path("r.pt").write_bytes(b"broken")
+    assert "checkpoint" in run(capsys, "--resume", "r.h5", "--steps", 8)[2]
+
+
+def test_ctrl_c_ends_cleanly_and_resumes(folder):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "kanpde.solve"]
+    args = ["poisson", "--dim", "3", "--out", "c.h5", *TINY]
+    process = subprocess.Popen([*command, *args, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    deadline = time.time() + 120
+    while not Path("c.h5").is_file() and time.time() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume c.h5" in out and err == ""
+    stopped = Run.open("c.h5")
+    assert stopped.attrs["status"] == "interrupted"
+
+
+def test_full_disk_is_exit_code_1(capsys, folder, monkeypatch):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Run, "save", full)
+    code, _, err = run(capsys, "poisson", "--dim", 3, "--steps", 2, "--quiet", *TINY)
+    assert code == 1 and "No space left" in err and err.count("\n") == 1
+
+
+def test_users_problem_file_is_stored_and_runs_only_when_trusted(capsys, folder):
+    yaml = ROOT / "examples" / "my_pde.yaml"
+    code, out, err = run(capsys, yaml, "--dim", 3, "--steps", 4, *TINY, "--out", "u.h5")
+    assert (code, err) == (0, "") and "Helmholtz" in out
+    opened = Run.open("u.h5")
+    assert "class Helmholtz" in opened.attrs["problem_source"] and len(opened.attrs["problem_sha256"]) == 64
+    with pytest.raises(config.ConfigError, match="trust=True"):
+        opened.load_model()
+    assert opened.load_model(trust=True).problem.k == 2.0
+
+
+def test_readme_shows_exactly_the_example(folder):
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
+    example = (ROOT / "examples" / "my_pde.py").read_text()
+    assert any(block.strip() == example.strip() for block in blocks)
+
+
+def test_list_shows_every_member(capsys, folder):
+    code, out, _ = call(capsys, cli.main, "list")
+    assert code == 0
+    for name in ("poisson", "hjb", "metakan", "bspline", "hutchinson", "official"):
+        assert re.search(rf"^\s+{name}\s+\S", out, re.M), name
+
+
+def test_plot_and_compare_a_run(capsys, folder):
+    run(capsys, "poisson", "--dim", 3, "--steps", 4, "--quiet", *TINY, "--out", "p.h5")
+    code, out, err = call(capsys, cli.main, "plot", "p.h5", "--folder", "pictures")
+    assert code == 0, err
+    assert {"p-convergence.png", "p-error.png", "p-radial.png", "p-quantiles.png"} <= {p.name for p in Path("pictures").iterdir()}
+    code, out, _ = call(capsys, cli.main, "compare", "p.h5", "p.h5", "--format", "csv")
+    assert code == 0 and out.count("poisson") == 2
+    assert call(capsys, cli.main, "compare", "p.h5", "--format", "markdown")[1].startswith("|")
+    assert "poisson" in call(capsys, cli.main, "compare", "p.h5")[1]
+
+
+@pytest.mark.parametrize("command", ["plot", "compare"])
+def test_plot_and_compare_of_no_result_are_one_line(capsys, folder, command):
+    Path("broken.h5").write_text("no")
+    for file in ("broken.h5", "none.h5"):
+        code, _, err = call(capsys, cli.main, command, file)
+        assert code == 2 and file in err and err.count("\n") == 1
+
+
+def test_import_needs_no_drawing_library():
+    code = "import sys, kanpde; print(sorted({'matplotlib', 'pyvista', 'sklearn', 'scipy'} & set(sys.modules)))"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout.strip() == "[]"
