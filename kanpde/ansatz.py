@@ -21,15 +21,22 @@ class Field:
     def of(function: Callable[[Tensor], Tensor], x: Tensor) -> "Field":
         """The field of any differentiable function (N, d) -> (N,), by d + 1 passes of automatic differentiation."""
         with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            value = function(x)
-            (grad,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-            second = [torch.autograd.grad(g.sum(), x, retain_graph=True)[0][:, i] for i, g in enumerate(grad.unbind(1))]
-        return Field(value.detach(), grad.detach(), torch.stack(second, 1).detach())
+            at = x if x.requires_grad else x.detach().requires_grad_()
+            value = function(at)
+            grad = _gradient(value, at)
+            second = torch.stack([_gradient(g, at)[:, i] for i, g in enumerate(grad.unbind(1))], 1)
+        return Field(value, grad, second) if x.requires_grad else Field(value.detach(), grad.detach(), second.detach())
 
     def lap(self, s: Tensor) -> Tensor:
         """sum_i s_i d^2/dx_i^2, (N,)."""
         return (self.hessian_diagonal.expand_as(self.grad) * s).sum(-1)
+
+
+def _gradient(y: Tensor, x: Tensor) -> Tensor:
+    """dy/dx, zero where y is constant, differentiable again."""
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(y.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True)[0]
 
 
 class Ansatz(nn.Module):
@@ -70,7 +77,8 @@ class Ansatz(nn.Module):
             if h is not None:
                 raise ValueError("a lift h needs a factor m beside it")
             return jet_of_net(self.net, x, s, directions)
-        flows = [] if s is None else [(s * field.grad).unsqueeze(1) for field in (m, h) if field is not None]
+        flowing = [m] if h is None or not self.problem.reads_grad_sq else [m, h]  # grad h . grad f is in |grad u|^2 alone
+        flows = [] if s is None else [(s * field.grad).unsqueeze(1) for field in flowing]
         given = [] if directions is None else [directions.expand(len(x), -1, -1)]
         f = jet_of_net(self.net, x, s, torch.cat(given + flows, 1) if given or flows else None)
         outer = 0 if directions is None else directions.shape[-2]

@@ -43,7 +43,10 @@ class KANLinear(nn.Module):
 
     def chunk(self, x: Tensor, per_input: int) -> int:
         """Inputs to a piece, for `per_input` numbers per point and input."""
-        return max(16, CHUNK_BYTES // (x.element_size() * per_input * prod(x.shape[:-1])))
+        if self.in_features <= 16:
+            return self.in_features
+        bytes_of_input = x.element_size() * per_input * max(1, prod(x.shape[:-1]))
+        return min(self.in_features, max(16, CHUNK_BYTES // bytes_of_input))
 
     def slices(self, chunk: int) -> list[slice]:
         return [slice(i, min(i + chunk, self.in_features)) for i in range(0, self.in_features, chunk)]

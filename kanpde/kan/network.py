@@ -85,6 +85,7 @@ def _init_linear(weights: list[Meta], generator: torch.Generator) -> None:
         for parameter, pair in ((learner.w1, (a, -a)), (learner.w2.T, (c.T, -c.T))):
             parameter.zero_()
             parameter[: 2 * half] = torch.cat(pair)
+        learner.w1[2 * half :].normal_(generator=generator)  # a unit without a partner: nothing yet, but not dead
 
 
 META_SPLINE_STD = 0.3  # of the spline part of the first activation; its base part is silu

@@ -64,13 +64,12 @@ class MetaLearner(nn.Module):
 
 
 class Meta(nn.Module):
-    """theta = scale M(z) for a prompt z per edge; several layers may share the meta-learner M."""
+    """theta = M(z) for a prompt z per edge; several layers may share the meta-learner M."""
 
-    def __init__(self, prompts: Tensor, learner: MetaLearner, scale: float = 1.0):
+    def __init__(self, prompts: Tensor, learner: MetaLearner):
         super().__init__()
         self.prompts = nn.Parameter(prompts)
         self.learner = learner
-        self.scale = scale
 
     def split(self, chunk: int) -> tuple[Tensor, ...]:
         return self.prompts.split(chunk)
@@ -79,8 +78,7 @@ class Meta(nn.Module):
         return self.prompts[index]
 
     def generate(self, piece: Tensor) -> Tensor:
-        theta = self.learner(piece)
-        return theta if self.scale == 1.0 else self.scale * theta
+        return self.learner(piece)
 
     def extra_repr(self) -> str:
-        return "in={}, prompt_dim={}, out={}".format(*self.prompts.shape) + f", scale={self.scale:.4g}"
+        return "in={}, prompt_dim={}, out={}".format(*self.prompts.shape)

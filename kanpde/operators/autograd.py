@@ -48,17 +48,21 @@ class Autograd:
 
     def _hessian_diagonal(self, grad: Tensor, x: Tensor, s: Tensor) -> Tensor:
         """d^2 u / dx_i^2 (N, d), zero where s is."""
-        needed = s.ne(0).any(0).nonzero().squeeze(-1).tolist()
+        used = torch.ones_like(s, dtype=torch.bool) if s.requires_grad else s.ne(0)
+        needed = used.any(0).nonzero().squeeze(-1).tolist()
         columns = [x.new_zeros(len(x))] * x.shape[-1]
         if not grad.requires_grad:
             return torch.stack(columns, 1)
         for block in _blocks(needed, self.chunk or 1):
             index = torch.tensor(block, device=x.device)
             if self.chunk is None:
-                second = torch.autograd.grad(grad[:, index[0]].sum(), x, create_graph=True)[0].unsqueeze(0)
+                (second,) = torch.autograd.grad(grad[:, index[0]].sum(), x, create_graph=True, allow_unused=True)
+                second = None if second is None else second.unsqueeze(0)
             else:
                 rows = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[index].unsqueeze(1).expand(-1, len(x), -1)
-                (second,) = torch.autograd.grad(grad, x, rows, create_graph=True, is_grads_batched=True)
+                (second,) = torch.autograd.grad(grad, x, rows, create_graph=True, is_grads_batched=True, allow_unused=True)
+            if second is None:  # affine in x
+                continue
             for i, row in zip(block, second, strict=True):
                 columns[i] = row[:, i]
         return torch.stack(columns, 1)

@@ -29,7 +29,7 @@ def check_coefficients(s: Tensor | None, x: Tensor) -> Tensor | None:
     if s is None:
         return None
     s = torch.as_tensor(s, dtype=x.dtype, device=x.device)
-    if s.ndim > 2 or s.shape[-1] != x.shape[-1] or (s.ndim == 2 and len(s) not in (1, len(x))):
+    if s.ndim not in (1, 2) or s.shape[-1] != x.shape[-1] or (s.ndim == 2 and len(s) not in (1, len(x))):
         allowed = f"({x.shape[-1]},) or ({len(x)}, {x.shape[-1]}), a diagonal"
         raise ValueError(f"coefficients s have shape {tuple(s.shape)}, allowed is {allowed}; no full matrix")
     return s.reshape(-1, x.shape[-1])
@@ -53,6 +53,8 @@ def scalar(jet: Jet, reads_grad_sq: bool = True) -> Jet:
     """Matrices instead of Gram forms, and no feature axis where there is but one feature."""
     gram = jet.gram.dense() if jet.gram is not None and reads_grad_sq else None
     lap = jet.lap
+    if jet.gram is not None:  # second derivatives were asked for: those of an affine function are zero
+        lap = torch.zeros_like(jet.value) if lap is None else lap.expand(len(jet.value), -1)
     if gram is not None:
         gram = gram.expand(len(jet.value), -1, -1)
     if jet.value.shape[-1] > 1:

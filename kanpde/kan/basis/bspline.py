@@ -82,21 +82,26 @@ def bspline_derivatives(x: Tensor, low: Tensor, step: Tensor, grid_size: int, k:
     """[B^(first), ..., B^(last)] of the grid_size + k splines at x (N, in): each (N, in, grid_size + k)."""
     index = torch.arange(grid_size + k, dtype=x.dtype, device=x.device)
     tau = ((x - low) / step).unsqueeze(-1) - (index + (1 - k) / 2)
-    distance, sign = tau.abs(), tau.sign()
+    sign = tau.sign()
+    distance = tau.abs_()
     plus = [((k + 1) / 2 - i - distance).clamp_min_(0) for i in range(k // 2 + 1)]
-    out = []
-    for r in range(first, last + 1):
-        if r > k:
-            out.append(torch.zeros_like(tau))
-            continue
-        total = sum(
-            (-1) ** (i + r) * comb(k + 1, i) / factorial(k - r) * (p ** (k - r) if r < k else (p > 0).to(p.dtype))
-            for i, p in enumerate(plus)
-        )
-        if r % 2:
-            total = total * sign
-        out.append(total / step.unsqueeze(-1) ** r if r else total)
-    return out
+    factors = [(-1) ** i * comb(k + 1, i) for i in range(k // 2 + 1)]
+    if last >= k:
+        power = [(p > 0).to(p.dtype) for p in plus]  # (m - |tau|)_+^0
+    else:
+        power = list(plus)
+        for _ in range(k - last - 1):
+            power = [q * p for q, p in zip(power, plus, strict=True)]
+    out = [torch.zeros_like(tau)] * max(0, last - max(first - 1, k))
+    for r in range(min(last, k), first - 1, -1):  # powers grow as the order of the derivative falls
+        total = power[0] if len(power) == 1 else torch.add(power[0], power[1], alpha=factors[1])
+        for factor, q in zip(factors[2:], power[2:], strict=True):
+            total = total.add_(q, alpha=factor)
+        total = total * ((-1 / step).unsqueeze(-1) ** r / factorial(k - r))
+        out.append(total.mul_(sign) if r % 2 else total)
+        if r > first:
+            power = [q * p for q, p in zip(power, plus, strict=True)]
+    return out[::-1]
 
 
 @cache
@@ -113,9 +118,9 @@ def silu_derivatives(x: Tensor, first: int, last: int) -> list[Tensor]:
     s = torch.sigmoid(x)
 
     def sigmoid_derivative(n: int) -> Tensor:
-        total = torch.zeros_like(s)
-        for c in _sigmoid_polynomials(n):
-            total = total * s + c
+        total, *rest = _sigmoid_polynomials(n)
+        for c in rest:
+            total = total * s + c if c else total * s
         return total
 
     sigmoids = {n: sigmoid_derivative(n) for n in range(max(first - 1, 0), last + 1)}
