@@ -1,5 +1,7 @@
 """The console script `kanpde`: solve, plot, compare, list."""
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,9 +32,13 @@ def plot(
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        paths = plot_run(opened, folder)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", RuntimeWarning)
+            paths = plot_run(opened, folder)
     except OSError as error:
         raise ConfigError(f"{folder or run.parent}: pictures cannot be written ({error.strerror or error})") from None
+    for warning in said:
+        print(f"kanpde: {warning.message}", file=sys.stderr)
     for path in paths:
         console.print(str(path))
 

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Iterable
 from contextlib import contextmanager
 from math import sqrt
 from pathlib import Path
@@ -85,23 +86,29 @@ class Floors:
         unknowns = {"affine": d + 1, "additive": 1 + max(powers, 2) * d, "taylor2": 1 + d + d * (d + 1) // 2}[name]
         if unknowns > self.most:
             return float("inf")
-        x, target, m = (torch.cat(t) for t in zip(*self.kept, strict=True))
-        columns = [torch.ones_like(x[:, :1]), x]
-        if name == "additive":
-            columns += [x**p for p in range(2, powers + 1)]
-        if name == "taylor2":
-            i, j = torch.triu_indices(d, d)
-            columns.append(x[:, i] * x[:, j])
-        return _residual_of_fit(m.unsqueeze(1) * torch.cat(columns, 1), target) ** 2
+        i, j = torch.triu_indices(d, d)
+
+        def rows(x: Tensor, target: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+            columns = [torch.ones_like(x[:, :1]), x]
+            if name == "additive":
+                columns += [x**p for p in range(2, powers + 1)]
+            if name == "taylor2":
+                columns.append(x[:, i] * x[:, j])
+            return m.unsqueeze(1) * torch.cat(columns, 1), target
+
+        return _least_squares(rows(*block) for block in self.kept)
 
 
-def _residual_of_fit(a: Tensor, b: Tensor) -> float:
-    """min |a y - b|, columns scaled, by the normal equations with a ridge at round-off."""
-    a = a / a.norm(dim=0).clamp_min(1e-300)
-    normal = a.mT @ a
+def _least_squares(rows: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """min |A y - b|^2 for A and b given block by block: normal equations, columns scaled, with a ridge at round-off."""
+    normal, right, size = 0.0, 0.0, 0.0
+    for a, b in rows:
+        normal, right, size = normal + a.mT @ a, right + a.mT @ b, size + b.square().sum().item()
+    scale = normal.diagonal().sqrt().clamp_min(1e-300)
+    normal, right = normal / scale / scale.unsqueeze(1), right / scale
     normal.diagonal().add_(1e-13)
-    y = torch.cholesky_solve((a.mT @ b).unsqueeze(1), torch.linalg.cholesky(normal))
-    return (b - (a @ y).squeeze(1)).norm().item()
+    y = torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky(normal)).squeeze(1)
+    return max(size - (y @ right).item(), 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -176,6 +176,7 @@ class Training:
             "steps_per_s": state.steps_per_s, "peak_memory_bytes": self.memory.bytes(),
             "saved_memory_bytes": self.saved_bytes, "lr": self._learning_rate(), "validation": score,
             **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
+            **self._estimator_variance(),
             **{f"weights/{name}": self.loss.weights.get(name, 1.0) for name in self.pools},
         }
         self.run.log(state.row)
@@ -187,6 +188,15 @@ class Training:
             or (stop.seconds is not None and wall >= stop.seconds)
             or (stop.patience is not None and self.best["stale"] >= stop.patience)
         )
+
+    def _estimator_variance(self) -> dict[str, float]:
+        """The variance that a stochastic operator adds to the squared scaled residual, at the points of the last step."""
+        x = self.pools["interior"].points
+        if x is None or not hasattr(self.operator, "variance"):
+            return {}
+        scale = self.u.problem.residual_scale if self.loss.scale == "2d" else 1.0
+        generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)
+        return {"estimator_variance": scale**2 * self.operator.variance(self.u, x, generator=generator).mean().item()}
 
     def _learning_rate(self) -> float:
         return max(group["lr"] for group in self.optimizer.param_groups) if self.optimizer else float("nan")

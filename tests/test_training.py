@@ -84,6 +84,12 @@ def test_training_reduces_the_error(tmp_path):
     assert run.rel_l2 == pytest.approx(min(run.history["rel_l2"]), rel=0.2)
 
 
+def test_variance_of_a_stochastic_operator_is_logged(tmp_path):
+    run = small(tmp_path, steps=10, operator={"name": "sdgd", "dims": 1})
+    assert all(value > 0 for value in run.history["estimator_variance"][1:])
+    assert "estimator_variance" not in small(tmp_path, "exact", steps=5).history
+
+
 def test_lbfgs_lowers_the_loss_on_frozen_points(tmp_path):
     run = small(tmp_path, phases=[{**LBFGS, "steps": 30}], backbone={"name": "kan", "widths": [4]}, dtype="float64")
     losses = run.history["loss"][1:]
