@@ -19,13 +19,16 @@ def kan(dims: Sequence[int], basis_for: BasisFor, generator: torch.Generator, bi
     layers = []
     for number, (n_in, n_out) in enumerate(zip(dims, dims[1:], strict=False)):
         basis = basis_for(number, n_in)
-        theta = torch.empty(n_in, basis.size, n_out).normal_(std=SPLINE_STD / sqrt(n_in), generator=generator)
+        theta = torch.empty(n_in, basis.size, n_out).normal_(std=KAN_SPREAD / sqrt(n_in), generator=generator)
         theta[:, -1].normal_(std=1 / sqrt(n_in), generator=generator)
         layers.append(KANLinear(basis, Direct(theta), n_in, n_out, bias))
     return nn.Sequential(*layers)
 
 
-SPLINE_STD = 0.1  # times 1 / sqrt(in); the base branch has 1 / sqrt(in)
+# Deviations of the spline weights: of a KAN, times 1 / sqrt(in) (its base weights have 1 / sqrt(in)); and of the spline
+# weights of the one activation that a MetaKAN starts from
+KAN_SPREAD = 0.1
+META_SPREAD = 0.3
 
 
 def meta_kan(
@@ -49,7 +52,7 @@ def meta_kan(
         prompts = torch.empty(n_in, prompt_dim, n_out)
         layers.append(KANLinear(basis, Meta(prompts, learner), n_in, n_out, bias))
     initialise = {"linear": _init_linear, "official": _init_official}
-    initialise[meta_init]([layer.weights for layer in layers], generator)
+    initialise[meta_init](layers, generator)
     return nn.Sequential(*layers)
 
 
@@ -67,20 +70,21 @@ def shared_labels(widths: tuple[int, ...], share: str | int | Sequence[int]) -> 
 
 
 @torch.no_grad()
-def _init_linear(weights: list[Meta], generator: torch.Generator) -> None:
-    """M(z) = V z at first: the network starts as an MLP with weights z and one random activation sum_c V_c b_c.
+def _init_linear(layers: list[KANLinear], generator: torch.Generator) -> None:
+    """M(z) = V z at first: the network starts as an MLP with weights z and the activation sum_c V_c b_c.
 
     Hidden units come in pairs of opposite sign, W_1 = (A, -A), W_2 = (C, -C), V = C A, so every edge can grow, shrink
     and change its sign along its prompt; training bends M apart at the knots. Prompts have deviation 1 / sqrt(in).
     """
-    for w in weights:
-        w.prompts.normal_(std=1 / sqrt(w.prompts.shape[0]), generator=generator)
-    for learner in {w.learner: None for w in weights}:
+    for layer in layers:
+        layer.weights.prompts.normal_(std=1 / sqrt(layer.in_features), generator=generator)
+    for learner, basis in {layer.weights.learner: layer.basis for layer in layers}.items():
         hidden, prompt_dim = learner.w1.shape
         half = hidden // 2
-        a = torch.empty(half, prompt_dim).normal_(std=1 / sqrt(max(half, 1)), generator=generator)  # balances A and C
-        v = torch.empty(len(learner.w2), prompt_dim).normal_(std=META_SPLINE_STD, generator=generator)
-        v[-1] = 1 / sqrt(prompt_dim)
+        v = torch.empty(basis.size, prompt_dim).normal_(std=META_SPREAD, generator=generator)
+        v[-1] = 0
+        v = (v + basis.start().unsqueeze(1)) / sqrt(prompt_dim)
+        a = torch.empty(half, prompt_dim).normal_(std=1 / sqrt(max(half, 1)), generator=generator)  # as large as C
         c = v @ torch.linalg.pinv(a)  # the smallest C with C A = V
         for parameter, pair in ((learner.w1, (a, -a)), (learner.w2.T, (c.T, -c.T))):
             parameter.zero_()
@@ -88,16 +92,13 @@ def _init_linear(weights: list[Meta], generator: torch.Generator) -> None:
         learner.w1[2 * half :].normal_(generator=generator)  # a unit without a partner: nothing yet, but not dead
 
 
-META_SPLINE_STD = 0.3  # of the spline part of the first activation; its base part is silu
-
-
 @torch.no_grad()
-def _init_official(weights: list[Meta], generator: torch.Generator) -> None:
+def _init_official(layers: list[KANLinear], generator: torch.Generator) -> None:
     """The released code: Xavier-normal prompts (a matrix of edges x prompt) and layers, biases 0; weights start near 0."""
-    for w in weights:
-        n_in, prompt_dim, n_out = w.prompts.shape
-        w.prompts.normal_(std=sqrt(2 / (n_in * n_out + prompt_dim)), generator=generator)
-    for learner in {w.learner: None for w in weights}:
+    for layer in layers:
+        edges, prompt_dim = layer.in_features * layer.out_features, layer.weights.prompts.shape[1]
+        layer.weights.prompts.normal_(std=sqrt(2 / (edges + prompt_dim)), generator=generator)
+    for learner in {layer.weights.learner: None for layer in layers}:
         for matrix in (learner.w1, learner.w2):
             matrix.normal_(std=sqrt(2 / sum(matrix.shape)), generator=generator)
 

@@ -29,6 +29,10 @@ class LinearBasis(nn.Module):
         """
         raise NotImplementedError
 
+    def start(self) -> Tensor:
+        """Weights (size,) of a monotone activation across the basis' range, which the edges of a MetaKAN start from."""
+        raise NotImplementedError
+
     def contract(
         self, x: Tensor, theta: Tensor, inputs: slice = slice(None), slope: bool = False, curvature: Tensor | None = None
     ) -> Edges:

@@ -49,6 +49,12 @@ class BSpline(LinearBasis):
         step = (high - low) / self.grid_size
         return _Features.apply(x, low, step, self.grid_size, self.spline_order, 0, order)
 
+    def start(self) -> Tensor:
+        """t + silu(x) with t in [-1, 1] across the grid: splines weighted by their centres reproduce straight lines."""
+        g, k = self.grid_size, self.spline_order
+        centres = (2 * torch.arange(g + k, dtype=self.low.dtype) + 1 - k) / g - 1
+        return torch.cat([centres, centres.new_ones(1)])
+
     def extra_repr(self) -> str:
         return f"grid_size={self.grid_size}, spline_order={self.spline_order}"
 
