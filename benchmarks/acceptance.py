@@ -35,7 +35,17 @@ CASES = {
     "hjb-10-metakan": (1e-2, float("nan"), 5),
     "steps-100000-metakan": (float("nan"), float("nan"), 10),
 }
-COLUMNS = ("case", "rel_l2", "wanted", "printed", "constant_floor", "minutes", "minutes_allowed", "peak_memory_MB", "parameters")
+COLUMNS = (
+    "case",
+    "rel_l2",
+    "wanted",
+    "printed",
+    "constant_floor",
+    "minutes",
+    "minutes_allowed",
+    "peak_memory_MB",
+    "parameters",
+)
 
 
 def solve(case: str, folder: Path) -> dict:
@@ -50,8 +60,11 @@ def solve(case: str, folder: Path) -> dict:
     made = problem(config)
     run = train(made, backbone(config, made), config=config, out=folder / f"{case}.h5")
     return {
-        "rel_l2": run.rel_l2, "constant_floor": run.floors["constant"], "minutes": (time.perf_counter() - start) / 60,
-        "peak_memory_MB": max(run.history["peak_memory_bytes"]) / 2**20, "parameters": run.attrs["parameters"],
+        "rel_l2": run.rel_l2,
+        "constant_floor": run.floors["constant"],
+        "minutes": (time.perf_counter() - start) / 60,
+        "peak_memory_MB": max(run.history["peak_memory_bytes"]) / 2**20,
+        "parameters": run.attrs["parameters"],
     }
 
 
@@ -75,14 +88,27 @@ def exact_steps(case: str, points: int = 100, steps: int = 10) -> dict:
         (problem.residual_scale * problem.residual(Forward()(u, x), x)).square().mean().backward()
         optimizer.step()
     return {
-        "rel_l2": float("nan"), "constant_floor": float("nan"), "minutes": (time.perf_counter() - start) / 60,
-        "peak_memory_MB": memory.bytes() / 2**20, "parameters": count_parameters(net),
+        "rel_l2": float("nan"),
+        "constant_floor": float("nan"),
+        "minutes": (time.perf_counter() - start) / 60,
+        "peak_memory_MB": memory.bytes() / 2**20,
+        "parameters": count_parameters(net),
     }
 
 
 def run_case(case: str, threads: int, folder: Path) -> dict:
     """The row of a case, measured in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.acceptance", "--one", case, "--threads", str(threads), "--folder", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.acceptance",
+        "--one",
+        case,
+        "--threads",
+        str(threads),
+        "--folder",
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{case} failed:\n{done.stderr}")
@@ -92,8 +118,12 @@ def run_case(case: str, threads: int, folder: Path) -> dict:
 
 def report(rows: list[dict]) -> str:
     lines = [
-        "# What the default solver reaches", "", f"{machine()}; one process a row; coefficient seed 0, 20 000 radial test points.",
-        "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}",
+        "# What the default solver reaches",
+        "",
+        f"{machine()}; one process a row; coefficient seed 0, 20 000 radial test points.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
     ]
     for row in rows:
         cells = (row[name] for name in COLUMNS)
@@ -102,7 +132,9 @@ def report(rows: list[dict]) -> str:
 
 
 def _is_fraction(cell) -> bool:
-    return not isinstance(cell, int) and str(cell).replace(".", "").replace("e-", "").isdigit() and not str(cell).isdigit()
+    return (
+        not isinstance(cell, int) and str(cell).replace(".", "").replace("e-", "").isdigit() and not str(cell).isdigit()
+    )
 
 
 def main() -> None:

@@ -18,7 +18,12 @@ def error(dim: int, backbone: str, grid_range, steps: int, folder: Path) -> floa
     name = f"{dim}-{backbone}-{grid_range == 'auto'}.h5"
     options = {"backbone": {"name": backbone, "grid_range": grid_range}, "slices": {"points": 2, "volume": 0}}
     run = kanpde.train(
-        Poisson(dim), out=folder / name, steps=steps, points={"interior": 200, "test": 4096}, evaluation={"every": 200}, **options
+        Poisson(dim),
+        out=folder / name,
+        steps=steps,
+        points={"interior": 200, "test": 4096},
+        evaluation={"every": 200},
+        **options,
     )
     return run.rel_l2
 
@@ -30,8 +35,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     lines = [
-        f"# grid_range auto against [-1, 1]: relative l2 error after {args.steps} steps of 200 points, Poisson", "",
-        f"{machine()}; seed 0.", "", "| d | backbone | auto | [-1, 1] |", "|---|---|---|---|",
+        f"# grid_range auto against [-1, 1]: relative l2 error after {args.steps} steps of 200 points, Poisson",
+        "",
+        f"{machine()}; seed 0.",
+        "",
+        "| d | backbone | auto | [-1, 1] |",
+        "|---|---|---|---|",
     ]
     for dim in args.dims:
         for backbone in ("kan", "metakan"):

@@ -30,7 +30,7 @@ from kanpde.samplers import stream
 
 
 class CoxDeBoorKAN(nn.Module):
-    """The same network, evaluated by the recursion B_{j,p} = (x - t_j) / (t_j+p - t_j) B_{j,p-1} + ... at every layer."""
+    """The same network, evaluated by the recursion B_{j,p} = (x - t_j) / (t_j+p - t_j) B_{j,p-1} + ..."""
 
     def __init__(self, net: nn.Sequential):
         super().__init__()
@@ -122,7 +122,9 @@ def report(rows: dict, dim: int, points: int) -> str:
     lines += ["", f"forward / value = {forward['ms'] / rows['value']['ms']:.2f} (wanted: at most 5)"]
     for name, wanted in (("published", 100), ("nested", 20)):
         lines.append(f"{name} / forward = {rows[name]['ms'] / forward['ms']:.0f} (wanted: at least {wanted})")
-        lines.append(f"saved memory forward / {name} = 1/{rows[name]['saved_MB'] / forward['saved_MB']:.0f} (wanted: at most 1/50)")
+        lines.append(
+            f"saved forward / {name} = 1/{rows[name]['saved_MB'] / forward['saved_MB']:.0f} (wanted: at most 1/50)"
+        )
     return "\n".join(lines) + "\n"
 
 

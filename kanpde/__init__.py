@@ -12,6 +12,17 @@ from kanpde.training import RunFailed, resume, train
 __version__ = "0.1.0"
 
 __all__ = [
-    "Ansatz", "ConfigError", "Field", "Jet", "Problem", "Run", "RunFailed", "backbones", "count_parameters", "operators",
-    "problems", "resume", "train",
+    "Ansatz",
+    "ConfigError",
+    "Field",
+    "Jet",
+    "Problem",
+    "Run",
+    "RunFailed",
+    "backbones",
+    "count_parameters",
+    "operators",
+    "problems",
+    "resume",
+    "train",
 ]

@@ -77,7 +77,9 @@ class Ansatz(nn.Module):
             if h is not None:
                 raise ValueError("a lift h needs a factor m beside it")
             return jet_of_net(self.net, x, s, directions)
-        flowing = [m] if h is None or not self.problem.reads_grad_sq else [m, h]  # grad h . grad f is in |grad u|^2 alone
+        flowing = (
+            [m] if h is None or not self.problem.reads_grad_sq else [m, h]
+        )  # grad h . grad f is in |grad u|^2 alone
         flows = [] if s is None else [(s * field.grad).unsqueeze(1) for field in flowing]
         given = [] if directions is None else [directions.expand(len(x), -1, -1)]
         f = jet_of_net(self.net, x, s, torch.cat(given + flows, 1) if given or flows else None)

@@ -1,5 +1,6 @@
 """The networks by name."""
 
+import itertools
 from inspect import signature
 from math import sqrt
 from typing import Literal
@@ -9,7 +10,7 @@ from pydantic import PositiveInt
 from torch import nn
 
 from kanpde import jet
-from kanpde.config import construct
+from kanpde.construct import construct
 from kanpde.kan import network
 from kanpde.kan.basis.bspline import BSpline
 
@@ -28,7 +29,7 @@ def mlp(
     """Multilayer perceptron: linear layers (Xavier-normal, biases 0) with a smooth activation between them."""
     dims = (dim_in, *widths, dim_out)
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(dims, dims[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(dims):
         linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
         with torch.no_grad():
             linear.weight.normal_(std=sqrt(2 / (n_in + n_out)), generator=generator)
@@ -74,7 +75,15 @@ def metakan(
     """MetaKAN: the same network, its weights generated from one prompt per edge by meta-learners."""
     basis_for = _bsplines(grid_size, spline_order, grid_range, hidden_range)
     return network.meta_kan(
-        (dim_in, *widths, dim_out), basis_for, generator, bias, prompt_dim, meta_hidden, meta_bias, meta_share, meta_init
+        (dim_in, *widths, dim_out),
+        basis_for,
+        generator,
+        bias,
+        prompt_dim,
+        meta_hidden,
+        meta_bias,
+        meta_share,
+        meta_init,
     )
 
 
@@ -86,7 +95,9 @@ def _bsplines(grid_size, spline_order, grid_range, hidden_range) -> network.Basi
 BACKBONES = {"mlp": mlp, "kan": kan, "metakan": metakan}
 
 
-def build(name: str, dim_in: int, dim_out: int = 1, *, generator: torch.Generator | None = None, **options) -> nn.Module:
+def build(
+    name: str, dim_in: int, dim_out: int = 1, *, generator: torch.Generator | None = None, **options
+) -> nn.Module:
     """Build a backbone, (N, dim_in) -> (N, dim_out), in the default dtype on the CPU (move it with .to).
 
     Args:

@@ -14,7 +14,10 @@ from kanpde.record import Run
 from kanpde.solve import console, run_app, solve
 
 app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
     help="Solve high-dimensional PDEs with Kolmogorov-Arnold networks.",
 )
 app.command()(solve)
@@ -25,7 +28,7 @@ def plot(
     run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
     folder: Annotated[Path | None, typer.Option(help="Where the pictures go; default beside the result file.")] = None,
 ) -> None:
-    """Draw all pictures of a run: convergence, slices, error against |x|, quantiles, a volume, and files for ParaView."""
+    """Draw the pictures of a run: convergence, slices, error against |x|, quantiles, a volume, files for ParaView."""
     from kanpde.plot import plot_run
 
     opened = Run.open(run)
@@ -46,7 +49,9 @@ def plot(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Result files (.h5).")],
-    style: Annotated[Literal["table", "markdown", "csv"], typer.Option("--format", help="table, markdown or csv.")] = "table",
+    style: Annotated[
+        Literal["table", "markdown", "csv"], typer.Option("--format", help="table, markdown or csv.")
+    ] = "table",
 ) -> None:
     """Compare runs in a table: error, skill against the constant floor, parameters, time, memory."""
     from kanpde import compare as comparison
@@ -64,7 +69,10 @@ def list_() -> None:
     from kanpde.kan.basis import BASES
 
     sections = {
-        "problems": problems.PROBLEMS, "backbones": backbones.BACKBONES, "bases": BASES, "operators": operators.OPERATORS,
+        "problems": problems.PROBLEMS,
+        "backbones": backbones.BACKBONES,
+        "bases": BASES,
+        "operators": operators.OPERATORS,
     }
     table = Table(show_header=False, box=None)
     for title, members in sections.items():

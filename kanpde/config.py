@@ -1,19 +1,22 @@
-"""YAML to typed, validated configurations: solver < problem < command line, with the nearest name for every wrong one."""
+"""YAML to typed, validated configurations: solver < problem < command line; wrong names meet the nearest."""
 
 import copy
 import difflib
-import hashlib
-import importlib.util
-import inspect
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter, ValidationError,
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
 )
 
 PACKAGE = Path(__file__).resolve().parent
@@ -43,9 +46,7 @@ def _point_count(value):
     return value
 
 
-Count = Annotated[
-    Annotated[int, Field(ge=0)] | str | dict[PositiveInt, PositiveInt], AfterValidator(_point_count)
-]
+Count = Annotated[Annotated[int, Field(ge=0)] | str | dict[PositiveInt, PositiveInt], AfterValidator(_point_count)]
 
 
 class Strict(BaseModel):
@@ -94,7 +95,7 @@ class EvaluationConfig(Strict):
 
 
 class StopConfig(Strict):
-    """Stop when the validation error is small enough, the clock has run out, or nothing improved for so many evaluations."""
+    """Stop at a validation error, when the clock has run out, or after so many evaluations without improvement."""
 
     error: PositiveFloat | None = None
     seconds: PositiveFloat | None = None
@@ -146,10 +147,13 @@ def resolve_count(count: int | str | dict[int, int], dim: int) -> int:
 
 
 def load(
-    problem: str | Path, solver: str | None = None, overrides: Mapping | None = None, sets: Sequence[str] = (),
+    problem: str | Path,
+    solver: str | None = None,
+    overrides: Mapping | None = None,
+    sets: Sequence[str] = (),
     steps: int | None = None,
 ) -> RunConfig:
-    """The configuration of a run: the solver's YAML, over it the problem's, over it the overrides, then `a.b=c` strings.
+    """The configuration of a run: the solver's YAML, then the problem's, then overrides, then `a.b=c` strings.
 
     Args:
         problem: a YAML file, or the name of one that kanpde ships.
@@ -187,6 +191,15 @@ def validate(tree: Mapping, steps: int | None = None) -> RunConfig:
             raise ConfigError(f"steps: given {steps}, needed is at least 1")
         config = config.model_copy(update={"phases": rescale(config.phases, steps)})
     return config
+
+
+def locate(problem: Mapping, folder: Path) -> dict:
+    """A user's problem file, given relative to the YAML file that names it, as an absolute path."""
+    file, colon, cls = str(problem.get("name", "")).rpartition(":")
+    if not colon or Path(file).is_absolute():
+        return dict(problem)
+    near = folder / file
+    return {**problem, "name": f"{(near if near.is_file() else Path(file)).resolve()}:{cls}"}
 
 
 def as_mapping(value):
@@ -320,78 +333,3 @@ def _keys_at(path: list[str]) -> list[str]:
         model = model.model_fields[part].annotation
         model = PhaseConfig if part == "phases" else model
     return list(model.model_fields)
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Construction: the signature is the schema
-
-
-def construct(kind: str, table: Mapping[str, Callable], spec: Mapping[str, Any], *given, **fixed):
-    """Call table[spec["name"]] with the other entries of spec, checked against its signature and annotations.
-
-    Args:
-        kind: what it is, for messages.
-        given, fixed: arguments that are not the user's.
-    Raises:
-        ConfigError: unknown name or option, wrong type, or a ValueError of the constructor.
-    """
-    options = dict(spec)
-    name = options.pop("name")
-    if name not in table:
-        raise ConfigError(suggest(kind, name, list(table)))
-    return call(f"{kind} {name}", table[name], options, *given, **fixed)
-
-
-def call(label: str, function: Callable, options: Mapping[str, Any], *given, **fixed):
-    """Call a function with options checked against its signature and annotations; see `construct`."""
-    parameters = list(inspect.signature(function).parameters)[len(given) :]
-    allowed = [p for p in parameters if p not in fixed]
-    hints = get_type_hints(function if inspect.isfunction(function) else function.__init__, include_extras=True)
-    checked = {}
-    for key, value in options.items():
-        if key not in allowed:
-            raise ConfigError(suggest(f"option of {label}", key, allowed))
-        try:
-            checked[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"{label}: {key}: given {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}") from None
-    try:
-        return function(*given, **checked, **fixed)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{label}: {error.args[0] if error.args else error}") from None
-
-
-def locate(problem: Mapping, folder: Path) -> dict:
-    """A user's problem file, given relative to the YAML file that names it, as an absolute path."""
-    file, colon, cls = str(problem.get("name", "")).rpartition(":")
-    if not colon or Path(file).is_absolute():
-        return dict(problem)
-    near = folder / file
-    return {**problem, "name": f"{(near if near.is_file() else Path(file)).resolve()}:{cls}"}
-
-
-def load_class(name: str) -> type:
-    """The class in a user's file, `my_pde.py:MyProblem`."""
-    file, _, cls = name.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"problem {name}: no file {file}")
-    source = path.read_text(encoding="utf-8")
-    return class_from_source(source, cls, str(path))
-
-
-def class_from_source(source: str, cls: str, file: str) -> type:
-    """Execute the source of a user's problem file as a module and return its class."""
-    module_name = f"kanpde_user_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader=None))
-    module.__file__ = file
-    sys.modules[module_name] = module  # dataclasses look their module up
-    try:
-        exec(compile(source, file, "exec"), module.__dict__)
-    except Exception as error:
-        raise ConfigError(f"{file}: {type(error).__name__}: {error}") from None
-    if not hasattr(module, cls):
-        classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
-        raise ConfigError(suggest(f"class in {file}", cls, classes))
-    return getattr(module, cls)

@@ -23,7 +23,9 @@ class Ball:
     dim: int
     radius: float = 1.0
 
-    def interior(self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind) -> Tensor:
+    def interior(
+        self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind
+    ) -> Tensor:
         """n points (n, dim); `kind` may hold dtype."""
         check_law(law)
         if sequence == "random":
@@ -48,7 +50,7 @@ class Ball:
         return Field(1 - scale * x.square().sum(-1), -2 * scale * x, x.new_full((1, 1), -2 * scale))
 
     def input_range(self, law: str) -> list[tuple[float, float]]:
-        """An interval per coordinate that holds almost all points: coordinates have deviation about radius / sqrt(dim)."""
+        """An interval per coordinate that holds almost all points; their deviation is about radius / sqrt(dim)."""
         reach = min(self.radius, GRID_DEVIATIONS * self.radius / sqrt(self.dim))
         return [(-reach, reach)] * self.dim
 
@@ -68,7 +70,9 @@ class Box:
     low: float = -1.0
     high: float = 1.0
 
-    def interior(self, n: int, generator: torch.Generator, law: str = "volume", sequence: str = "random", **kind) -> Tensor:
+    def interior(
+        self, n: int, generator: torch.Generator, law: str = "volume", sequence: str = "random", **kind
+    ) -> Tensor:
         check_law(law)
         return self.low + (self.high - self.low) * uniforms(n, self.dim, generator, sequence, **kind)
 
@@ -117,7 +121,9 @@ class Cylinder:
     def dim(self) -> int:
         return self.space.dim + 1
 
-    def interior(self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind) -> Tensor:
+    def interior(
+        self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind
+    ) -> Tensor:
         """n points (n, dim): space by its law, time uniform."""
         return self._in_time(self.space.interior(n, generator, law, sequence, **kind), generator)
 
@@ -125,7 +131,9 @@ class Cylinder:
         """n points on the lateral boundary."""
         return self._in_time(self.space.boundary(n, generator, sequence, **kind), generator)
 
-    def initial(self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind) -> Tensor:
+    def initial(
+        self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind
+    ) -> Tensor:
         """n points at t = 0."""
         x = self.space.interior(n, generator, law, sequence, **kind)
         return torch.cat([x, x.new_zeros(n, 1)], 1)

@@ -64,8 +64,10 @@ class Evaluator:
     @torch.no_grad()
     def _u_and_exact(self, name: str, n: int) -> tuple[Tensor, Tensor]:
         """u and u* (NaN where it is not known) at the points of a stream, in float64."""
-        pairs = [(u := self.u(x).double(), torch.full_like(u, float("nan")) if exact is None else exact.double())
-                 for x, exact in self.batches(name, n)]
+        pairs = [
+            (u := self.u(x).double(), torch.full_like(u, float("nan")) if exact is None else exact.double())
+            for x, exact in self.batches(name, n)
+        ]
         return torch.cat([u for u, _ in pairs]), torch.cat([exact for _, exact in pairs])
 
     def history_points(self) -> int:
@@ -78,7 +80,7 @@ class Evaluator:
         return metrics.errors(*self._u_and_exact("test", self.history_points()))
 
     def validation_score(self, loss: Loss, operator: Callable) -> float:
-        """What selects weights and stops a run: the validation error, or the interior loss without an exact solution."""
+        """What selects weights and stops runs: the validation error, or the interior loss if no solution is known."""
         n = min(self.config.points.validation, self.history_points())
         if self.problem.has_exact:
             return metrics.errors(*self._u_and_exact("validation", n))["rel_l2"]
@@ -103,7 +105,9 @@ class Evaluator:
                 field |= {"u_exact": exact, "error": (u - exact).abs()}
             keep.set_field({name: t.cpu().numpy() for name, t in (field | ({"x": torch.cat(x)} if x else {})).items()})
             keep.attrs.update(test_points=n, test_points_sha256=self._hash(n), history_points=self.history_points())
-            keep.attrs.update({f"skill_{name}": found["rel_l2"] / floor for name, floor in keep.floors.items() if floor})
+            keep.attrs.update(
+                {f"skill_{name}": found["rel_l2"] / floor for name, floor in keep.floors.items() if floor}
+            )
         return found
 
     def _hash(self, n: int) -> str:
@@ -122,7 +126,9 @@ class Evaluator:
         for x, exact in self.blocks("test", n):
             m, h = self.problem.factor(x), self.problem.lift(x)
             one, zero = torch.ones_like(exact), torch.zeros_like(exact)
-            found.add(x, exact, one if m is None else m.value, zero if h is None else h.value, self.problem.untrained(x))
+            found.add(
+                x, exact, one if m is None else m.value, zero if h is None else h.value, self.problem.untrained(x)
+            )
         return found.result()
 
     # -----------------------------------------------------------------------------------------------------------
@@ -167,7 +173,9 @@ class Evaluator:
         shape, outside = (len(ticks),) * k, ~torch.cat(inside)
         u, exact = (torch.cat(t).double().masked_fill(outside, float("nan")).reshape(shape).cpu() for t in (u, exact))
         random = self.config.slices.plane == "random" or k != 2
-        where = f"random {k}-D subspace through the centre" if random else f"coordinates {list(self.config.slices.plane)}"
+        where = (
+            f"random {k}-D subspace through the centre" if random else f"coordinates {list(self.config.slices.plane)}"
+        )
         if not random:
             where += ", off the distribution of the points"
         if (time := getattr(self.domain, "time", None)) is not None:

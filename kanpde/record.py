@@ -1,11 +1,11 @@
 """The result file: one HDF5 file a run, replaced whole at every write, so that a reader always finds a good one.
 
-    attrs     schema_version status config seed problem dim backbone parameters device torch_version started finished ...
-    history/  a row per evaluation: step loss rel_l2 rel_l1 linf wall_s steps_per_s peak_memory_bytes saved_memory_bytes
-              lr, and below it terms/<name> and weights/<name>
-    floors/   errors of functions that learn nothing, on the same test points
-    field/    x u u_exact error at the test points (x only while N d <= 2^25)
-    slices/<name>/  origin (d,) axes (k, d) ticks (n,) u u_exact error (n, ..., n); NaN outside the domain
+attrs     schema_version status config seed problem dim backbone parameters device torch_version started finished ...
+history/  a row per evaluation: step loss rel_l2 rel_l1 linf wall_s steps_per_s peak_memory_bytes saved_memory_bytes
+          lr, and below it terms/<name> and weights/<name>
+floors/   errors of functions that learn nothing, on the same test points
+field/    x u u_exact error at the test points (x only while N d <= 2^25)
+slices/<name>/  origin (d,) axes (k, d) ticks (n,) u u_exact error (n, ..., n); NaN outside the domain
 """
 
 import os
@@ -128,7 +128,7 @@ class Run:
             best: the best weights by validation, or the last ones.
             net: a module of the same shape, for a run whose network was made in Python.
         """
-        from kanpde.training import load_model  # upwards, for the sake of one name: Run.load_model
+        from kanpde.checkpoints import load_model  # upwards, for the sake of one name: Run.load_model
 
         return load_model(self, trust, best, net)
 
@@ -175,7 +175,9 @@ class _reading:
             raise RunFileError(f"{self.path}: an HDF5 file, but not a kanpde result")
         if version > SCHEMA_VERSION:
             self.file.close()
-            raise RunFileError(f"{self.path}: written by a newer kanpde (schema {version}, this one reads {SCHEMA_VERSION})")
+            raise RunFileError(
+                f"{self.path}: written by a newer kanpde (schema {version}, this one reads {SCHEMA_VERSION})"
+            )
         return self.file
 
     def __exit__(self, kind, value, traceback) -> None:

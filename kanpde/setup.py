@@ -11,9 +11,18 @@ from torch import nn
 
 from kanpde import backbones
 from kanpde.config import (
-    ConfigError, RunConfig, as_mapping, assign, call, class_from_source, construct, find, load_class, locate, merge, read_yaml,
-    resolve_count, validate,
+    ConfigError,
+    RunConfig,
+    as_mapping,
+    assign,
+    find,
+    locate,
+    merge,
+    read_yaml,
+    resolve_count,
+    validate,
 )
+from kanpde.construct import call, class_from_source, construct, load_class
 from kanpde.kan.layers import CHUNK_BYTES, KANLinear
 from kanpde.losses import Loss
 from kanpde.operators import OPERATORS
@@ -57,7 +66,9 @@ def backbone(config: RunConfig, problem) -> nn.Module:
     net = construct("backbone", backbones.BACKBONES, options, domain.dim, generator=generator)
     for layer in net.modules():
         if isinstance(layer, KANLinear) and layer.basis.smoothness < 2:
-            raise ConfigError(f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3")
+            raise ConfigError(
+                f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3"
+            )
     return net
 
 
@@ -92,10 +103,16 @@ def check(config: RunConfig, problem) -> None:
     check_device(config.device)
     for kind, n in counts(config, problem).items():
         if n < 1:
-            why = "needed is at least 1" if kind == "interior" else f"constraint: soft needs {kind} points (100d are 100 per dimension)"
+            why = (
+                "needed is at least 1"
+                if kind == "interior"
+                else f"constraint: soft needs {kind} points (100d are 100 per dimension)"
+            )
             raise ConfigError(f"points.{kind}: given {n}, {why}")
     if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
-        raise ConfigError(f"points.sequence: sobol has at most {SOBOL_MAX_DIM} dimensions, the problem {problem.domain.dim}")
+        raise ConfigError(
+            f"points.sequence: sobol has at most {SOBOL_MAX_DIM} dimensions, the problem {problem.domain.dim}"
+        )
     axes = config.slices.plane
     if axes != "random" and max(axes) >= problem.domain.dim:
         raise ConfigError(f"slices.plane: given {list(axes)}, the coordinates are 0 to {problem.domain.dim - 1}")
@@ -183,8 +200,6 @@ def result_path(out: str | Path | None, config: RunConfig) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise ConfigError(f"{path.parent}: the folder cannot be written")
     return path
-
-
 
 
 def agreeing(

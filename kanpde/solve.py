@@ -25,14 +25,24 @@ def solve(
     dim: Annotated[int | None, typer.Option(help="Dimension of the problem (problem.dim).")] = None,
     backbone: Annotated[str | None, typer.Option(help="Network: mlp, kan, metakan (backbone.name).")] = None,
     solver: Annotated[str | None, typer.Option(help="YAML file, or a shipped name: default, paper, official.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the training; problem.seed is that of the coefficients.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser updates in all; phases are rescaled in proportion.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the training; problem.seed is that of the coefficients.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser updates in all; phases are rescaled in proportion.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     out: Annotated[Path | None, typer.Option(help="Result file (.h5); default a new one under runs/.")] = None,
-    resume_from: Annotated[Path | None, typer.Option("--resume", help="Go on with a run; more --steps extend it.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="Any value: a.b=c, such as points.interior=500.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration, parameters and memory; run nothing.")] = False,
+    resume_from: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with a run; more --steps extend it.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Any value: a.b=c, such as points.interior=500.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print configuration, parameters and memory; run nothing.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Solve a PDE: train a network, print the error beside its floors, and leave a result file and two pictures.
@@ -95,7 +105,10 @@ def _announce(say: Console, config: RunConfig, problem, net) -> None:
     equation = (type(problem).__doc__ or "").strip().splitlines()
     say.print(f"problem   {name}, d = {problem.dim}" + (f": {equation[0]}" if equation else ""))
     options = {k: v for k, v in config.backbone.items() if k != "name"}
-    say.print(f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters" + (f", {options}" if options else ""))
+    say.print(
+        f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters"
+        + (f", {options}" if options else "")
+    )
     points = ", ".join(f"{n} {kind}" for kind, n in setup.counts(config, problem).items())
     scale = "1/(2d)" if config.loss.scale == "2d" else "1"
     say.print(
@@ -123,7 +136,11 @@ class _progress:
         self.say, self.steps, self.live = say, steps, None
         self.text = ""
         if say.is_terminal and not say.quiet:
-            columns = TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TextColumn("{task.fields[text]}")
+            columns = (
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(20),
+                TextColumn("{task.fields[text]}"),
+            )
             self.live = Progress(*columns, console=say)
 
     def __enter__(self) -> "_progress":
@@ -160,7 +177,9 @@ def _duration(seconds: float) -> str:
 
 def _result_table(run: Run) -> Table:
     """Error, floors, skill = error / floor, parameters, time, memory."""
-    table = Table(title=f"{run.attrs['problem']}, d = {run.attrs['dim']}, {run.attrs['backbone']}", title_justify="left")
+    table = Table(
+        title=f"{run.attrs['problem']}, d = {run.attrs['dim']}, {run.attrs['backbone']}", title_justify="left"
+    )
     table.add_column("")
     table.add_column("relative l2", justify="right")
     table.add_column("skill = error / floor", justify="right")

@@ -47,7 +47,9 @@ def check_problem(problem, points: int = 8, seed: int = 0, tolerance: float = 1e
         residual = problem.residual(u, x)
         size = max(1.0, *(t.abs().max().item() for t in vars(u).values() if t is not None))
         worst = residual.abs().max().item()
-        _expect(worst <= tolerance * size, f"the exact solution has the residual {worst:.1e} (its derivatives: {size:.1e})")
+        _expect(
+            worst <= tolerance * size, f"the exact solution has the residual {worst:.1e} (its derivatives: {size:.1e})"
+        )
 
 
 def _check_operator(problem, x: Tensor) -> None:
@@ -58,7 +60,10 @@ def _check_operator(problem, x: Tensor) -> None:
     m = 0 if directions is None else directions.shape[-2]
     if directions is not None:
         allowed = (m, d), (n, m, d)
-        _expect(directions.shape in allowed, f"directions have shape {tuple(directions.shape)}, not (m, {d}) or ({n}, m, {d})")
+        _expect(
+            directions.shape in allowed,
+            f"directions have shape {tuple(directions.shape)}, not (m, {d}) or ({n}, m, {d})",
+        )
     one = x.new_ones(n)
     u = Jet(one, x.new_ones(n, m) if m else None, one if problem.reads_grad_sq else None, None if s is None else one)
     first, second = problem.residual(u, x), problem.residual(u, x)

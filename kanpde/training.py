@@ -1,11 +1,8 @@
-"""Training: a visible loop over phases of optimisers, with evaluation, checkpoints that resume bit for bit, and callbacks."""
+"""Training: a visible loop over phases of optimisers, with evaluation, exact checkpoints, and callbacks."""
 
 import hashlib
-import signal
-import threading
-import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +12,14 @@ from torch import Tensor, nn
 
 from kanpde import metrics, setup
 from kanpde.ansatz import Ansatz
+from kanpde.checkpoints import load_checkpoint, saved_weights
 from kanpde.config import ConfigError, PhaseConfig, RunConfig
 from kanpde.evaluation import Evaluator
-from kanpde.kan.network import count_parameters, parameter_groups
+from kanpde.kan.network import count_parameters
+from kanpde.optimisers import make_optimizer, schedule
 from kanpde.record import Run, replacing
 from kanpde.samplers import Pool, stream
+from kanpde.session import Clock, interruptible
 
 
 class RunFailed(RuntimeError):
@@ -83,13 +83,13 @@ class Training:
     # The loop
 
     def loop(self, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> str:
-        """Train to the end of the phases, a stop criterion, a callback that returns True, or Ctrl-C; returns the status.
+        """Train to the end, a stop criterion, a callback that returns True, or Ctrl-C; returns the status.
 
         Raises:
             RunFailed: a term or gradient that is not finite, or a result that cannot be written.
         """
         state, self.memory = self.state, metrics.PeakMemory(self.device)
-        self.clock = _Clock(self.elapsed, state.step)
+        self.clock = Clock(self.elapsed, state.step)
         with interruptible() as interrupted:
             if state.row is None and self.evaluate(on_evaluation):
                 return "finished"
@@ -134,7 +134,7 @@ class Training:
             if start is not None:
                 probes.set_state(start)  # a line search needs one function: the same probes at every call
             optimizer.zero_grad()
-            with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else _nothing() as saved:
+            with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else nullcontext() as saved:
                 terms = self.loss.terms(self.u, self.operator, points, probes)
                 loss = self.loss.total(terms)
             if saved is not None:
@@ -172,9 +172,15 @@ class Training:
         wall = self.clock.seconds()
         state.steps_per_s = self.clock.rate(state.step)
         state.row = {
-            "step": state.step, "loss": state.loss, **self.evaluator.test_errors(), "wall_s": wall,
-            "steps_per_s": state.steps_per_s, "peak_memory_bytes": self.memory.bytes(),
-            "saved_memory_bytes": self.saved_bytes, "lr": self._learning_rate(), "validation": score,
+            "step": state.step,
+            "loss": state.loss,
+            **self.evaluator.test_errors(),
+            "wall_s": wall,
+            "steps_per_s": state.steps_per_s,
+            "peak_memory_bytes": self.memory.bytes(),
+            "saved_memory_bytes": self.saved_bytes,
+            "lr": self._learning_rate(),
+            "validation": score,
             **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
             **self._estimator_variance(),
             **{f"weights/{name}": self.loss.weights.get(name, 1.0) for name in self.pools},
@@ -190,7 +196,7 @@ class Training:
         )
 
     def _estimator_variance(self) -> dict[str, float]:
-        """The variance that a stochastic operator adds to the squared scaled residual, at the points of the last step."""
+        """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
         x = self.pools["interior"].points
         if x is None or not hasattr(self.operator, "variance"):
             return {}
@@ -262,55 +268,18 @@ class Training:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Optimisers and schedules
-
-
-def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
-    """The optimiser of a phase, one parameter group per name in `parameter_groups`, each with its base_lr."""
-    groups = parameter_groups(u.net)
-    if u.problem_parameters is not None:
-        groups["problem"] = list(u.problem_parameters.parameters())
-    rates = phase.lr if isinstance(phase.lr, dict) else dict.fromkeys(groups, phase.lr)
-    for name in groups:
-        if name not in rates and "rest" not in rates:
-            raise ConfigError(f"phases: lr has no rate for the parameter group {name}, and none for rest")
-    if phase.optimizer == "lbfgs":
-        rate = max(rates.values())
-        parameters = [p for group in groups.values() for p in group]
-        optimizer = torch.optim.LBFGS(
-            parameters, rate, max_iter=1, max_eval=25, history_size=phase.history, line_search_fn="strong_wolfe"
-        )
-        optimizer.param_groups[0]["base_lr"] = rate
-        return optimizer
-    named = [
-        {"params": parameters, "lr": rates.get(name, rates.get("rest")), "name": name} for name, parameters in groups.items()
-    ]
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[phase.optimizer](named, betas=phase.betas, weight_decay=phase.weight_decay)
-    for group in optimizer.param_groups:
-        group["base_lr"] = group["lr"]
-    return optimizer
-
-
-def schedule(phase: PhaseConfig, step: int) -> float:
-    """Factor on the learning rates at a step of the phase, from 1 at its start to `final` at its end."""
-    t, final = step / phase.steps, phase.final
-    if phase.schedule == "linear":
-        return final + (1 - final) * (1 - t)
-    if phase.schedule == "cosine":
-        return final + (1 - final) * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * t, dtype=torch.float64)).item())
-    if phase.schedule == "exponential":
-        return max(final, 1e-8) ** t
-    return 1.0
-
-
-# ---------------------------------------------------------------------------------------------------------------
 # Entry points
 
 
 def train(
-    problem, net: nn.Module | None = None, *, config: RunConfig | None = None, out: str | Path | None = None,
-    on_step: Callback | None = None, on_evaluation: Callback | None = None, **overrides,
+    problem,
+    net: nn.Module | None = None,
+    *,
+    config: RunConfig | None = None,
+    out: str | Path | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+    **overrides,
 ) -> Run:
     """Solve a problem and return its run.
 
@@ -345,8 +314,13 @@ def train(
 
 
 def resume(
-    path: str | Path, *, problem=None, net: nn.Module | None = None, steps: int | None = None,
-    on_step: Callback | None = None, on_evaluation: Callback | None = None,
+    path: str | Path,
+    *,
+    problem=None,
+    net: nn.Module | None = None,
+    steps: int | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
 ) -> Run:
     """Go on with a run from its checkpoint; `steps` above the run's own extend its last phase.
 
@@ -383,42 +357,19 @@ def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
     """What the result file says of the run."""
     source = setup.source_of(config)
     return {
-        "config": setup.dump(config), "seed": config.seed, "problem": setup.short_name(config, problem),
-        "dim": problem.dim, "backbone": config.backbone["name"], "parameters": count_parameters(net),
-        "device": device_name(config.device), "torch_version": str(torch.__version__), "threads": torch.get_num_threads(),
-        "started": now(), "law": config.points.law,
+        "config": setup.dump(config),
+        "seed": config.seed,
+        "problem": setup.short_name(config, problem),
+        "dim": problem.dim,
+        "backbone": config.backbone["name"],
+        "parameters": count_parameters(net),
+        "device": device_name(config.device),
+        "torch_version": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "started": now(),
+        "law": config.points.law,
         **({"problem_source": source, "problem_sha256": hashlib.sha256(source.encode()).hexdigest()} if source else {}),
     }
-
-
-def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module | None = None) -> Ansatz:
-    """See `Run.load_model`."""
-    config = setup.config_of(run)
-    problem = setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
-    u = Ansatz(problem, net or setup.backbone(config, problem), config.constraint == "hard").to(getattr(torch, config.dtype))
-    saved = load_checkpoint(run.checkpoint)
-    u.load_state_dict(saved["best"]["weights"] if best else saved["weights"])
-    return u.eval()
-
-
-def load_checkpoint(path: Path) -> dict:
-    """The checkpoint beside a result file; tensors and plain values only.
-
-    Raises:
-        ConfigError: it is missing or broken.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such checkpoint")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # pickle, zip and torch each have their own
-        raise ConfigError(f"{path}: not a readable checkpoint") from None
-
-
-def saved_weights(path: Path) -> dict:
-    """The best weights of the network of another run."""
-    best = load_checkpoint(path.with_suffix(".pt"))["best"]["weights"]
-    return {name.removeprefix("net."): value for name, value in best.items() if name.startswith("net.")}
 
 
 def device_name(device: str) -> str:
@@ -427,46 +378,3 @@ def device_name(device: str) -> str:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class _Clock:
-    """Wall-clock seconds over all sessions of a run, and steps per second since the last question."""
-
-    def __init__(self, elapsed: float, step: int):
-        self.start, self.elapsed = time.perf_counter(), elapsed
-        self.mark, self.step = self.start, step
-
-    def seconds(self) -> float:
-        return self.elapsed + time.perf_counter() - self.start
-
-    def rate(self, step: int) -> float:
-        """Steps per second since the last call."""
-        t = time.perf_counter()
-        rate = (step - self.step) / max(t - self.mark, 1e-9)
-        self.mark, self.step = t, step
-        return rate
-
-
-@contextmanager
-def _nothing():
-    yield None
-
-
-@contextmanager
-def interruptible():
-    """Turn the first Ctrl-C (or SIGTERM) into a flag, so that a step is finished; a second one interrupts at once."""
-    asked: list[int] = []
-    former = {}
-
-    def note(number, frame):
-        asked.append(number)
-        for signal_number, handler in former.items():
-            signal.signal(signal_number, handler)
-
-    if threading.current_thread() is threading.main_thread():
-        former.update({number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)})
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Helpers of the tests: seeded generators, networks with weights of order one, comparison relative to the largest entry."""
+"""Helpers of the tests: seeded generators, networks with weights of order one, relative comparison."""
 
 from math import sqrt
 

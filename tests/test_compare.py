@@ -12,8 +12,15 @@ from kanpde.record import Run
 
 def finished(path, rel_l2: float = 0.00330123) -> Run:
     run = Run(path)
-    run.attrs |= {"problem": "allen_cahn", "dim": 100, "backbone": "metakan", "parameters": 1234567, "seed": 12345,
-                  "status": "finished", "rel_l2_best": rel_l2}
+    run.attrs |= {
+        "problem": "allen_cahn",
+        "dim": 100,
+        "backbone": "metakan",
+        "parameters": 1234567,
+        "seed": 12345,
+        "status": "finished",
+        "rel_l2_best": rel_l2,
+    }
     run.log({"step": 0, "rel_l2": 1.0, "wall_s": 0.5, "peak_memory_bytes": 1e8})
     run.log({"step": 20000, "rel_l2": 0.004, "wall_s": 12345.6, "peak_memory_bytes": 2.5e8})
     run.floors["constant"] = 0.066
@@ -29,9 +36,18 @@ def test_summary_of_a_finished_run(tmp_path):
     row = summary(finished(tmp_path / "a.h5"))
     assert tuple(row) == COLUMNS
     assert row == {
-        "file": str(tmp_path / "a.h5"), "problem": "allen_cahn", "dim": 100, "backbone": "metakan",
-        "parameters": 1234567, "steps": 20000, "rel_l2": 0.00330123, "skill": pytest.approx(0.00330123 / 0.066),
-        "time_s": 12345.6, "peak_memory_mb": pytest.approx(250.0), "seed": 12345, "status": "finished",
+        "file": str(tmp_path / "a.h5"),
+        "problem": "allen_cahn",
+        "dim": 100,
+        "backbone": "metakan",
+        "parameters": 1234567,
+        "steps": 20000,
+        "rel_l2": 0.00330123,
+        "skill": pytest.approx(0.00330123 / 0.066),
+        "time_s": 12345.6,
+        "peak_memory_mb": pytest.approx(250.0),
+        "seed": 12345,
+        "status": "finished",
     }
 
 
@@ -62,8 +78,19 @@ def test_csv_reads_back_in_the_given_order(tmp_path):
     assert (back[0]["parameters"], back[0]["seed"], back[0]["steps"]) == ("1234567", "12345", "20000")
 
 
-@pytest.mark.parametrize("value, text", [(1.23456e-5, "1.23e-05"), (0.123456, "0.123"), (2.0, "2"), (98765.4, "98800"),
-                                         (np.float32(0.5), "0.5"), (None, ""), (float("nan"), ""), (7, "7")])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (1.23456e-5, "1.23e-05"),
+        (0.123456, "0.123"),
+        (2.0, "2"),
+        (98765.4, "98800"),
+        (np.float32(0.5), "0.5"),
+        (None, ""),
+        (float("nan"), ""),
+        (7, "7"),
+    ],
+)
 def test_numbers_have_three_significant_digits(value, text):
     assert parsed(table([{"file": "a", "rel_l2": value}], "csv"))[0]["rel_l2"] == text
 

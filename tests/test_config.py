@@ -85,7 +85,8 @@ def test_bad_values_are_one_line_that_names_the_key_and_what_is_allowed(assignme
 
 
 @pytest.mark.parametrize(
-    "text, says", [("", "empty"), ("a: [", "YAML"), ("- 1", "list"), ("problem: {dim: 3}", "name"), ("phase: 3", "phases")]
+    "text, says",
+    [("", "empty"), ("a: [", "YAML"), ("- 1", "list"), ("problem: {dim: 3}", "name"), ("phase: 3", "phases")],
 )
 def test_bad_files_are_one_line(tmp_path, text, says):
     path = tmp_path / "p.yaml"
@@ -102,8 +103,12 @@ def test_missing_files_name_the_nearest(name):
 
 
 def test_flags_win_over_problem_over_solver(tmp_path):
-    (tmp_path / "s.yaml").write_text("points: {interior: 1, test: 11, validation: 5}\nphases: [{steps: 9}]\nbackbone: kan\n")
-    (tmp_path / "p.yaml").write_text("problem: {name: poisson, dim: 5}\npoints: {interior: 2, test: 22}\nsolver: ignored\n")
+    (tmp_path / "s.yaml").write_text(
+        "points: {interior: 1, test: 11, validation: 5}\nphases: [{steps: 9}]\nbackbone: kan\n"
+    )
+    (tmp_path / "p.yaml").write_text(
+        "problem: {name: poisson, dim: 5}\npoints: {interior: 2, test: 22}\nsolver: ignored\n"
+    )
     made = resolve(str(tmp_path / "p.yaml"), str(tmp_path / "s.yaml"), {"points": {"interior": 3}}, ["seed=4"])
     assert (made.points.interior, made.points.test, made.points.validation, made.seed) == (3, 22, 5, 4)
 
@@ -119,7 +124,11 @@ def test_every_value_can_be_set():
     """Each leaf of a resolved configuration is accepted back through --set and changes nothing."""
     made = config.load("heat")
     leaves = setup._leaves(made.model_dump(mode="json"))
-    sets = [f"{key}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}" for key, value in leaves.items() if value]
+    sets = [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}"
+        for key, value in leaves.items()
+        if value
+    ]
     assert config.load("heat", sets=sets) == made
 
 

@@ -171,15 +171,15 @@ FORMULAS = {
 @pytest.mark.parametrize("part", ["interior", "boundary"])
 @pytest.mark.parametrize("name", DOMAINS)
 def test_factor_equals_autograd(name, part):
-    """Value, gradient, Hessian diagonal and weighted Laplacian; on the boundary too, where a factor of the product is 0."""
+    """Value, gradient, Hessian diagonal and weighted Laplacian; on the boundary too, where a factor is 0."""
     x = draw(DOMAINS[name], part, n=7)
     m, formula = DOMAINS[name].factor(x), FORMULAS[name]
     curvature = vmap(hessian(formula))(x).diagonal(dim1=-2, dim2=-1)
     assert (m.value - vmap(formula)(x)).abs().max() < 1e-14
     close(m.grad, vmap(grad(formula))(x), 1e-13)
     close(m.hessian_diagonal.expand_as(x), curvature, 1e-13)
-    s = points(*x.shape, seed=4)
-    for s in (s, s[:1]):
+    weights = points(*x.shape, seed=4)
+    for s in (weights, weights[:1]):
         close(m.lap(s), (s * curvature).sum(-1), 1e-13)
 
 

@@ -125,7 +125,9 @@ def test_least_squares_error_falls_with_order_k_plus_1(order):
 def test_each_input_may_have_a_grid_range_of_its_own():
     basis, x = basis_of(3, 4, 3, RANGES), points(11, 3)
     for i, pair in enumerate(RANGES):
-        for whole, alone in zip(basis.features(x, 2), basis_of(1, 4, 3, pair).features(x[:, i : i + 1], 2), strict=True):
+        for whole, alone in zip(
+            basis.features(x, 2), basis_of(1, 4, 3, pair).features(x[:, i : i + 1], 2), strict=True
+        ):
             assert torch.equal(whole[:, i : i + 1], alone)
     for whole, part in zip(basis.features(x, 2), basis.features(x[:, 1:], 2, slice(1, 3)), strict=True):
         assert torch.equal(whole[:, 1:], part)
@@ -349,7 +351,10 @@ def test_meta_learner_starts_linear_with_the_spread_of_a_kan(share, prompt_dim):
         theta = w.generate(w.prompts)
         for factor in (-1, 2):
             close(w.generate(factor * w.prompts), factor * theta, 1e-5)
-        splines, base = theta[:, :-1].std() / free.weights.theta[:, :-1].std(), theta[:, -1].std() * free.in_features**0.5
+        splines, base = (
+            theta[:, :-1].std() / free.weights.theta[:, :-1].std(),
+            theta[:, -1].std() * free.in_features**0.5,
+        )
         assert 1 < splines < 15 and 0.6 < base < 1.5  # 32 numbers in the last layer
         assert theta.mean((0, 2)).abs().max() < 4 * theta.std((0, 2)).max() / theta[:, 0].numel() ** 0.5
 

@@ -79,7 +79,9 @@ def evaluate(operator, u, x: Tensor, s=None, v=None) -> dict[str, Tensor]:
     out = operator(u, x, None if s is None else s(x), None if v is None else v(x))
     seen = {"value": out.value, "along": out.along, "grad_sq": out.gram, "lap": out.lap}
     seen = {name: t for name, t in seen.items() if t is not None}
-    residual = out.value**3 + out.value * seen.get("lap", 1) + seen.get("grad_sq", 1) * seen.get("along", x[:, :1]).sum(-1)
+    residual = (
+        out.value**3 + out.value * seen.get("lap", 1) + seen.get("grad_sq", 1) * seen.get("along", x[:, :1]).sum(-1)
+    )
     named = dict(u.named_parameters())
     gradients = torch.autograd.grad(residual.square().mean(), [x, *named.values()])
     return {**seen, **{f"gradient in {n}": t for n, t in zip(["x", *named], gradients, strict=True)}}
@@ -309,7 +311,9 @@ def test_gradient_may_have_coefficients_of_its_own():
     out = Forward()(u, x)
     close(out.grad_sq, Forward()(u, x, of_x(x)).grad_sq)
     close(out.lap, Forward()(Ansatz(General(3, Ball(3), signed, lifted=True), u.net), x).lap)
-    assert (out.grad_sq - Forward()(Ansatz(General(3, Ball(3), signed, lifted=True), u.net), x).grad_sq).abs().max() > 0.1
+    assert (
+        out.grad_sq - Forward()(Ansatz(General(3, Ball(3), signed, lifted=True), u.net), x).grad_sq
+    ).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
@@ -330,7 +334,7 @@ def test_gradient_square_that_no_residual_reads_is_not_computed():
     for operator in (Forward(), Autograd()):
         out = operator(Ansatz(Poisson(3), net_of("kan-order3", 3)), points(4, 3))
         with pytest.raises(AttributeError, match="reads_grad_sq"):
-            out.grad_sq
+            _ = out.grad_sq
 
 
 class Scales(nn.Module):
@@ -358,7 +362,9 @@ def test_field_of_a_function_is_its_field():
     close(numeric.hessian_diagonal, (closed.grad.square() + closed.hessian_diagonal) * closed.value.exp()[:, None])
 
 
-@pytest.mark.parametrize("function", [lambda x: x.new_ones(len(x)), lambda x: 2 * x[:, 0] + 1], ids=["constant", "affine"])
+@pytest.mark.parametrize(
+    "function", [lambda x: x.new_ones(len(x)), lambda x: 2 * x[:, 0] + 1], ids=["constant", "affine"]
+)
 def test_field_of_an_affine_function_has_no_curvature(function):
     field = Field.of(function, points(4, 3))
     assert torch.equal(field.hessian_diagonal.expand(4, 3), torch.zeros(4, 3, dtype=F64))
@@ -469,7 +475,9 @@ def test_coefficients_of_other_shapes_are_refused_in_one_line(operator, shape):
     one_line(info)
 
 
-@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: nn.Sequential(nn.Sequential(nn.Linear(3, 3), m), nn.Linear(3, 1))])
+@pytest.mark.parametrize(
+    "wrap", [lambda m: m, lambda m: nn.Sequential(nn.Sequential(nn.Linear(3, 3), m), nn.Linear(3, 1))]
+)
 def test_module_without_a_rule_is_named(wrap):
     class Swirl(nn.Tanh):
         """Even a subclass of a known module may compute something else."""

@@ -41,8 +41,17 @@ def interrupted(path, rows: int = 4) -> Run:
     run.attrs |= {"problem": "allen_cahn", "dim": DIM, "backbone": "metakan", "status": "interrupted"}
     for i in range(rows):
         error = [0.5, 0.1, 0.02, 0.03][i]
-        run.log({"step": 100 * i, "loss": error**2, "rel_l2": error, "rel_l1": 0.8 * error, "linf": 2 * error,
-                 "terms/interior": 0.9 * error**2, "terms/boundary": 0.0 if i == 1 else 0.1 * error**2})
+        run.log(
+            {
+                "step": 100 * i,
+                "loss": error**2,
+                "rel_l2": error,
+                "rel_l1": 0.8 * error,
+                "linf": 2 * error,
+                "terms/interior": 0.9 * error**2,
+                "terms/boundary": 0.0 if i == 1 else 0.1 * error**2,
+            }
+        )
     run.floors |= FLOORS
     return run
 

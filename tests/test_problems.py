@@ -1,4 +1,4 @@
-"""Every problem against nested automatic differentiation of its solution, written here anew from the papers' formulas."""
+"""Every problem against nested automatic differentiation of its solution, written anew from the papers."""
 
 import time
 
@@ -27,7 +27,9 @@ def body(name: str, x: Tensor, seed: int = 0) -> Tensor:
         return sum(c[i] * torch.exp(x[i] * x[i + 1] * x[i + 2]) for i in range(d - 2))
     k, centre = (d**0.5, solutions._scaled_shift()) if name == "scaled" else (1.0, 0.0)
     y = k * x
-    return sum(c[i] * (torch.sin(y[i] + torch.cos(y[i + 1]) + y[i + 1] * torch.cos(y[i])) - centre) for i in range(d - 1))
+    return sum(
+        c[i] * (torch.sin(y[i] + torch.cos(y[i + 1]) + y[i + 1] * torch.cos(y[i])) - centre) for i in range(d - 1)
+    )
 
 
 def ball(name: str, x: Tensor, seed: int = 0) -> Tensor:
@@ -215,7 +217,7 @@ def test_seed_of_the_problem_is_the_seed_of_its_coefficients():
 
 
 def test_scaled_solution_is_centred():
-    """The shift is the mean of sin(a + cos b + b cos a) weighted by (1 - r^2)^2 over r in [0, 1] and a, b ~ N(0, r^2)."""
+    """The shift is the mean of sin(a + cos b + b cos a) weighted by (1 - r^2)^2 over r in [0, 1], a, b ~ N(0, r^2)."""
     z = np.linspace(-9, 9, 361)
     density = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
 

@@ -60,7 +60,13 @@ def test_files_that_are_no_results_are_one_line(tmp_path):
     (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
     with h5py.File(written(tmp_path / "new.h5").path, "a") as file:
         file.attrs["schema_version"] = 99
-    for name, says in {"none": "no such", "text": "HDF5", "other": "not a kanpde", "cut": "HDF5", "new": "newer"}.items():
+    for name, says in {
+        "none": "no such",
+        "text": "HDF5",
+        "other": "not a kanpde",
+        "cut": "HDF5",
+        "new": "newer",
+    }.items():
         with pytest.raises(RunFileError, match=says) as info:
             Run.open(tmp_path / f"{name}.h5")
         assert "\n" not in str(info.value)

@@ -45,7 +45,9 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("problem", sorted(p.stem for p in config.library("problems").glob("*.yaml")))
 def test_every_problem_backbone_and_solver_runs(capsys, folder, problem, backbone, solver):
     sets = [*TINY, "--set", "points.boundary=10", "--set", "points.initial=10", "--set", "backbone.widths=[4]"]
-    code, _, err = run(capsys, problem, "--dim", 4, "--backbone", backbone, "--solver", solver, "--steps", 2, "--quiet", *sets)
+    code, _, err = run(
+        capsys, problem, "--dim", 4, "--backbone", backbone, "--solver", solver, "--steps", 2, "--quiet", *sets
+    )
     assert (code, err) == (0, "")
     (result,) = Path("runs").glob("*.h5")
     assert Run.open(result).attrs["status"] == "finished"
@@ -54,7 +56,15 @@ def test_every_problem_backbone_and_solver_runs(capsys, folder, problem, backbon
 def test_a_run_says_what_it_does_and_leaves_its_files(capsys, folder):
     code, out, _ = run(capsys, "allen_cahn", "--dim", 5, "--steps", 6, "--backbone", "metakan", *TINY, "--out", "a.h5")
     assert code == 0
-    for words in ("allen_cahn, d = 5", "metakan, 3,657 parameters", "step 6/6", "rel l2", "steps/s", "floor: constant", "skill"):
+    for words in (
+        "allen_cahn, d = 5",
+        "metakan, 3,657 parameters",
+        "step 6/6",
+        "rel l2",
+        "steps/s",
+        "floor: constant",
+        "skill",
+    ):
         assert words in out, words
     assert {p.name for p in folder.iterdir()} == {"a.h5", "a.pt", "a-convergence.png", "a-error.png"}
 
@@ -70,7 +80,22 @@ def test_quiet_prints_nothing(capsys, folder):
 
 
 def test_flags_reach_the_configuration(capsys, folder):
-    run(capsys, "poisson", "--dim", 3, "--steps", 2, "--seed", 5, "--dtype", "float64", "--quiet", *TINY, "--out", "f.h5")
+    run(
+        capsys,
+        "poisson",
+        "--dim",
+        3,
+        "--steps",
+        2,
+        "--seed",
+        5,
+        "--dtype",
+        "float64",
+        "--quiet",
+        *TINY,
+        "--out",
+        "f.h5",
+    )
     stored = Run.open("f.h5").config
     assert (stored["seed"], stored["dtype"], stored["problem"]["dim"]) == (5, "float64", 3)
     assert sum(phase["steps"] for phase in stored["phases"]) == 2
@@ -122,9 +147,12 @@ def test_bad_calls_are_one_line_and_exit_2(capsys, folder, case):
 def test_resume_agrees_or_says_what_differs(capsys, folder):
     run(capsys, "poisson", "--dim", 3, "--steps", 4, "--quiet", *TINY, "--out", "r.h5")
     for args, says in (
-        (["--resume", "r.h5", "--dim", 4], "problem.dim"), (["--resume", "r.h5", "--steps", 2], "extend"),
-        (["heat", "--resume", "r.h5", "--steps", 6], "problem.name"), (["--resume", "r.h5", "--seed", 1], "seed"),
-        (["--resume", "r.h5"], "has done its 4 steps"), (["--resume", "r.h5", "--out", "q.h5"], "r.h5"),
+        (["--resume", "r.h5", "--dim", 4], "problem.dim"),
+        (["--resume", "r.h5", "--steps", 2], "extend"),
+        (["heat", "--resume", "r.h5", "--steps", 6], "problem.name"),
+        (["--resume", "r.h5", "--seed", 1], "seed"),
+        (["--resume", "r.h5"], "has done its 4 steps"),
+        (["--resume", "r.h5", "--out", "q.h5"], "r.h5"),
         (["--resume", "r.h5", "--steps", 6, "--solver", "official"], "given"),
     ):
         code, _, err = run(capsys, *args)
@@ -139,7 +167,9 @@ def test_ctrl_c_ends_cleanly_and_resumes(folder):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "kanpde.solve"]
     args = ["poisson", "--dim", "3", "--out", "c.h5", *TINY]
-    process = subprocess.Popen([*command, *args, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    process = subprocess.Popen(
+        [*command, *args, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
     deadline = time.time() + 120
     while not Path("c.h5").is_file() and time.time() < deadline:
         time.sleep(0.1)
@@ -189,7 +219,9 @@ def test_plot_and_compare_a_run(capsys, folder):
     run(capsys, "poisson", "--dim", 3, "--steps", 4, "--quiet", *TINY, "--out", "p.h5")
     code, out, err = call(capsys, cli.main, "plot", "p.h5", "--folder", "pictures")
     assert code == 0, err
-    assert {"p-convergence.png", "p-error.png", "p-radial.png", "p-quantiles.png"} <= {p.name for p in Path("pictures").iterdir()}
+    assert {"p-convergence.png", "p-error.png", "p-radial.png", "p-quantiles.png"} <= {
+        p.name for p in Path("pictures").iterdir()
+    }
     code, out, _ = call(capsys, cli.main, "compare", "p.h5", "p.h5", "--format", "csv")
     assert code == 0 and out.count("poisson") == 2
     assert call(capsys, cli.main, "compare", "p.h5", "--format", "markdown")[1].startswith("|")

@@ -13,8 +13,14 @@ from kanpde.samplers import stream
 
 DRAWS = 2000
 ESTIMATORS = [
-    SDGD(2), SDGD(2, per_point=True), SDGD(2, of="u"), SDGD(2, per_point=True, of="u"), Hutchinson(3),
-    Hutchinson(2, "gaussian"), Hutchinson(2, "gaussian", per_point=True), Hutchinson(3, of="u"),
+    SDGD(2),
+    SDGD(2, per_point=True),
+    SDGD(2, of="u"),
+    SDGD(2, per_point=True, of="u"),
+    Hutchinson(3),
+    Hutchinson(2, "gaussian"),
+    Hutchinson(2, "gaussian", per_point=True),
+    Hutchinson(3, of="u"),
 ]
 
 

@@ -59,10 +59,18 @@ class ForgotToSay(Poisson):
         return super().residual(u, x) + u.grad_sq
 
 
-@pytest.mark.parametrize("problem, says", [
-    (WrongSource(4), "residual"), (WrongFactor(4), "factor: grad"), (WrongBoundary(4), "boundary"), (WrongShape(4), "shape"),
-    (WrongCoefficients(3), "coefficients"), (WrongLift(3), "lift: hessian"), (Moody(3), "two calls"),
-])
+@pytest.mark.parametrize(
+    "problem, says",
+    [
+        (WrongSource(4), "residual"),
+        (WrongFactor(4), "factor: grad"),
+        (WrongBoundary(4), "boundary"),
+        (WrongShape(4), "shape"),
+        (WrongCoefficients(3), "coefficients"),
+        (WrongLift(3), "lift: hessian"),
+        (Moody(3), "two calls"),
+    ],
+)
 def test_mistakes_are_named_in_one_line(problem, says):
     with pytest.raises(AssertionError, match=says) as info:
         check_problem(problem)

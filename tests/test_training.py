@@ -1,5 +1,7 @@
 """The loop: resuming is exact, phases and stops do what they say, a failure leaves a good file."""
 
+import itertools
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,7 @@ import kanpde
 from kanpde import setup, training
 from kanpde.config import ConfigError, PhaseConfig
 from kanpde.domains import Box
+from kanpde.optimisers import schedule
 from kanpde.problems import Poisson
 from kanpde.record import Run
 
@@ -41,7 +44,10 @@ RESUMED = {
     "a pool of points": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "refresh": 4}},
     "fixed points": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "refresh": "fixed"}},
     "probes": {"phases": [{**ADAM, "steps": 14}], "operator": {"name": "hutchinson", "probes": 2}},
-    "frozen probes": {"phases": [{**ADAM, "steps": 3}, {**LBFGS, "steps": 11}], "operator": {"name": "sdgd", "dims": 2}},
+    "frozen probes": {
+        "phases": [{**ADAM, "steps": 3}, {**LBFGS, "steps": 11}],
+        "operator": {"name": "sdgd", "dims": 2},
+    },
     "soft constraint, AdamW": {"phases": [{**ADAM, "optimizer": "adamw", "steps": 14}], "constraint": "soft"},
     "Sobol": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "sequence": "sobol"}},
 }
@@ -73,7 +79,7 @@ def interrupt_after(monkeypatch, step):
     def stepped(self, *args):
         original(self, *args)
         if self.state.step == step:
-            training.signal.raise_signal(training.signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(training.Training, "_step", stepped)
 
@@ -93,7 +99,7 @@ def test_variance_of_a_stochastic_operator_is_logged(tmp_path):
 def test_lbfgs_lowers_the_loss_on_frozen_points(tmp_path):
     run = small(tmp_path, phases=[{**LBFGS, "steps": 30}], backbone={"name": "kan", "widths": [4]}, dtype="float64")
     losses = run.history["loss"][1:]
-    assert all(b <= a for a, b in zip(losses, losses[1:], strict=False)) and losses[-1] < 0.1 * losses[0]
+    assert all(b <= a for a, b in itertools.pairwise(losses)) and losses[-1] < 0.1 * losses[0]
 
 
 def test_global_generators_and_dtype_are_untouched(tmp_path):
@@ -116,31 +122,45 @@ def test_test_points_do_not_depend_on_their_number_or_the_batch(tmp_path):
 
 def test_groups_have_their_own_rates(tmp_path):
     rates = {"prompts": 0.0, "meta": 1e-2, "rest": 1e-2}
-    start = small(tmp_path, "start", phases=[{**ADAM, "steps": 1, "lr": {k: 0.0 for k in rates}}]).load_model().state_dict()
+    start = (
+        small(tmp_path, "start", phases=[{**ADAM, "steps": 1, "lr": {k: 0.0 for k in rates}}]).load_model().state_dict()
+    )
     end = small(tmp_path, "end", phases=[{**ADAM, "lr": rates}]).load_model(best=False).state_dict()
     for name in start:
         if name.endswith(("prompts", "w1", "w2")):
             assert torch.equal(start[name], end[name]) == name.endswith("prompts"), name
 
 
-@pytest.mark.parametrize("name, values", {
-    "constant": [1, 1, 1], "linear": [1, 0.55, 0.19], "cosine": [1, 0.55, 0.122], "exponential": [1, 0.1**0.5, 0.1**0.9],
-}.items())
+@pytest.mark.parametrize(
+    "name, values",
+    {
+        "constant": [1, 1, 1],
+        "linear": [1, 0.55, 0.19],
+        "cosine": [1, 0.55, 0.122],
+        "exponential": [1, 0.1**0.5, 0.1**0.9],
+    }.items(),
+)
 def test_schedules(name, values):
     phase = PhaseConfig(steps=10, schedule=name, final=0.1)
-    assert [training.schedule(phase, s) for s in (0, 5, 9)] == pytest.approx(values, abs=1e-3)
+    assert [schedule(phase, s) for s in (0, 5, 9)] == pytest.approx(values, abs=1e-3)
 
 
 def test_stop_on_error_and_patience_and_seconds(tmp_path):
     assert small(tmp_path, "error", steps=50, stop={"error": 1e9}).attrs["steps"] == 0
-    assert small(tmp_path, "patience", phases=[{**ADAM, "steps": 50, "lr": 0.0}], stop={"patience": 2}).attrs["steps"] == 10
+    assert (
+        small(tmp_path, "patience", phases=[{**ADAM, "steps": 50, "lr": 0.0}], stop={"patience": 2}).attrs["steps"]
+        == 10
+    )
     assert small(tmp_path, "seconds", steps=100_000, stop={"seconds": 0.5}).attrs["steps"] < 100_000
 
 
 def test_callbacks_see_every_step_and_can_end_the_run(tmp_path):
     steps, rows = [], []
     run = small(
-        tmp_path, steps=20, on_step=lambda s: steps.append(s.step) or s.step == 12, on_evaluation=lambda s: rows.append(s.row)
+        tmp_path,
+        steps=20,
+        on_step=lambda s: steps.append(s.step) or s.step == 12,
+        on_evaluation=lambda s: rows.append(s.row),
     )
     assert steps == list(range(1, 13)) and [row["step"] for row in rows] == [0, 5, 10]
     assert run.attrs["steps"] == 12 and run.attrs["status"] == "finished"
@@ -236,5 +256,7 @@ def test_memory_estimate_is_of_the_right_size(tmp_path, problem):
     config = setup.config_for(problem, {"backbone": "metakan", "points": {"interior": 200}})
     net = setup.backbone(config, problem)
     _, step = setup.estimate_memory(config, problem, net)
-    run = kanpde.train(problem, net, config=config.model_copy(update={"phases": [PhaseConfig(steps=1)]}), out=tmp_path / "m.h5")
+    run = kanpde.train(
+        problem, net, config=config.model_copy(update={"phases": [PhaseConfig(steps=1)]}), out=tmp_path / "m.h5"
+    )
     assert 0.4 < step / run.history["saved_memory_bytes"][-1] < 2.5

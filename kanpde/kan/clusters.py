@@ -21,7 +21,9 @@ def cluster_widths(widths: tuple[int, ...], clusters: int) -> tuple[int, ...]:
     """
     distinct = sorted(set(widths))
     if not 1 <= clusters <= len(distinct):
-        raise ValueError(f"{clusters} clusters asked for, allowed are 1 to {len(distinct)} (the distinct output widths)")
+        raise ValueError(
+            f"{clusters} clusters asked for, allowed are 1 to {len(distinct)} (the distinct output widths)"
+        )
     count = [widths.count(w) for w in distinct]
 
     @cache

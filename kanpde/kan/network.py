@@ -1,5 +1,6 @@
 """Stacks of KAN layers, their initialisation, and the names of their parameter groups."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from math import sqrt
 
@@ -17,7 +18,7 @@ BasisFor = Callable[[int, int], LinearBasis]  # (layer number, inputs of the lay
 def kan(dims: Sequence[int], basis_for: BasisFor, generator: torch.Generator, bias: bool = False) -> nn.Sequential:
     """A KAN with free weights on the layer sizes `dims`."""
     layers = []
-    for number, (n_in, n_out) in enumerate(zip(dims, dims[1:], strict=False)):
+    for number, (n_in, n_out) in enumerate(itertools.pairwise(dims)):
         basis = basis_for(number, n_in)
         theta = torch.empty(n_in, basis.size, n_out).normal_(std=KAN_SPREAD / sqrt(n_in), generator=generator)
         theta[:, -1].normal_(std=1 / sqrt(n_in), generator=generator)
@@ -94,7 +95,7 @@ def _init_linear(layers: list[KANLinear], generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def _init_official(layers: list[KANLinear], generator: torch.Generator) -> None:
-    """The released code: Xavier-normal prompts (a matrix of edges x prompt) and layers, biases 0; weights start near 0."""
+    """The released code: Xavier-normal prompts (edges x prompt) and layers, biases 0; weights start near 0."""
     for layer in layers:
         edges, prompt_dim = layer.in_features * layer.out_features, layer.weights.prompts.shape[1]
         layer.weights.prompts.normal_(std=sqrt(2 / (edges + prompt_dim)), generator=generator)

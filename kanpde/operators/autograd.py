@@ -24,7 +24,11 @@ class Autograd:
     chunk: int | None = None
 
     def __call__(
-        self, u, x: Tensor, s: Tensor | None = None, directions: Tensor | None = None,
+        self,
+        u,
+        x: Tensor,
+        s: Tensor | None = None,
+        directions: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Jet:
         """The jet of u at x; see `Forward`."""
@@ -60,7 +64,9 @@ class Autograd:
                 second = None if second is None else second.unsqueeze(0)
             else:
                 rows = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[index].unsqueeze(1).expand(-1, len(x), -1)
-                (second,) = torch.autograd.grad(grad, x, rows, create_graph=True, is_grads_batched=True, allow_unused=True)
+                (second,) = torch.autograd.grad(
+                    grad, x, rows, create_graph=True, is_grads_batched=True, allow_unused=True
+                )
             if second is None:  # affine in x
                 continue
             for i, row in zip(block, second, strict=True):

@@ -80,7 +80,11 @@ class Forward:
     """
 
     def __call__(
-        self, u, x: Tensor, s: Tensor | None = None, directions: Tensor | None = None,
+        self,
+        u,
+        x: Tensor,
+        s: Tensor | None = None,
+        directions: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Jet:
         """The jet of u at x (N, d).

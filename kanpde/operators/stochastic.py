@@ -23,7 +23,11 @@ class _Estimator:
     """What the two estimators share: `_gram(x, s, generator)` draws an estimate of S, in one of the forms of a jet."""
 
     def __call__(
-        self, u, x: Tensor, s: Tensor | None = None, directions: Tensor | None = None,
+        self,
+        u,
+        x: Tensor,
+        s: Tensor | None = None,
+        directions: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Jet:
         """The jet of u at x, its lap and grad_sq estimates; see `Forward`. Needs a generator on the device of x."""
@@ -145,8 +149,10 @@ def _nested(u, x: Tensor, directions, gram, reads_grad_sq: bool) -> Jet:
         if gram is not None:
             rows = _rows(gram).expand(len(x), -1, -1).unbind(1)  # w_k, with sum_k sign_k w_k w_k^T the estimate of S
             slopes = [(w * grad).sum(-1) for w in rows]
-            bends = [(w * torch.autograd.grad(p.sum(), x, create_graph=True)[0]).sum(-1)
-                     for w, p in zip(rows, slopes, strict=True)]
+            bends = [
+                (w * torch.autograd.grad(p.sum(), x, create_graph=True)[0]).sum(-1)
+                for w, p in zip(rows, slopes, strict=True)
+            ]
             signs = _signs(gram, len(rows))
             lap = sum(sign * b for sign, b in zip(signs, bends, strict=True))
             grad_sq = sum(sign * p.square() for sign, p in zip(signs, slopes, strict=True)) if reads_grad_sq else None

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "convergence", "grid_3d", "main_pictures", "plot_run", "quantiles", "radial", "render_3d", "save_vtk", "slice_2d",
+    "convergence",
+    "grid_3d",
+    "main_pictures",
+    "plot_run",
+    "quantiles",
+    "radial",
+    "render_3d",
+    "save_vtk",
+    "slice_2d",
 ]
 
 DPI = 200

@@ -82,4 +82,6 @@ def check_solution(name: str, dim: int) -> None:
     if name not in REACH:
         raise ValueError(f"solution {name!r} is not one of {', '.join(REACH)}")
     if dim < REACH[name] + 1:
-        raise ValueError(f"solution {name} couples {REACH[name] + 1} coordinates: dim must be at least that, given {dim}")
+        raise ValueError(
+            f"solution {name} couples {REACH[name] + 1} coordinates: dim must be at least that, given {dim}"
+        )

@@ -1,4 +1,4 @@
-"""Heat and Hamilton-Jacobi-Bellman equations on the space-time cylinder, u* = exp(-t) v(x), v a closed form on the ball."""
+"""Heat and Hamilton-Jacobi-Bellman equations on the space-time cylinder, with u* = exp(-t) v(x)."""
 
 from dataclasses import dataclass
 

@@ -34,7 +34,12 @@ class LinearBasis(nn.Module):
         raise NotImplementedError
 
     def contract(
-        self, x: Tensor, theta: Tensor, inputs: slice = slice(None), slope: bool = False, curvature: Tensor | None = None
+        self,
+        x: Tensor,
+        theta: Tensor,
+        inputs: slice = slice(None),
+        slope: bool = False,
+        curvature: Tensor | None = None,
     ) -> Edges:
         """Contract the basis at x (N, in) with theta (in, size, out); `curvature` is q (1 or N, in)."""
         order = 2 if curvature is not None else int(slope)

@@ -11,7 +11,7 @@ from kanpde.kan.basis.base import LinearBasis
 
 
 class BSpline(LinearBasis):
-    r"""The G + k B-splines of order k on a grid of G intervals, and SiLU: phi(x) = sum_j theta_j B_j(x) + theta_b silu(x).
+    r"""The G + k B-splines of order k on G intervals, and SiLU: phi(x) = sum_j theta_j B_j(x) + theta_b silu(x).
 
     On a uniform grid every B-spline is the cardinal one, shifted: with tau = (x - centre_j) / h and m_i = (k+1)/2 - i,
 
@@ -32,7 +32,9 @@ class BSpline(LinearBasis):
     def __init__(self, in_features: int, grid_size: int = 5, spline_order: int = 3, grid_range=(-1.0, 1.0)):
         super().__init__()
         if grid_size < 1 or spline_order < 1:
-            raise ValueError(f"a spline needs grid_size >= 1 and spline_order >= 1, given {grid_size} and {spline_order}")
+            raise ValueError(
+                f"a spline needs grid_size >= 1 and spline_order >= 1, given {grid_size} and {spline_order}"
+            )
         limits = torch.as_tensor(grid_range, dtype=torch.get_default_dtype())
         if limits.shape not in ((2,), (in_features, 2)):
             raise ValueError(f"grid_range takes a pair, or {in_features} of them; its shape is {tuple(limits.shape)}")

@@ -1,0 +1,43 @@
+"""Reading checkpoints: the trained model of a run, or weights to start another one from."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kanpde import setup
+from kanpde.ansatz import Ansatz
+from kanpde.config import ConfigError
+from kanpde.record import Run
+
+
+def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module | None = None) -> Ansatz:
+    """See `Run.load_model`."""
+    config = setup.config_of(run)
+    problem = setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
+    u = Ansatz(problem, net or setup.backbone(config, problem), config.constraint == "hard").to(
+        getattr(torch, config.dtype)
+    )
+    saved = load_checkpoint(run.checkpoint)
+    u.load_state_dict(saved["best"]["weights"] if best else saved["weights"])
+    return u.eval()
+
+
+def load_checkpoint(path: Path) -> dict:
+    """The checkpoint beside a result file; tensors and plain values only.
+
+    Raises:
+        ConfigError: it is missing or broken.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # pickle, zip and torch each have their own
+        raise ConfigError(f"{path}: not a readable checkpoint") from None
+
+
+def saved_weights(path: Path) -> dict:
+    """The best weights of the network of another run."""
+    best = load_checkpoint(path.with_suffix(".pt"))["best"]["weights"]
+    return {name.removeprefix("net."): value for name, value in best.items() if name.startswith("net.")}
