@@ -50,6 +50,8 @@ Count = Annotated[Annotated[int, Field(ge=0)] | str | dict[PositiveInt, Positive
 
 
 class Strict(BaseModel):
+    """Unknown keys are errors, values do not change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -72,5 +72,7 @@ class Pool:
         passing = self.refresh == 1 and not self.frozen
         return {"points": None if passing else self.points, "age": self.age, "frozen": self.frozen}
 
-    def load_state_dict(self, state: dict) -> None:
-        self.points, self.age, self.frozen = state["points"], state["age"], state["frozen"]
+    def load_state_dict(self, state: dict, device: torch.device | str = "cpu") -> None:
+        points = state["points"]
+        self.points = None if points is None else points.to(device)
+        self.age, self.frozen = state["age"], state["frozen"]

@@ -221,6 +221,8 @@ def agreeing(
     tree = merge(stored.model_dump(mode="json"), merge(given, flags))
     for assignment in sets:
         assign(tree, assignment)
+    if source_of(stored) not in (None, run.attrs.get("problem_source")):
+        raise ConfigError(f"--resume: {stored.problem['name']} has changed since the run; restore it, or start anew")
     ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (validate(tree), stored))
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key) and not key.endswith(".steps"):

@@ -136,11 +136,9 @@ class _progress:
         self.say, self.steps, self.live = say, steps, None
         self.text = ""
         if say.is_terminal and not say.quiet:
-            columns = (
-                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-                BarColumn(20),
-                TextColumn("{task.fields[text]}"),
-            )
+            columns = [TextColumn("step {task.completed:.0f}/{task.total:.0f}"), TextColumn("{task.fields[text]}")]
+            if say.width >= 110:
+                columns.insert(1, BarColumn(20))
             self.live = Progress(*columns, console=say)
 
     def __enter__(self) -> "_progress":

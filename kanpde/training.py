@@ -26,6 +26,10 @@ class RunFailed(RuntimeError):
     """A run that had to end: a loss that is not finite, or a disk that is full. One line; nothing computed is lost."""
 
 
+class WriteFailed(RunFailed):
+    """A result that could not be written; the last good files are intact."""
+
+
 @dataclass
 class State:
     """What callbacks see: the run so far.
@@ -97,13 +101,19 @@ class Training:
                 while state.step < last:
                     self._step(phase, optimizer, last)
                     stop = bool(on_step and on_step(state))
-                    if state.step % self.config.evaluation.every == 0 or state.step == state.steps:
+                    if self._due():
                         stop = self.evaluate(on_evaluation) or stop
                     if interrupted():
                         return "interrupted"
                     if stop:
                         return "finished"
         return "finished"
+
+    def _due(self) -> bool:
+        """Whether this step is followed by an evaluation."""
+        step, seconds = self.state.step, self.config.stop.seconds
+        out_of_time = seconds is not None and self.clock.seconds() >= seconds
+        return step % self.config.evaluation.every == 0 or step == self.state.steps or out_of_time
 
     def _phases(self):
         """(phase, its optimiser, its last step) for the phases not yet done; the optimiser of a resumed one goes on."""
@@ -164,6 +174,8 @@ class Training:
         """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
         state, stop = self.state, self.config.stop
         score = self.evaluator.validation_score(self.loss, self.operator)
+        if not score < float("inf"):
+            raise RunFailed(f"step {state.step}: the validation error is {score}, though every loss term was finite")
         if score < self.best["score"]:
             weights = {k: v.detach().clone() for k, v in self.u.state_dict().items()}
             self.best = {"score": score, "step": state.step, "weights": weights, "stale": 0}
@@ -177,7 +189,7 @@ class Training:
             **self.evaluator.test_errors(),
             "wall_s": wall,
             "steps_per_s": state.steps_per_s,
-            "peak_memory_bytes": self.memory.bytes(),
+            "peak_memory_bytes": max(self.memory.bytes(), (state.row or {}).get("peak_memory_bytes", 0)),
             "saved_memory_bytes": self.saved_bytes,
             "lr": self._learning_rate(),
             "validation": score,
@@ -208,7 +220,7 @@ class Training:
         return max(group["lr"] for group in self.optimizer.param_groups) if self.optimizer else float("nan")
 
     def finish(self) -> None:
-        """The test error of the last and the best weights, the floors, the field and the slices."""
+        """The test error of the last and the best weights, the field and the slices."""
         run, evaluator = self.run, self.evaluator
         last = {k: v.detach().clone() for k, v in self.u.state_dict().items()}
         run.attrs["rel_l2_last"] = evaluator.full_test()["rel_l2"]
@@ -227,7 +239,7 @@ class Training:
             run.save()
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise RunFailed(f"{run.path} cannot be written ({reason}); the last good file is intact") from None
+            raise WriteFailed(f"{run.path} cannot be written ({reason}); the last good file is intact") from None
 
     def state_dict(self) -> dict:
         """Everything that a bit-exact continuation needs."""
@@ -261,7 +273,7 @@ class Training:
         for name, generator in self.streams.items():
             generator.set_state(saved["streams"][name].cpu())
         for name, pool in self.pools.items():
-            pool.load_state_dict(saved["pools"][name])
+            pool.load_state_dict(saved["pools"][name], self.device)
         self.run.history = {k: list(v) for k, v in saved["history"].items()}
         self.run.floors = saved["floors"]
         self.saved_bytes, self.elapsed = saved["saved_bytes"], saved["elapsed"]
@@ -332,7 +344,7 @@ def resume(
     training = Training(config, problem, net or setup.backbone(config, problem), run)
     saved = load_checkpoint(run.checkpoint)
     training.load_state_dict(saved)
-    if saved["step"] >= config.steps:
+    if saved["step"] >= config.steps and run.attrs["status"] == "finished":
         raise ConfigError(f"{path}: the run has done its {saved['step']} steps; --steps above that extend it")
     run.attrs["config"] = setup.dump(config)
     return drive(training, on_step, on_evaluation)
@@ -345,10 +357,11 @@ def drive(training: Training, on_step: Callback | None, on_evaluation: Callback 
         if status == "finished":
             training.finish()
         training.save(status)
-    except RunFailed as error:
-        if "cannot be written" not in str(error):  # the checkpoint keeps the last good state
-            training.run.attrs.update(status="failed", message=str(error), finished=now())
-            training.run.save()
+    except WriteFailed:
+        raise
+    except RunFailed as error:  # the checkpoint keeps the last good state
+        training.run.attrs.update(status="failed", message=str(error), finished=now())
+        training.run.save()
         raise
     return training.run
 

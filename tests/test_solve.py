@@ -201,6 +201,18 @@ def test_users_problem_file_is_stored_and_runs_only_when_trusted(capsys, folder)
     assert opened.load_model(trust=True).problem.k == 2.0
 
 
+def test_changed_problem_file_is_not_resumed(capsys, folder):
+    source = (ROOT / "examples" / "my_pde.py").read_text()
+    Path("mine.py").write_text(source)
+    Path("mine.yaml").write_text("problem: {name: 'mine.py:Helmholtz', dim: 3}\nbackbone: kan\n")
+    assert run(capsys, "mine.yaml", "--steps", 2, "--quiet", *TINY, "--out", "m.h5")[0] == 0
+    Path("mine.py").write_text(source.replace("self.k**2", "self.k**3"))
+    code, _, err = run(capsys, "--resume", "m.h5", "--steps", 4)
+    assert code == 2 and "changed" in err
+    Path("mine.py").write_text(source)
+    assert run(capsys, "--resume", "m.h5", "--steps", 4, "--quiet")[0] == 0
+
+
 def test_readme_shows_exactly_the_example(folder):
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", readme, re.S)

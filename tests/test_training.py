@@ -183,6 +183,34 @@ def test_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(tmp_
     assert all(w.isfinite().all() for w in saved["weights"].values())
 
 
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """A gradient can be NaN where the loss is not: the next evaluation must not replace the good checkpoint."""
+
+    def spoil(state):
+        if state.step == 9:
+            with torch.no_grad():
+                next(state.u.net.parameters()).fill_(float("nan"))
+
+    original = training.Training._check_finite
+    training.Training._check_finite = lambda self: None
+    try:
+        with pytest.raises(kanpde.RunFailed, match="validation error is nan"):
+            small(tmp_path, steps=20, on_step=spoil)
+    finally:
+        training.Training._check_finite = original
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert saved["step"] == 5 and all(w.isfinite().all() for w in saved["weights"].values())
+
+
+def test_run_killed_before_its_last_pictures_is_finished_by_resuming(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Training, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        small(tmp_path, steps=5)
+    monkeypatch.undo()
+    assert "u" not in Run.open(tmp_path / "run.h5").field
+    assert "u" in kanpde.resume(tmp_path / "run.h5").field
+
+
 def test_full_disk_ends_the_run_with_one_line_and_the_last_good_file(tmp_path, monkeypatch):
     import h5py
 
