@@ -7,6 +7,7 @@ what either gave into weights.
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 
 class Direct(nn.Module):
@@ -52,15 +53,40 @@ class MetaLearner(nn.Module):
 
     def forward(self, prompts: Tensor) -> Tensor:
         """prompts (in, p, out) -> theta (in, D, out)."""
-        hidden = self.w1 @ prompts
-        if self.b1 is not None:
-            hidden = hidden + self.b1.unsqueeze(-1)
-        theta = self.w2 @ torch.relu(hidden)
-        return theta if self.b2 is None else theta + self.b2.unsqueeze(-1)
+        n_in, _, n_out = prompts.shape
+        edges = prompts.mT.flatten(0, 1)  # (in out, p)
+        return _Generate.apply(edges, self.w1, self.b1, self.w2, self.b2).unflatten(0, (n_in, n_out)).mT
 
     def extra_repr(self) -> str:
         hidden, prompt_dim = self.w1.shape
         return f"prompt_dim={prompt_dim}, hidden={hidden}, size={len(self.w2)}, bias={self.b1 is not None}"
+
+
+class _Generate(torch.autograd.Function):
+    """M(z) for edges z (E, p) -> (E, D). Saves no hidden unit: the backward computes them again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z, w1, b1, w2, b2):
+        return linear(torch.relu(linear(z, w1, b1)), w2, b2)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        z, w1, b1, w2, b2 = ctx.saved_tensors
+        hidden = torch.relu(linear(z, w1, b1))
+        grad_hidden = (grad @ w2) * (hidden > 0)
+        return (
+            grad_hidden @ w1,
+            grad_hidden.mT @ z,
+            None if b1 is None else grad_hidden.sum(0),
+            grad.mT @ hidden,
+            None if b2 is None else grad.sum(0),
+        )
 
 
 class Meta(nn.Module):
