@@ -50,9 +50,9 @@ COLUMNS = (
 
 def solve(case: str, folder: Path) -> dict:
     """Train one case with the default solver, as `python -m kanpde.solve` does."""
+    from kanpde.api import train
     from kanpde.config import load
     from kanpde.setup import backbone, problem
-    from kanpde.training import train
 
     name, dim, net = case.split("-")
     config = load(name, overrides={"problem": {"dim": int(dim)}, "backbone": net})

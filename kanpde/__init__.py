@@ -2,12 +2,13 @@
 
 from kanpde import backbones, operators, problems
 from kanpde.ansatz import Ansatz, Field
+from kanpde.api import resume, train
 from kanpde.config import ConfigError
 from kanpde.jet import Jet
 from kanpde.kan.network import count_parameters
 from kanpde.problems import Problem
 from kanpde.record import Run
-from kanpde.training import RunFailed, resume, train
+from kanpde.training import RunFailed
 
 __version__ = "0.1.0"
 

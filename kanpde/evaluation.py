@@ -92,29 +92,31 @@ class Evaluator:
                 total += terms["interior"].item() * len(x) / n
         return total
 
-    def full_test(self, keep=None) -> dict[str, float]:
-        """The errors on all test points; with a run, its field is set to them."""
+    @torch.no_grad()
+    def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str]:
+        """The errors on all test points, the field there, and a hash of the points, in one pass over them."""
         n = self.config.points.test
-        u, exact = self._u_and_exact("test", n)
-        found = metrics.errors(u, exact)
-        if keep is not None:
-            x = [x.cpu() for x, _ in self.blocks("test", n)] if n * self.domain.dim <= KEEP else None
-            radius = torch.cat([x.norm(dim=1).cpu() for x, _ in self.blocks("test", n)])
-            field = {"u": u, "radius": radius}
-            if self.problem.has_exact:
-                field |= {"u_exact": exact, "error": (u - exact).abs()}
-            keep.set_field({name: t.cpu().numpy() for name, t in (field | ({"x": torch.cat(x)} if x else {})).items()})
-            keep.attrs.update(test_points=n, test_points_sha256=self._hash(n), history_points=self.history_points())
-            keep.attrs.update(
-                {f"skill_{name}": found["rel_l2"] / floor for name, floor in keep.floors.items() if floor}
-            )
-        return found
-
-    def _hash(self, n: int) -> str:
-        digest = hashlib.sha256()
-        for x, _ in self.blocks("test", n):
+        digest, columns = hashlib.sha256(), {"u": [], "u_exact": [], "radius": []}
+        if n * self.domain.dim <= KEEP:
+            columns["x"] = []
+        for x, exact in self.batches("test", n):
+            u = self.u(x).double()
+            row = {
+                "u": u,
+                "u_exact": u * float("nan") if exact is None else exact.double(),
+                "radius": x.norm(dim=1),
+                "x": x,
+            }
+            for name, column in columns.items():
+                column.append(row[name].cpu())
             digest.update(x.float().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        field = {name: torch.cat(column) for name, column in columns.items()}
+        found = metrics.errors(field["u"], field["u_exact"])
+        if self.problem.has_exact:
+            field["error"] = (field["u"] - field["u_exact"]).abs()
+        else:
+            del field["u_exact"]
+        return found, field, digest.hexdigest()
 
     @torch.no_grad()
     def floors(self) -> dict[str, float]:
@@ -180,7 +182,7 @@ class Evaluator:
             where += ", off the distribution of the points"
         if (time := getattr(self.domain, "time", None)) is not None:
             where += f", t = {time / 2:g}"
-        data = {"origin": origin, "axes": axes.numpy(), "ticks": ticks.numpy(), "u": u.numpy(), "label": where}
+        data = {"origin": origin, "axes": axes.numpy(), "grid": ticks.numpy(), "u": u.numpy(), "label": where}
         if self.problem.has_exact:
             data |= {"u_exact": exact.numpy(), "error": (u - exact).abs().numpy()}
         return data

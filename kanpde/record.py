@@ -5,7 +5,7 @@ history/  a row per evaluation: step loss rel_l2 rel_l1 linf wall_s steps_per_s 
           lr, and below it terms/<name> and weights/<name>
 floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
-slices/<name>/  origin (d,) axes (k, d) ticks (n,) u u_exact error (n, ..., n); NaN outside the domain
+slices/<name>/  origin (d,) axes (k, d) grid (n,) u u_exact error (n, ..., n); NaN outside the domain
 """
 
 import os
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def slices(self) -> dict[str, dict[str, np.ndarray]]:
-        """The slices by name: origin, axes, ticks, u, u_exact, error."""
+        """The slices by name: origin, axes, grid (positions along each axis), u, u_exact, error."""
         if self._slices is None:
             with _reading(self.path) as file:
                 groups = file.get("slices", {}).items()

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from kanpde import config as configuration
 from kanpde import setup
+from kanpde.api import resume, train
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
 from kanpde.record import Run, RunFileError
-from kanpde.training import RunFailed, State, resume, train
+from kanpde.training import RunFailed, State
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -202,6 +203,8 @@ def run_app(app: typer.Typer) -> None:
         _complain(error, 2)
     except RunFailed as error:
         _complain(error, 1)
+    except OSError as error:
+        _complain(f"{error.filename or 'a file'} cannot be written or read ({error.strerror or error})", 1)
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted", 130)
     except torch.OutOfMemoryError as error:

@@ -14,6 +14,7 @@ LEVELS = [  # a module imports from its own line or the lines above it
     {"setup", "evaluation", "optimisers", "testing"},
     {"checkpoints"},
     {"training"},
+    {"api"},
     {"plot", "compare"},
     {"solve", "cli"},
 ]

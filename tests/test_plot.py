@@ -33,7 +33,7 @@ def values(x, solved: bool = True) -> dict:
 
 def cut(axes, ticks, solved: bool = True, **labels: str) -> dict:
     mesh = np.stack(np.meshgrid(*np.broadcast_to(ticks, (len(axes), np.shape(ticks)[-1])), indexing="ij"), -1)
-    return {"origin": np.zeros(DIM), "axes": axes, "ticks": ticks, **labels, **values(mesh @ axes, solved)}
+    return {"origin": np.zeros(DIM), "axes": axes, "grid": ticks, **labels, **values(mesh @ axes, solved)}
 
 
 def interrupted(path, rows: int = 4) -> Run:
@@ -268,7 +268,7 @@ def test_plane_has_four_panels_with_the_slice(run):
 def test_horizontal_axis_is_the_first_of_the_slice(tmp_path):
     run = interrupted(tmp_path / "a.h5")
     ticks = np.array([[0.0, 1.0, 2.0], [0.0, 10.0, 20.0]])
-    run.slices["s"] = {"axes": np.eye(DIM)[:2], "ticks": ticks, "u": np.arange(9.0).reshape(3, 3)}
+    run.slices["s"] = {"axes": np.eye(DIM)[:2], "grid": ticks, "u": np.arange(9.0).reshape(3, 3)}
     run.save()
     figure = plot.slice_2d(Run.open(run.path), "s")
     ax, _bar = figure.axes
@@ -281,7 +281,7 @@ def test_horizontal_axis_is_the_first_of_the_slice(tmp_path):
 
 def test_line_has_curves_and_errors(run):
     (left, right), data = plot.slice_2d(run, "line").axes, run.slices["line"]
-    np.testing.assert_array_equal(line(left, "$u$").get_xydata(), np.stack([data["ticks"], data["u"]], 1))
+    np.testing.assert_array_equal(line(left, "$u$").get_xydata(), np.stack([data["grid"], data["u"]], 1))
     np.testing.assert_array_equal(line(left, "$u^*$").get_ydata(), data["u_exact"])
     drawn = line(right, "$|u - u^*|$").get_ydata()
     np.testing.assert_array_equal(drawn, np.where(data["error"] > 0, data["error"], np.nan))
@@ -361,7 +361,7 @@ def test_inside_of_a_diverged_run_is_that_of_the_exact_solution(run, tmp_path):
 
 def test_uneven_ticks_are_refused(run, tmp_path):
     other = interrupted(tmp_path / "a.h5")
-    other.slices["s"] = run.slices["random"] | {"ticks": np.linspace(0, 1, 9) ** 2}
+    other.slices["s"] = run.slices["random"] | {"grid": np.linspace(0, 1, 9) ** 2}
     with pytest.raises(ValueError, match="not equidistant"):
         plot.grid_3d(other, "s")
 

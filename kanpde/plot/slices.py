@@ -20,7 +20,7 @@ DECADES = 4  # of error shown; what lies below gets the lowest colour
 
 @dataclass(frozen=True)
 class Slice:
-    """u at origin + sum_i t_i axes_i; index j of array axis i stands for t_i = ticks[i][j]; NaN outside the domain.
+    """u at origin + sum_i t_i axes_i; index j of array axis i stands for t_i = grid[i][j]; NaN outside the domain.
 
     Attributes:
         name, label: the key in the file, and the caption.
@@ -43,14 +43,14 @@ class Slice:
         if name not in run.slices:
             raise ValueError(f"{run.path}: no slice {name!r}; there are: {', '.join(run.slices) or 'none'}")
         data = run.slices[name]
-        k, n = len(data["axes"]), np.shape(data["ticks"])[-1]
+        k, n = len(data["axes"]), np.shape(data["grid"])[-1]
         u, exact = (np.asarray(data.get(key, np.nan), dtype=np.float64) for key in ("u", "u_exact"))
         exact = exact if np.isfinite(exact).any() else None
         error = None if exact is None else np.asarray(data.get("error", abs(u - exact)), dtype=np.float64)
         labels = [label.strip() for label in _text(data.get("axis_labels", "")).split(",")]
         labels = labels if len(labels) == k and all(labels) else "abc"[:k]
         caption = _text(data.get("label", "")) or f"slice {name}"
-        return cls(name, caption, tuple(labels), np.broadcast_to(data["ticks"], (k, n)), u, exact, error)
+        return cls(name, caption, tuple(labels), np.broadcast_to(data["grid"], (k, n)), u, exact, error)
 
     @property
     def relative_error(self) -> np.ndarray | None:

@@ -1,0 +1,120 @@
+"""The two calls that make a run: train and resume."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kanpde import setup
+from kanpde.checkpoints import load_checkpoint, saved_weights
+from kanpde.config import ConfigError, RunConfig
+from kanpde.kan.network import count_parameters
+from kanpde.record import Run
+from kanpde.training import Callback, RunFailed, Training, WriteFailed, now
+
+
+def train(
+    problem,
+    net: nn.Module | None = None,
+    *,
+    config: RunConfig | None = None,
+    out: str | Path | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+    **overrides,
+) -> Run:
+    """Solve a problem and return its run.
+
+    Args:
+        problem: a `Problem`.
+        net: any module (N, d) -> (N, 1); None builds the backbone of the configuration.
+        config: a `RunConfig`; without one, the default solver with `overrides`: solver="paper", steps=500,
+            seed=1, backbone="kan", points={"interior": 200}, or any other key of a YAML.
+        out: the result file; default a new one under runs/.
+        on_step, on_evaluation: called with the `State`; returning True ends the run.
+    Raises:
+        ConfigError: something in the call does not fit. RunFailed: the run had to end.
+
+    Example:
+        >>> from kanpde.problems import Poisson
+        >>> run = train(Poisson(3), backbone="kan", steps=20, out=getfixture("tmp_path") / "run.h5")
+        >>> run.attrs["status"]
+        'finished'
+    """
+    if config is None:
+        given = {} if net is None else {"backbone": type(net).__name__}
+        config = setup.config_for(problem, {**overrides, **given})
+    if net is None:
+        net = setup.backbone(config, problem)
+    run = Run(setup.result_path(out, config))
+    run.attrs = attributes(config, problem, net)
+    training = Training(config, problem, net, run)
+    if config.start_from:
+        training.u.net.load_state_dict(saved_weights(Path(config.start_from)))
+    run.floors = training.evaluator.floors()
+    return drive(training, on_step, on_evaluation)
+
+
+def resume(
+    path: str | Path,
+    *,
+    problem=None,
+    net: nn.Module | None = None,
+    steps: int | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+) -> Run:
+    """Go on with a run from its checkpoint; `steps` above the run's own extend its last phase.
+
+    A run of a problem or network made in Python needs them again.
+    """
+    run = Run.open(path)
+    config = setup.extended(setup.config_of(run), steps)
+    problem = problem or setup.problem(config)
+    training = Training(config, problem, net or setup.backbone(config, problem), run)
+    saved = load_checkpoint(run.checkpoint)
+    training.load_state_dict(saved)
+    if saved["step"] >= config.steps and run.attrs["status"] == "finished":
+        raise ConfigError(f"{path}: the run has done its {saved['step']} steps; --steps above that extend it")
+    run.attrs["config"] = setup.dump(config)
+    return drive(training, on_step, on_evaluation)
+
+
+def drive(training: Training, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
+    """Run the loop, and whatever happens leave files that say so."""
+    try:
+        status = training.loop(on_step, on_evaluation)
+        if status == "finished":
+            training.finish()
+        training.save(status)
+    except WriteFailed:
+        raise
+    except RunFailed as error:  # the checkpoint keeps the last good state
+        training.run.attrs.update(status="failed", message=str(error), finished=now())
+        training.run.save()
+        raise
+    return training.run
+
+
+def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
+    """What the result file says of the run."""
+    source = setup.source_of(config)
+    return {
+        "config": setup.dump(config),
+        "seed": config.seed,
+        "problem": setup.short_name(config, problem),
+        "dim": problem.dim,
+        "backbone": config.backbone["name"],
+        "parameters": count_parameters(net),
+        "device": device_name(config.device),
+        "torch_version": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "started": now(),
+        "law": config.points.law,
+        **({"problem_source": source, "problem_sha256": hashlib.sha256(source.encode()).hexdigest()} if source else {}),
+    }
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
