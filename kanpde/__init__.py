@@ -1,6 +1,6 @@
 """Solve high-dimensional PDEs with Kolmogorov-Arnold networks, exactly differentiated."""
 
-from kanpde import backbones, operators, problems
+from kanpde import backbones, operators, problems, testing
 from kanpde.ansatz import Ansatz, Field
 from kanpde.api import resume, train
 from kanpde.config import ConfigError
@@ -25,5 +25,6 @@ __all__ = [
     "operators",
     "problems",
     "resume",
+    "testing",
     "train",
 ]

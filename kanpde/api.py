@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kanpde import setup
-from kanpde.checkpoints import load_checkpoint, saved_weights
+from kanpde.checkpoints import fitting, load_checkpoint, saved_weights
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
 from kanpde.record import Run
@@ -43,17 +43,24 @@ def train(
         'finished'
     """
     if config is None:
-        given = {} if net is None else {"backbone": type(net).__name__}
+        given = {} if net is None else {"backbone": setup.PYTHON + type(net).__name__}
         config = setup.config_for(problem, {**overrides, **given})
+    elif overrides:
+        raise ConfigError(f"train: {', '.join(overrides)} given beside config; change the configuration instead")
     if net is None:
         net = setup.backbone(config, problem)
-    run = Run(setup.result_path(out, config))
-    run.attrs = attributes(config, problem, net)
-    training = Training(config, problem, net, run)
-    if config.start_from:
-        training.u.net.load_state_dict(saved_weights(Path(config.start_from)))
-    run.floors = training.evaluator.floors()
-    return drive(training, on_step, on_evaluation)
+    setup.check(config, problem, net)
+    run = Run(setup.reserve(out, config))
+    try:
+        run.attrs = attributes(config, problem, net)
+        training = Training(config, problem, net, run)
+        if config.start_from:
+            with fitting(Path(config.start_from).with_suffix(".pt")):
+                training.u.net.load_state_dict(saved_weights(Path(config.start_from)))
+        run.floors = training.evaluator.floors()
+        return drive(training, on_step, on_evaluation)
+    finally:
+        setup.release(run)
 
 
 def resume(
@@ -74,25 +81,30 @@ def resume(
     problem = problem or setup.problem(config)
     training = Training(config, problem, net or setup.backbone(config, problem), run)
     saved = load_checkpoint(run.checkpoint)
-    training.load_state_dict(saved)
-    if saved["step"] >= config.steps and run.attrs["status"] == "finished":
+    with fitting(run.checkpoint):
+        training.load_state_dict(saved)
+    if training.state.step >= config.steps and run.attrs["status"] == "finished":
         raise ConfigError(f"{path}: the run has done its {saved['step']} steps; --steps above that extend it")
+    for name in ("rel_l2_best", "rel_l2_last", "best_step", "message", *(f"skill_{floor}" for floor in run.floors)):
+        run.attrs.pop(name, None)  # of the weights so far
     run.attrs["config"] = setup.dump(config)
     return drive(training, on_step, on_evaluation)
 
 
 def drive(training: Training, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
-    """Run the loop, and whatever happens leave files that say so."""
+    """Run the loop, and whatever happens leave files that say so; the checkpoint keeps the last good state."""
     try:
         status = training.loop(on_step, on_evaluation)
         if status == "finished":
-            training.finish()
+            try:
+                training.finish()
+            except KeyboardInterrupt:
+                status = "interrupted"
         training.save(status)
     except WriteFailed:
         raise
-    except RunFailed as error:  # the checkpoint keeps the last good state
-        training.run.attrs.update(status="failed", message=str(error), finished=now())
-        training.run.save()
+    except Exception as error:
+        training.fail(f"{type(error).__name__}: {error}" if not isinstance(error, RunFailed) else str(error))
         raise
     return training.run
 
@@ -105,7 +117,7 @@ def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
         "seed": config.seed,
         "problem": setup.short_name(config, problem),
         "dim": problem.dim,
-        "backbone": config.backbone["name"],
+        "backbone": config.backbone["name"].removeprefix(setup.PYTHON),
         "parameters": count_parameters(net),
         "device": device_name(config.device),
         "torch_version": str(torch.__version__),

@@ -15,6 +15,7 @@ from kanpde.kan import network
 from kanpde.kan.basis.bspline import BSpline
 
 Widths = tuple[PositiveInt, ...]
+Interval = tuple[float, float]
 ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "sine": jet.Sine}
 
 
@@ -46,8 +47,8 @@ def kan(
     widths: Widths = (32, 32, 32),
     grid_size: PositiveInt = 5,
     spline_order: PositiveInt = 3,
-    grid_range=(-1.0, 1.0),
-    hidden_range: tuple[float, float] = (-1.0, 1.0),
+    grid_range: Interval | list[Interval] = (-1.0, 1.0),
+    hidden_range: Interval = (-1.0, 1.0),
     bias: bool = False,
 ) -> nn.Sequential:
     """Kolmogorov-Arnold network of B-splines with SiLU base: G + k + 1 free weights per edge."""
@@ -63,8 +64,8 @@ def metakan(
     widths: Widths = (32, 32, 32),
     grid_size: PositiveInt = 5,
     spline_order: PositiveInt = 3,
-    grid_range=(-1.0, 1.0),
-    hidden_range: tuple[float, float] = (-1.0, 1.0),
+    grid_range: Interval | list[Interval] = (-1.0, 1.0),
+    hidden_range: Interval = (-1.0, 1.0),
     bias: bool = False,
     prompt_dim: PositiveInt = 1,
     meta_hidden: PositiveInt = 128,
@@ -116,6 +117,8 @@ def build(
     return construct("backbone", BACKBONES, {"name": name, **options}, dim_in, dim_out, generator=generator)
 
 
-def takes(name: str, option: str) -> bool:
-    """Whether a backbone has an option."""
-    return name in BACKBONES and option in signature(BACKBONES[name]).parameters
+def defaults(name: str) -> dict:
+    """The options of a backbone with their defaults; a first grid that fits the data is "auto" in configurations."""
+    parameters = signature(BACKBONES[name]).parameters.values() if name in BACKBONES else ()
+    options = {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "dim_out"}
+    return options | ({"grid_range": "auto"} if "grid_range" in options else {})

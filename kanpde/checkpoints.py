@@ -1,5 +1,6 @@
 """Reading checkpoints: the trained model of a run, or weights to start another one from."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,16 +12,26 @@ from kanpde.config import ConfigError
 from kanpde.record import Run
 
 
-def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module | None = None) -> Ansatz:
+def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module | None = None, problem=None) -> Ansatz:
     """See `Run.load_model`."""
     config = setup.config_of(run)
-    problem = setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
+    problem = problem or setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
     u = Ansatz(problem, net or setup.backbone(config, problem), config.constraint == "hard").to(
         getattr(torch, config.dtype)
     )
     saved = load_checkpoint(run.checkpoint)
-    u.load_state_dict(saved["best"]["weights"] if best else saved["weights"])
+    with fitting(run.checkpoint):
+        u.load_state_dict(saved["best"]["weights"] if best else saved["weights"])
     return u.eval()
+
+
+@contextmanager
+def fitting(path: Path):
+    """What torch says of a checkpoint of another problem or network becomes one line."""
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        raise ConfigError(f"{path}: the checkpoint does not fit this problem and network") from None
 
 
 def load_checkpoint(path: Path) -> dict:
@@ -39,5 +50,7 @@ def load_checkpoint(path: Path) -> dict:
 
 def saved_weights(path: Path) -> dict:
     """The best weights of the network of another run."""
-    best = load_checkpoint(path.with_suffix(".pt"))["best"]["weights"]
+    checkpoint = path.with_suffix(".pt")
+    with fitting(checkpoint):
+        best = load_checkpoint(checkpoint)["best"]["weights"]
     return {name.removeprefix("net."): value for name, value in best.items() if name.startswith("net.")}

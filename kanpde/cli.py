@@ -17,7 +17,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     help="Solve high-dimensional PDEs with Kolmogorov-Arnold networks.",
 )
 app.command()(solve)
@@ -86,6 +85,9 @@ def list_() -> None:
 
 
 def main() -> None:
+    """The console script."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     run_app(app)
 
 

@@ -23,7 +23,7 @@ def summary(run: Run) -> dict[str, object]:
     """The row of a run; what the file does not tell is None.
 
     skill is rel_l2 over the error of the best constant; time_s is seconds since training began, and peak_memory_mb
-    10^6 bytes, both at the last evaluation.
+    2^20 bytes, both at the last evaluation.
     """
     steps = _last(run, "step")
     floor = run.floors.get("constant", math.nan)
@@ -33,7 +33,7 @@ def summary(run: Run) -> dict[str, object]:
         "rel_l2": run.rel_l2,
         "skill": run.rel_l2 / floor if floor > 0 else None,
         "time_s": _last(run, "wall_s"),
-        "peak_memory_mb": _last(run, "peak_memory_bytes", scale=1e-6),
+        "peak_memory_mb": _last(run, "peak_memory_bytes", scale=2**-20),
     }
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 

@@ -46,7 +46,8 @@ def _point_count(value):
     return value
 
 
-Count = Annotated[Annotated[int, Field(ge=0)] | str | dict[PositiveInt, PositiveInt], AfterValidator(_point_count)]
+Number = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[Number | str | dict[PositiveInt, PositiveInt], AfterValidator(_point_count)]
 
 
 class Strict(BaseModel):
@@ -63,7 +64,7 @@ class PointsConfig(Strict):
     initial: Count = 0
     test: Annotated[int, Field(ge=2)] = 20_000
     validation: Annotated[int, Field(ge=2)] = 2_000
-    law: Literal["radial", "volume"] = "radial"
+    law: Literal["radial", "volume"] | None = None
     sequence: Literal["random", "sobol"] = "random"
     refresh: PositiveInt | Literal["fixed"] = 1
 
@@ -73,7 +74,7 @@ class LossConfig(Strict):
 
     residual: Literal["square", "two_sample"] = "square"
     scale: Literal["2d", "none"] = "2d"
-    weights: dict[Literal["interior", "boundary", "initial"], NonNegativeFloat] = {}
+    weights: dict[str, NonNegativeFloat] = {}
 
 
 class PhaseConfig(Strict):
@@ -179,11 +180,17 @@ def load(
 
 
 def validate(tree: Mapping, steps: int | None = None) -> RunConfig:
-    """A tree of plain values as a RunConfig, point counts resolved, phases rescaled to `steps`."""
+    """A tree of plain values as a RunConfig, phases rescaled to `steps`.
+
+    `backbones`, by name, are options of a solver for the backbone that the run has.
+    """
     tree = {key: as_mapping(value) if key in NAMED else value for key, value in tree.items()}
+    presets = tree.pop("backbones", {})
     for key in NAMED:
         if key in tree and (not isinstance(tree[key], Mapping) or "name" not in tree[key]):
             raise ConfigError(f"{key}: given {tree[key]!r}, needed is a name, or a mapping with the key name")
+    if "backbone" in tree and isinstance(presets, Mapping):
+        tree["backbone"] = {**presets.get(tree["backbone"]["name"], {}), **tree["backbone"]}
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:

@@ -22,6 +22,7 @@ class Ball:
 
     dim: int
     radius: float = 1.0
+    laws = ("radial", "volume")  # the first is the default
 
     def interior(
         self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind
@@ -69,6 +70,7 @@ class Box:
     dim: int
     low: float = -1.0
     high: float = 1.0
+    laws = ("volume",)
 
     def interior(
         self, n: int, generator: torch.Generator, law: str = "volume", sequence: str = "random", **kind
@@ -121,10 +123,14 @@ class Cylinder:
     def dim(self) -> int:
         return self.space.dim + 1
 
+    @property
+    def laws(self) -> tuple[str, ...]:
+        return self.space.laws
+
     def interior(
         self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind
     ) -> Tensor:
-        """n points (n, dim): space by its law, time uniform."""
+        """n points (n, dim): space by its law and sequence, time uniform and always plain."""
         return self._in_time(self.space.interior(n, generator, law, sequence, **kind), generator)
 
     def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kanpde import metrics
 from kanpde.ansatz import Ansatz
-from kanpde.config import RunConfig
+from kanpde.config import ConfigError, RunConfig
 from kanpde.losses import Loss
 from kanpde.samplers import directions, stream
 
@@ -131,7 +131,10 @@ class Evaluator:
             found.add(
                 x, exact, one if m is None else m.value, zero if h is None else h.value, self.problem.untrained(x)
             )
-        return found.result()
+        try:
+            return found.result()
+        except ZeroDivisionError:
+            raise ConfigError("the exact solution is zero at all test points: relative errors are undefined") from None
 
     # -----------------------------------------------------------------------------------------------------------
     # Slices
@@ -154,9 +157,21 @@ class Evaluator:
         if plane != "random" and k == 2:
             axes[torch.arange(2), list(plane)] = 1
             return axes
+        if k == space <= 2:  # the whole space: no plane to choose
+            axes[:, :k] = torch.eye(k, dtype=torch.float64)
+            return axes
         drawn = directions(k, space, stream(self.config.seed, f"slices/{k}"), dtype=torch.float64)
         axes[:, :space] = torch.linalg.qr(drawn.mT)[0].mT
         return axes
+
+    def _caption(self, k: int, axes: Tensor) -> str:
+        """What the slice is of, for the pictures."""
+        plane = self.config.slices.plane
+        if axes.abs().max() < 1:
+            return f"random {k}-D subspace through the centre"
+        if plane != "random" and k == 2:
+            return f"coordinates {list(plane)} through the centre, off the distribution of the points"
+        return "the whole domain"
 
     @torch.no_grad()
     def _slice(self, axes: Tensor, points: int) -> dict:
@@ -167,19 +182,14 @@ class Evaluator:
         grid = torch.stack(torch.meshgrid(*[ticks] * k, indexing="ij"), -1).flatten(0, -2)
         inside, u, exact = [], [], []
         like = next(self.u.net.parameters(), torch.empty(0))
-        for part in grid.split(2048):
+        for part in grid.split(max(1, min(2048, 2**22 // dim))):
             x = (torch.as_tensor(origin, dtype=torch.float64) + part @ axes).to(like)
             inside.append(self.domain.contains(x))
             u.append(self.u(x))
             exact.append(self.problem.exact(x) if self.problem.has_exact else torch.full_like(u[-1], float("nan")))
         shape, outside = (len(ticks),) * k, ~torch.cat(inside)
         u, exact = (torch.cat(t).double().masked_fill(outside, float("nan")).reshape(shape).cpu() for t in (u, exact))
-        random = self.config.slices.plane == "random" or k != 2
-        where = (
-            f"random {k}-D subspace through the centre" if random else f"coordinates {list(self.config.slices.plane)}"
-        )
-        if not random:
-            where += ", off the distribution of the points"
+        where = self._caption(k, axes)
         if (time := getattr(self.domain, "time", None)) is not None:
             where += f", t = {time / 2:g}"
         data = {"origin": origin, "axes": axes.numpy(), "grid": ticks.numpy(), "u": u.numpy(), "label": where}

@@ -1,4 +1,4 @@
-"""Named terms of the loss of a problem: interior residual, boundary, initial condition, data."""
+"""Named terms of the loss of a problem: interior residual, boundary, initial condition, and its own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Loss:
     interior: mean of (c r)^2 for the residual r of the PDE and the scale c; with `two_sample`, the mean of
     (c r_1)(c r_2) for two independent draws of a stochastic operator, whose expectation is that of the exact residual
     where r is affine in the estimated terms: the square of one estimate adds its variance (Hu et al. 2024).
-    boundary: mean of (u - g)^2 on the boundary. initial: mean of (u - u_0)^2 at t = 0.
+    boundary: mean of (u - g)^2 on the boundary. initial: mean of (u - u_0)^2 at t = 0. Others are the problem's own.
 
     Args:
         residual: square or two_sample.
@@ -39,7 +39,7 @@ class Loss:
             "boundary": lambda x: (u(x) - problem.boundary_value(x)).square().mean(),
             "initial": lambda x: (u(x) - problem.initial_value(x)).square().mean(),
         }
-        return {name: read[name](x) for name, x in points.items()}
+        return {name: read[name](x) for name, x in points.items()} | problem.extra_terms(u)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         return sum(self.weights.get(name, 1.0) * term for name, term in terms.items())

@@ -3,35 +3,42 @@
 from math import cos, pi
 
 import torch
+from torch import Tensor
 
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, PhaseConfig
 from kanpde.kan.network import parameter_groups
 
 
-def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
-    """The optimiser of a phase, one parameter group per name in `parameter_groups`, each with its base_lr."""
+def rates(phase: PhaseConfig, u: Ansatz) -> dict[str, tuple[list[Tensor], float]]:
+    """The parameters and the learning rate of each group: prompts, meta, rest, problem, as far as they exist.
+
+    Raises:
+        ConfigError: `lr` has no rate for a group, and none for rest.
+    """
     groups = parameter_groups(u.net)
     if u.problem_parameters is not None:
         groups["problem"] = list(u.problem_parameters.parameters())
-    rates = phase.lr if isinstance(phase.lr, dict) else dict.fromkeys(groups, phase.lr)
+    given = phase.lr if isinstance(phase.lr, dict) else dict.fromkeys(groups, phase.lr)
     for name in groups:
-        if name not in rates and "rest" not in rates:
-            raise ConfigError(f"phases: lr has no rate for the parameter group {name}, and none for rest")
+        if name not in given and "rest" not in given:
+            raise ConfigError(f"phases: lr has no rate for the parameter group {name} (given: {', '.join(given)})")
+    return {name: (parameters, given.get(name, given.get("rest"))) for name, parameters in groups.items()}
+
+
+def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
+    """The optimiser of a phase; its parameter groups have a base_lr. L-BFGS has one group, and the largest rate."""
+    groups = rates(phase, u)
     if phase.optimizer == "lbfgs":
-        rate = max(rates.values())
-        parameters = [p for group in groups.values() for p in group]
+        parameters = [p for group, _ in groups.values() for p in group]
+        rate = max(rate for _, rate in groups.values())
         optimizer = torch.optim.LBFGS(
             parameters, rate, max_iter=1, max_eval=25, history_size=phase.history, line_search_fn="strong_wolfe"
         )
-        optimizer.param_groups[0]["base_lr"] = rate
-        return optimizer
-    named = [
-        {"params": parameters, "lr": rates.get(name, rates.get("rest")), "name": name}
-        for name, parameters in groups.items()
-    ]
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[phase.optimizer](named, betas=phase.betas, weight_decay=phase.weight_decay)
+    else:
+        named = [{"params": parameters, "lr": rate, "name": name} for name, (parameters, rate) in groups.items()]
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[phase.optimizer]
+        optimizer = kind(named, betas=phase.betas, weight_decay=phase.weight_decay)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer

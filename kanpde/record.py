@@ -120,17 +120,17 @@ class Run:
                 for key, array in data.items():
                     file[f"slices/{name}/{key}"] = array
 
-    def load_model(self, trust: bool = False, best: bool = True, net=None):
+    def load_model(self, trust: bool = False, best: bool = True, net=None, problem=None):
         """The trained `Ansatz`, in evaluation on the CPU: the best weights, or the last ones.
 
         Args:
             trust: a run of a problem from a user's file executes the source stored in the run only with trust=True.
             best: the best weights by validation, or the last ones.
-            net: a module of the same shape, for a run whose network was made in Python.
+            net, problem: those of the run, where they were made in Python and are no file or name.
         """
         from kanpde.checkpoints import load_model  # upwards, for the sake of one name: Run.load_model
 
-        return load_model(self, trust, best, net)
+        return load_model(self, trust, best, net, problem)
 
 
 class replacing:

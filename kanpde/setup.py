@@ -10,7 +10,9 @@ import yaml
 from torch import nn
 
 from kanpde import backbones
+from kanpde.ansatz import Ansatz
 from kanpde.config import (
+    NAMED,
     ConfigError,
     RunConfig,
     as_mapping,
@@ -20,12 +22,15 @@ from kanpde.config import (
     merge,
     read_yaml,
     resolve_count,
+    suggest,
     validate,
 )
 from kanpde.construct import call, class_from_source, construct, load_class
+from kanpde.jet import has_rules
 from kanpde.kan.layers import CHUNK_BYTES, KANLinear
 from kanpde.losses import Loss
 from kanpde.operators import OPERATORS
+from kanpde.optimisers import rates
 from kanpde.problems import PROBLEMS
 from kanpde.record import Run
 from kanpde.samplers import SOBOL_MAX_DIM, stream
@@ -35,14 +40,21 @@ def problem(config: RunConfig, stored: str | None = None, trust: bool = True):
     """The problem by name, or the class of a user's file; `stored` is the source kept in a result file."""
     spec = dict(config.problem)
     name = str(spec.pop("name"))
-    if ":" not in name:
+    file, colon, cls = name.rpartition(":")
+    if isinstance(spec.get("dim"), int) and spec["dim"] < 1:
+        raise ConfigError(f"problem.dim: given {spec['dim']}, dim must be at least 1")
+    if not colon and name.startswith(PYTHON):
+        raise ConfigError(f"the run's problem {name.removeprefix(PYTHON)} was made in Python: pass problem=")
+    if not colon:
         return construct("problem", PROBLEMS, config.problem)
-    file, _, cls = name.rpartition(":")
     if stored is None:
         return call(f"problem {cls}", load_class(name), spec)
     if not trust:
         raise ConfigError(f"the run's problem is code of {Path(file).name}: load_model(trust=True) executes it")
     return call(f"problem {cls}", class_from_source(stored, cls, file), spec)
+
+
+PYTHON = "python."  # before the class name of a problem or network that no YAML can name
 
 
 def source_of(config: RunConfig) -> str | None:
@@ -53,17 +65,19 @@ def source_of(config: RunConfig) -> str | None:
 
 def short_name(config: RunConfig, problem) -> str:
     name = str(config.problem["name"])
-    return type(problem).__name__ if ":" in name else name
+    return type(problem).__name__ if ":" in name or name.startswith(PYTHON) else name
 
 
 def backbone(config: RunConfig, problem) -> nn.Module:
     """The network of the configuration; `grid_range: auto` fits the grid of the inputs to the domain and the law."""
     options = dict(config.backbone)
     domain = problem.domain
-    if backbones.takes(options["name"], "grid_range") and options.get("grid_range", "auto") == "auto":
+    if options["name"].startswith(PYTHON):
+        raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
+    if options.get("grid_range") == "auto":
         options["grid_range"] = domain.input_range(config.points.law)
     generator = stream(config.seed, "init")
-    net = construct("backbone", backbones.BACKBONES, options, domain.dim, generator=generator)
+    net = construct("backbone", backbones.BACKBONES, options, domain.dim, 1, generator=generator)
     for layer in net.modules():
         if isinstance(layer, KANLinear) and layer.basis.smoothness < 2:
             raise ConfigError(
@@ -94,30 +108,62 @@ def counts(config: RunConfig, problem) -> dict[str, int]:
     return {kind: resolve_count(getattr(config.points, kind), problem.dim) for kind in kinds}
 
 
-def check(config: RunConfig, problem) -> None:
+def resolved(config: RunConfig, problem) -> RunConfig:
+    """The configuration with defaults that depend on the problem filled in: law, point counts, backbone options.
+
+    Raises:
+        ConfigError: the domain does not know the law.
+    """
+    laws, points = problem.domain.laws, config.points
+    law = points.law or laws[0]
+    if law not in laws:
+        raise ConfigError(
+            f"points.law: given {law!r}, the domain {type(problem.domain).__name__} has {', '.join(laws)}"
+        )
+    numbers = {kind: resolve_count(getattr(points, kind), problem.dim) for kind in ("interior", "boundary", "initial")}
+    backbone = {**backbones.defaults(config.backbone["name"]), **config.backbone}
+    return config.model_copy(update={"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone})
+
+
+def check(config: RunConfig, problem, net: nn.Module) -> None:
     """What can be known to fail before the first step.
 
     Raises:
         ConfigError: in one line.
     """
     check_device(config.device)
+    operator(config, problem)
+    loss(config)
     for kind, n in counts(config, problem).items():
         if n < 1:
-            why = (
-                "needed is at least 1"
-                if kind == "interior"
-                else f"constraint: soft needs {kind} points (100d are 100 per dimension)"
-            )
-            raise ConfigError(f"points.{kind}: given {n}, {why}")
+            extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
+            raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
+    for name in config.loss.weights:
+        if name not in (known := ("interior", "boundary", "initial", *problem.terms)):
+            raise ConfigError(suggest("key loss.weights", name, known))
     if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
         raise ConfigError(
             f"points.sequence: sobol has at most {SOBOL_MAX_DIM} dimensions, the problem {problem.domain.dim}"
         )
     axes = config.slices.plane
-    if axes != "random" and max(axes) >= problem.domain.dim:
-        raise ConfigError(f"slices.plane: given {list(axes)}, the coordinates are 0 to {problem.domain.dim - 1}")
+    if axes != "random" and (max(axes) >= problem.domain.dim or axes[0] == axes[1]):
+        allowed = f"two different coordinates of 0 to {problem.domain.dim - 1}"
+        raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
     if config.start_from and not Path(config.start_from).with_suffix(".pt").is_file():
         raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
+    for phase in config.phases:
+        rates(phase, Ansatz(problem, net))
+    if config.operator["name"] == "forward" and not has_rules(net):
+        raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
+    check_factor(config, problem)
+
+
+def check_factor(config: RunConfig, problem) -> None:
+    """A factor of the hard constraint that is as good as zero almost everywhere leaves nothing to learn."""
+    x = problem.domain.interior(64, stream(0, "check"), config.points.law, dtype=torch.float64)
+    m = problem.factor(x) if config.constraint == "hard" else None
+    if m is not None and m.value.abs().median() < 1e-6:
+        raise ConfigError(f"constraint: the factor of a hard one is about {m.value.abs().median():.0e} here; use soft")
 
 
 def check_device(device: str) -> None:
@@ -139,10 +185,8 @@ def config_for(problem, overrides: dict) -> RunConfig:
     steps = overrides.pop("steps", None)
     solver = read_yaml(find("solvers", str(overrides.pop("solver", "default"))))
     shipped = {cls: name for name, cls in PROBLEMS.items()}
-    named = {"name": shipped.get(type(problem), type(problem).__qualname__), **_plain_fields(problem)}
-    config = validate(merge({**solver, "problem": named}, overrides), steps)
-    check(config, problem)
-    return config
+    named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **_plain_fields(problem)}
+    return resolved(validate(merge({**solver, "problem": named}, overrides), steps), problem)
 
 
 def _plain_fields(problem) -> dict:
@@ -171,39 +215,71 @@ def extended(config: RunConfig, steps: int | None) -> RunConfig:
     return config.model_copy(update={"phases": [*phases, last]})
 
 
-def result_path(out: str | Path | None, config: RunConfig) -> Path:
+def reserve(out: str | Path | None, config: RunConfig) -> Path:
     """Where the result goes: the file asked for, which must not exist, or a new one under runs/.
+
+    An empty checkpoint holds the name until the first evaluation, so that two runs never share one.
 
     Raises:
         ConfigError: the file exists, or its folder cannot be written.
     """
-    if out is None:
-        name = str(config.problem["name"]).rpartition(":")[2]
-        stem = f"{name}-{config.problem.get('dim', '')}d-{config.backbone['name']}-seed{config.seed}"
-        path, again = Path("runs") / f"{stem}.h5", 1
-        while path.exists() or path.with_suffix(".pt").exists():
+    path = Path(out) if out is not None else Path("runs") / f"{_stem(config)}.h5"
+    check_out(out)
+    _make_folder(path.parent)
+    again = 1
+    while True:
+        try:
+            if path.exists():
+                raise FileExistsError
+            path.with_suffix(".pt").touch(exist_ok=False)
+            return path
+        except FileExistsError:
+            if out is not None:
+                check_out(out)
+                raise ConfigError(f"--out {out}: another run has just taken this name") from None
             again += 1
-            path = Path("runs") / f"{stem}-{again}.h5"
-    else:
-        path = Path(out)
-        if path.is_dir():
-            raise ConfigError(f"--out {out}: a folder; needed is the path of a file ending in .h5")
-        if path.suffix != ".h5":
-            raise ConfigError(f"--out {out}: needed is a file ending in .h5")
-        for taken in (path, path.with_suffix(".pt")):
-            if taken.exists():
-                raise ConfigError(f"--out {out}: {taken} exists; choose another name, or --resume {path}")
+            path = path.with_name(f"{_stem(config)}-{again}.h5")
+        except OSError as error:
+            raise ConfigError(f"{path.parent}: the folder cannot be written ({error.strerror})") from None
+
+
+def release(run: Run) -> None:
+    """Give up a name under which no result was written."""
+    if not run.path.exists():
+        run.checkpoint.unlink(missing_ok=True)
+
+
+def _stem(config: RunConfig) -> str:
+    name = str(config.problem["name"]).rpartition(":")[2].removeprefix(PYTHON)
+    backbone = config.backbone["name"].removeprefix(PYTHON)
+    return f"{name}-{config.problem.get('dim', '')}d-{backbone}-seed{config.seed}"
+
+
+def check_out(out: str | Path | None) -> None:
+    """Raises ConfigError where --out is no new .h5 file."""
+    if out is None:
+        return
+    path = Path(out)
+    if path.is_dir():
+        raise ConfigError(f"--out {out}: a folder; needed is the path of a file ending in .h5")
+    if path.suffix != ".h5":
+        raise ConfigError(f"--out {out}: needed is a file ending in .h5")
+    for taken in (path, path.with_suffix(".pt")):
+        if taken.exists():
+            raise ConfigError(f"--out {out}: {taken} exists; choose another name, or --resume {path}")
+
+
+def _make_folder(folder: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{path.parent}: the folder cannot be made ({error.strerror})") from None
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{path.parent}: the folder cannot be written")
-    return path
+        raise ConfigError(f"{folder}: the folder cannot be made ({error.strerror})") from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder}: the folder cannot be written")
 
 
 def agreeing(
-    run: Run, problem: str | None, solver: str | None, flags: dict, sets: Sequence[str], steps: int | None
+    run: Run, problem_file: str | None, solver: str | None, flags: dict, sets: Sequence[str], steps: int | None
 ) -> RunConfig:
     """The configuration of a run to resume, extended to `steps`; whatever else is given must be what the run has.
 
@@ -214,20 +290,29 @@ def agreeing(
     given: dict = {}
     if solver is not None:
         given = merge(given, read_yaml(find("solvers", solver)))
-    if problem is not None:
-        path = find("problems", problem)
-        name = locate(as_mapping(read_yaml(path).get("problem", {})), path.parent).get("name")
-        given = merge(given, {"problem": {"name": name}})
+    if problem_file is not None:
+        given = merge(given, _agreeing_problem(find("problems", problem_file)))
     tree = merge(stored.model_dump(mode="json"), merge(given, flags))
     for assignment in sets:
         assign(tree, assignment)
+    wanted = validate(tree)
     if source_of(stored) not in (None, run.attrs.get("problem_source")):
         raise ConfigError(f"--resume: {stored.problem['name']} has changed since the run; restore it, or start anew")
-    ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (validate(tree), stored))
+    ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (resolved(wanted, problem(wanted)), stored))
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key) and not key.endswith(".steps"):
             raise ConfigError(f"--resume: {key}: given {ours.get(key)!r}, the run has {theirs.get(key)!r}")
     return extended(stored, steps)
+
+
+def _agreeing_problem(path: Path) -> dict:
+    """A problem's file, less its dimension, which --dim sets as a rule, and its solver, which the run has."""
+    tree = {key: as_mapping(value) if key in NAMED else value for key, value in read_yaml(path).items()}
+    tree.pop("solver", None)
+    if "problem" in tree:
+        located = locate(tree["problem"], path.parent)
+        tree["problem"] = {key: value for key, value in located.items() if key != "dim"}
+    return tree
 
 
 def _leaves(tree, prefix: str = "") -> dict:

@@ -61,8 +61,10 @@ def solve(
     else:
         config = configuration.load(problem, solver, flags, sets or [], steps)
     made = setup.problem(config)
-    setup.check(config, made)
+    config = setup.resolved(config, made)
     net = setup.backbone(config, made)
+    setup.check(config, made, net)
+    setup.check_out(out if resume_from is None else None)
     _announce(say, config, made, net)
     if dry_run:
         _dry_run(say, config, made, net)
@@ -72,20 +74,28 @@ def solve(
 
 def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps) -> None:
     with _progress(say, config.steps) as show:
-        if resume_from is None:
-            run = train(problem, net, config=config, out=out, on_step=show.step, on_evaluation=show.evaluation)
-        else:
-            run = resume(resume_from, steps=steps, on_step=show.step, on_evaluation=show.evaluation)
+        calls = {"on_step": show.step, "on_evaluation": show.evaluation}
+        try:
+            if resume_from is None:
+                run = train(problem, net, config=config, out=out, **calls)
+            else:
+                run = resume(resume_from, problem=problem, net=net, steps=steps, **calls)
+        except KeyboardInterrupt:
+            say.print("interrupted; " + (_go_on(show.path) if show.path else "nothing was computed yet"))
+            raise SystemExit(130) from None
     if run.attrs["status"] == "interrupted":
-        say.print(f"interrupted at step {run.attrs['steps']}; to go on:\n  python -m kanpde.solve --resume {run.path}")
+        say.print(f"interrupted at step {run.attrs['steps']}; {_go_on(run.path)}")
         raise SystemExit(130)
     say.print(_result_table(run))
+    say.print(f"result    {run.path}")
     from kanpde.plot import main_pictures  # matplotlib, only now
 
-    pictures = main_pictures(run)
-    say.print(f"result    {run.path}")
-    for path in pictures:
+    for path in main_pictures(run):
         say.print(f"picture   {path}")
+
+
+def _go_on(path: Path) -> str:
+    return f"to go on:\n  python -m kanpde.solve --resume {path}"
 
 
 def _tree(flags: dict) -> dict:
@@ -136,6 +146,7 @@ class _progress:
     def __init__(self, say: Console, steps: int):
         self.say, self.steps, self.live = say, steps, None
         self.text = ""
+        self.path: Path | None = None
         if say.is_terminal and not say.quiet:
             columns = [TextColumn("step {task.completed:.0f}/{task.total:.0f}"), TextColumn("{task.fields[text]}")]
             if say.width >= 110:
@@ -154,18 +165,22 @@ class _progress:
 
     def step(self, state: State) -> None:
         if self.live:
-            self.live.update(self.task, completed=state.step, text=f"loss {state.loss:.2e}  {self.text}")
+            self.live.update(self.task, completed=state.step, text=f"loss {_number(state.loss)}  {self.text}")
 
     def evaluation(self, state: State) -> None:
-        row = state.row
+        row, self.path = state.row, state.run.path
         left = (state.steps - state.step) / state.steps_per_s if state.steps_per_s > 0 else float("nan")
         remaining = "" if left != left else f"  {_duration(left)} left"
         error = "" if row["rel_l2"] != row["rel_l2"] else f"rel l2 {row['rel_l2']:.2e}  "
         self.text = f"{error}{row['steps_per_s']:.1f} steps/s  {row['peak_memory_bytes'] / 2**20:.0f} MB{remaining}"
         if self.live:
-            self.live.update(self.task, completed=state.step, text=f"loss {state.loss:.2e}  {self.text}")
+            self.live.update(self.task, completed=state.step, text=f"loss {_number(state.loss)}  {self.text}")
         else:
-            self.say.print(f"step {state.step}/{state.steps}  loss {state.loss:.2e}  {self.text}")
+            self.say.print(f"step {state.step}/{state.steps}  loss {_number(state.loss)}  {self.text}")
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.2e}"
 
 
 def _duration(seconds: float) -> str:
@@ -207,8 +222,8 @@ def run_app(app: typer.Typer) -> None:
         _complain(f"{error.filename or 'a file'} cannot be written or read ({error.strerror or error})", 1)
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted", 130)
-    except torch.OutOfMemoryError as error:
-        _complain(f"out of memory: {str(error).splitlines()[0]}", 1)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        _complain(f"out of memory: {str(error).splitlines()[0] if str(error) else 'use a smaller problem'}", 1)
     except Exception as error:
         message = getattr(error, "format_message", None)  # click's own complaints about arguments
         if message is None:

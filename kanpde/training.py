@@ -1,7 +1,8 @@
 """Training: a visible loop over phases of optimisers, with evaluation, exact checkpoints, and callbacks."""
 
+import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -86,7 +87,7 @@ class Training:
         """Train to the end, a stop criterion, a callback that returns True, or Ctrl-C; returns the status.
 
         Raises:
-            RunFailed: a term or gradient that is not finite, or a result that cannot be written.
+            RunFailed: a term or the weights are not finite, or a result that cannot be written.
         """
         state, self.memory = self.state, metrics.PeakMemory(self.device)
         self.clock = Clock(self.elapsed, state.step)
@@ -170,8 +171,8 @@ class Training:
         """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
         state, stop = self.state, self.config.stop
         score = self.evaluator.validation_score(self.loss, self.operator)
-        if not score < float("inf"):
-            raise RunFailed(f"step {state.step}: the validation error is {score}, though every loss term was finite")
+        if not score < float("inf") or not all(p.isfinite().all() for p in self.u.parameters()):
+            raise RunFailed(f"step {state.step}: the weights are not finite (validation error {score})")
         if score < self.best["score"]:
             weights = {k: v.detach().clone() for k, v in self.u.state_dict().items()}
             self.best = {"score": score, "step": state.step, "weights": weights, "stale": 0}
@@ -190,8 +191,9 @@ class Training:
             "lr": self._learning_rate(),
             "validation": score,
             **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
+            **{f"weights/{name}": self.loss.weights.get(name, 1.0) for name in (state.terms or self.pools)},
             **self._estimator_variance(),
-            **{f"weights/{name}": self.loss.weights.get(name, 1.0) for name in self.pools},
+            **self._problem_parameters(),
         }
         self.run.log(state.row)
         asked = bool(on_evaluation and on_evaluation(state))
@@ -212,6 +214,17 @@ class Training:
         generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)
         return {"estimator_variance": scale**2 * self.operator.variance(self.u, x, generator=generator).mean().item()}
 
+    def _problem_parameters(self) -> dict[str, float]:
+        """The unknowns of an inverse problem, where they are few."""
+        module = self.u.problem_parameters or nn.Module()
+        named = [(name, p.detach().flatten().tolist()) for name, p in module.named_parameters()]
+        return {
+            f"parameters/{name}" + (f".{i}" if len(values) > 1 else ""): value
+            for name, values in named
+            if len(values) <= 16
+            for i, value in enumerate(values)
+        }
+
     def _learning_rate(self) -> float:
         return max(group["lr"] for group in self.optimizer.param_groups) if self.optimizer else float("nan")
 
@@ -221,9 +234,13 @@ class Training:
         last = {k: v.detach().clone() for k, v in self.u.state_dict().items()}
         found, field, digest = evaluator.full_test()
         run.attrs["rel_l2_last"] = found["rel_l2"]
-        if best["step"] != self.state.step:
-            self.u.load_state_dict(best["weights"])
-            found, field, digest = evaluator.full_test()
+        try:
+            if best["step"] != self.state.step:
+                self.u.load_state_dict(best["weights"])
+                found, field, digest = evaluator.full_test()
+            slices = evaluator.slices()
+        finally:
+            self.u.load_state_dict(last)
         run.attrs.update(
             best_step=best["step"],
             rel_l2_best=found["rel_l2"],
@@ -233,8 +250,7 @@ class Training:
             **{f"skill_{name}": found["rel_l2"] / floor for name, floor in run.floors.items() if floor},
         )
         run.set_field({name: t.numpy() for name, t in field.items()})
-        run.set_slices(evaluator.slices())
-        self.u.load_state_dict(last)
+        run.set_slices(slices)
 
     def save(self, status: str) -> None:
         """Write the checkpoint and the result file, each replaced whole."""
@@ -246,7 +262,17 @@ class Training:
             run.save()
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise WriteFailed(f"{run.path} cannot be written ({reason}); the last good file is intact") from None
+            if shutil.disk_usage(run.path.parent).free < 2**20:
+                reason = "no space left on the disk"
+            intact = "; the last good file is intact" if run.path.exists() else ""
+            raise WriteFailed(f"{run.path} cannot be written ({reason}){intact}") from None
+
+    def fail(self, message: str) -> None:
+        """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint."""
+        if self.run.path.exists():
+            self.run.attrs.update(status="failed", message=message, finished=now(), steps=self.state.step)
+            with suppress(OSError, RuntimeError):
+                self.run.save()
 
     def state_dict(self) -> dict:
         """Everything that a bit-exact continuation needs."""

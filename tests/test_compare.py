@@ -22,7 +22,7 @@ def finished(path, rel_l2: float = 0.00330123) -> Run:
         "rel_l2_best": rel_l2,
     }
     run.log({"step": 0, "rel_l2": 1.0, "wall_s": 0.5, "peak_memory_bytes": 1e8})
-    run.log({"step": 20000, "rel_l2": 0.004, "wall_s": 12345.6, "peak_memory_bytes": 2.5e8})
+    run.log({"step": 20000, "rel_l2": 0.004, "wall_s": 12345.6, "peak_memory_bytes": 250 * 2**20})
     run.floors["constant"] = 0.066
     run.save()
     return Run.open(path)

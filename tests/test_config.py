@@ -13,10 +13,8 @@ SOLVER_FILES = sorted(config.library("solvers").glob("*.yaml"))
 def resolve(*args, **kwargs):
     made = config.load(*args, **kwargs)
     problem = setup.problem(made)
-    setup.check(made, problem)
-    setup.backbone(made, problem)
-    setup.operator(made, problem)
-    setup.loss(made)
+    made = setup.resolved(made, problem)
+    setup.check(made, problem, setup.backbone(made, problem))
     return made
 
 
@@ -43,6 +41,11 @@ BAD = {
     "phases.0.stpes=3": "steps",
     "phases.7.steps=3": "phases.7.steps",
     "phases=[]": "phases",
+    "phases=[{steps: 2}, {steps: 2, lr: {prompts: 1e-2}}]": "meta",
+    "points.interior=true": "points.interior",
+    "operator={name: autograd, chunk: -1}": "chunk",
+    "backbone.grid_range=wide": "grid_range",
+    "slices.plane=[1, 1]": "slices.plane",
     "backbone=metakn": "metakan",
     "backbone.grid_sise=5": "grid_size",
     "backbone.grid_size=0": "grid_size",
@@ -155,6 +158,15 @@ def test_a_table_of_paper_yaml_gives_the_papers_points():
     assert setup.counts(made, setup.problem(made)) == {"interior": 4000, "boundary": 5000}
     assert made.loss.weights == {"interior": 0.01, "boundary": 1.0}
     assert made.loss.scale == "none" and made.constraint == "soft"
+
+
+def test_a_solver_brings_options_for_whichever_backbone_is_chosen():
+    options = {name: config.load("poisson", "paper", {"backbone": name}).backbone for name in ("mlp", "kan", "metakan")}
+    assert options["mlp"] == {"name": "mlp"}
+    assert options["kan"] == {"name": "kan", "grid_range": [-1, 1]}
+    assert options["metakan"]["meta_init"] == "official"
+    given = {"backbone": {"name": "metakan", "meta_init": "linear"}}
+    assert config.load("poisson", "paper", given).backbone["meta_init"] == "linear"
 
 
 def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):

@@ -146,10 +146,12 @@ def test_bad_calls_are_one_line_and_exit_2(capsys, folder, case):
 
 def test_resume_agrees_or_says_what_differs(capsys, folder):
     run(capsys, "poisson", "--dim", 3, "--steps", 4, "--quiet", *TINY, "--out", "r.h5")
+    Path("other.yaml").write_text("problem: {name: poisson, dim: 9, solution: three_body}\n")
     for args, says in (
         (["--resume", "r.h5", "--dim", 4], "problem.dim"),
         (["--resume", "r.h5", "--steps", 2], "extend"),
         (["heat", "--resume", "r.h5", "--steps", 6], "problem.name"),
+        (["other.yaml", "--resume", "r.h5", "--steps", 6], "solution"),
         (["--resume", "r.h5", "--seed", 1], "seed"),
         (["--resume", "r.h5"], "has done its 4 steps"),
         (["--resume", "r.h5", "--out", "q.h5"], "r.h5"),
@@ -199,6 +201,16 @@ def test_users_problem_file_is_stored_and_runs_only_when_trusted(capsys, folder)
     with pytest.raises(config.ConfigError, match="trust=True"):
         opened.load_model()
     assert opened.load_model(trust=True).problem.k == 2.0
+
+
+def test_checkpoint_of_another_run_is_one_line(capsys, folder):
+    for name, dim in (("a", 3), ("b", 4)):
+        assert run(capsys, "poisson", "--dim", dim, "--steps", 2, "--quiet", *TINY, "--out", f"{name}.h5")[0] == 0
+    Path("a.pt").write_bytes(Path("b.pt").read_bytes())
+    code, _, err = run(capsys, "--resume", "a.h5", "--steps", 4)
+    assert code == 2 and "does not fit" in err and err.count("\n") == 1
+    code, _, err = run(capsys, "poisson", "--dim", 3, "--steps", 2, *TINY, "--set", "start_from=b.h5", "--out", "c.h5")
+    assert code == 2 and "does not fit" in err and not Path("c.pt").exists()
 
 
 def test_changed_problem_file_is_not_resumed(capsys, folder):

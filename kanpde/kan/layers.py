@@ -45,7 +45,8 @@ class KANLinear(nn.Module):
         """Inputs to a piece, for `per_input` numbers per point and input."""
         if self.in_features <= 16:
             return self.in_features
-        bytes_of_input = x.element_size() * per_input * max(1, prod(x.shape[:-1]))
+        points = max(1, prod(x.shape[:-1]))
+        bytes_of_input = x.element_size() * (points * per_input + self.weights.generated_per_input)
         return min(self.in_features, max(16, CHUNK_BYTES // bytes_of_input))
 
     def slices(self, chunk: int) -> list[slice]:

@@ -13,6 +13,8 @@ from torch.nn.functional import linear
 class Direct(nn.Module):
     """theta is the parameter."""
 
+    generated_per_input = 0  # numbers that come into being with the weights of one input
+
     def __init__(self, theta: Tensor):
         super().__init__()
         self.theta = nn.Parameter(theta)
@@ -96,6 +98,11 @@ class Meta(nn.Module):
         super().__init__()
         self.prompts = nn.Parameter(prompts)
         self.learner = learner
+
+    @property
+    def generated_per_input(self) -> int:
+        size, hidden = self.learner.w2.shape
+        return (2 * hidden + size) * self.prompts.shape[-1]
 
     def split(self, chunk: int) -> tuple[Tensor, ...]:
         return self.prompts.split(chunk)

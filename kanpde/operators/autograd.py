@@ -23,6 +23,10 @@ class Autograd:
 
     chunk: int | None = None
 
+    def __post_init__(self):
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"Autograd needs chunk >= 1 (or none), given {self.chunk}")
+
     def __call__(
         self,
         u,

@@ -121,9 +121,11 @@ def _draw_errors(ax: "Axes", run: Run, errors: dict[str, np.ndarray]) -> None:
         _line(ax, run.history["step"], values, label, color=f"C{i}", linewidth=1 if i else 2)
     rel_l2 = np.asarray(run.history.get("rel_l2", ()), dtype=np.float64)
     if (rel_l2 > 0).any():
-        best = [np.nanargmin(np.where(rel_l2 > 0, rel_l2, np.nan))]
+        steps = np.asarray(run.history["step"])
+        kept = steps == run.attrs.get("best_step", -1)  # the weights chosen by validation, once the run has ended
+        best = [kept.argmax() if kept.any() else np.nanargmin(np.where(rel_l2 > 0, rel_l2, np.nan))]
         mark = dict(color="C0", marker="*", markersize=13, markeredgecolor="black", linestyle="none", zorder=5)
-        step, value = np.asarray(run.history["step"])[best], rel_l2[best]
+        step, value = steps[best], rel_l2[best]
         _line(ax, step, value, f"best {ERRORS['rel_l2']} {value[0]:.2e}", **mark)
     floors = sorted((value, name) for name, value in run.floors.items() if 0 < value < np.inf)
     for i, (value, name) in enumerate(floors):

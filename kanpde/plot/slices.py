@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kanpde.plot.curves import title
-from kanpde.record import Run
+from kanpde.record import Run, RunFileError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,10 +39,12 @@ class Slice:
 
     @classmethod
     def of(cls, run: Run, name: str) -> "Slice":
-        """Raises ValueError where the run has no such slice."""
+        """Raises ValueError where the run has no such slice, RunFileError where it is not whole."""
         if name not in run.slices:
             raise ValueError(f"{run.path}: no slice {name!r}; there are: {', '.join(run.slices) or 'none'}")
         data = run.slices[name]
+        if missing := {"axes", "grid", "u"} - data.keys():
+            raise RunFileError(f"{run.path}: slice {name!r} has no {' and no '.join(sorted(missing))}")
         k, n = len(data["axes"]), np.shape(data["grid"])[-1]
         u, exact = (np.asarray(data.get(key, np.nan), dtype=np.float64) for key in ("u", "u_exact"))
         exact = exact if np.isfinite(exact).any() else None

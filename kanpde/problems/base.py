@@ -1,5 +1,6 @@
 """What a problem is: a domain, the coefficients of its operator, a residual that reads a jet, boundary values."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ class Problem:
     dim: int
 
     reads_grad_sq = False  # whether residual reads u.grad_sq; what is not read is not computed
+    terms = ()  # names of the terms that extra_terms gives
     parameters = None  # an nn.Module of unknowns of the PDE itself (inverse problems), trained with the network
 
     @property
@@ -71,6 +73,10 @@ class Problem:
     def initial_value(self, x: Tensor) -> Tensor:
         """u at t = 0 (soft constraint), for domains with time."""
         raise NotImplementedError(f"{type(self).__name__} states no initial value")
+
+    def extra_terms(self, u: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Terms of the loss beside the residual, by the names in `terms`: for instance the misfit to observations."""
+        return {}
 
     def factor(self, x: Tensor) -> Field | None:
         """m of the hard constraint u = h + m f; None: u = f."""
