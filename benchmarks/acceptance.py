@@ -45,6 +45,7 @@ COLUMNS = (
     "minutes_allowed",
     "peak_memory_MB",
     "parameters",
+    "threads",
 )
 
 
@@ -113,7 +114,8 @@ def run_case(case: str, threads: int, folder: Path) -> dict:
     if done.returncode:
         raise SystemExit(f"{case} failed:\n{done.stderr}")
     wanted, printed, allowed = CASES[case]
-    return {"case": case, "wanted": wanted, "printed": printed, "minutes_allowed": allowed, **json.loads(done.stdout)}
+    stated = {"case": case, "wanted": wanted, "printed": printed, "minutes_allowed": allowed, "threads": threads}
+    return stated | json.loads(done.stdout)
 
 
 def report(rows: list[dict]) -> str:
