@@ -47,6 +47,7 @@ def train(
         config = setup.config_for(problem, {**overrides, **given})
     elif overrides:
         raise ConfigError(f"train: {', '.join(overrides)} given beside config; change the configuration instead")
+    config = setup.resolved(config, problem)
     if net is None:
         net = setup.backbone(config, problem)
     setup.check(config, problem, net)

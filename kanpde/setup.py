@@ -160,7 +160,8 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
 
 def check_factor(config: RunConfig, problem) -> None:
     """A factor of the hard constraint that is as good as zero almost everywhere leaves nothing to learn."""
-    x = problem.domain.interior(64, stream(0, "check"), config.points.law, dtype=torch.float64)
+    points = max(4, min(64, 2**22 // problem.domain.dim))
+    x = problem.domain.interior(points, stream(0, "check"), config.points.law, dtype=torch.float64)
     m = problem.factor(x) if config.constraint == "hard" else None
     if m is not None and m.value.abs().median() < 1e-6:
         raise ConfigError(f"constraint: the factor of a hard one is about {m.value.abs().median():.0e} here; use soft")

@@ -115,11 +115,8 @@ def _announce(say: Console, config: RunConfig, problem, net) -> None:
     name = setup.short_name(config, problem)
     equation = (type(problem).__doc__ or "").strip().splitlines()
     say.print(f"problem   {name}, d = {problem.dim}" + (f": {equation[0]}" if equation else ""))
-    options = {k: v for k, v in config.backbone.items() if k != "name"}
-    say.print(
-        f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters"
-        + (f", {options}" if options else "")
-    )
+    options = ", ".join(f"{k}={v}" for k, v in config.backbone.items() if k != "name")
+    say.print(f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters ({options})", markup=False)
     points = ", ".join(f"{n} {kind}" for kind, n in setup.counts(config, problem).items())
     scale = "1/(2d)" if config.loss.scale == "2d" else "1"
     say.print(
@@ -179,8 +176,8 @@ class _progress:
             self.say.print(f"step {state.step}/{state.steps}  loss {_number(state.loss)}  {self.text}")
 
 
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.2e}"
+def _number(value: float, digits: int = 2) -> str:
+    return "-" if value != value else f"{value:.{digits}e}"
 
 
 def _duration(seconds: float) -> str:
@@ -198,8 +195,8 @@ def _result_table(run: Run) -> Table:
     table.add_column("relative l2", justify="right")
     table.add_column("skill = error / floor", justify="right")
     error = run.rel_l2
-    table.add_row(f"best weights (step {run.attrs['best_step']})", f"{error:.3e}", "")
-    table.add_row("last weights", f"{run.attrs['rel_l2_last']:.3e}", "")
+    table.add_row(f"best weights (step {run.attrs['best_step']})", _number(error, 3), "")
+    table.add_row("last weights", _number(run.attrs["rel_l2_last"], 3), "")
     for name, floor in run.floors.items():
         table.add_row(f"floor: {name.replace('_', ' ')}", f"{floor:.3e}", f"{error / floor:.3f}" if floor else "")
     wall, memory = run.history["wall_s"][-1], run.history["peak_memory_bytes"][-1]

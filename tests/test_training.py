@@ -356,6 +356,15 @@ def test_problems_that_cannot_be_measured_or_trained_are_refused(tmp_path, probl
     assert list(tmp_path.iterdir()) == []
 
 
+def test_configuration_read_from_a_file_is_completed(tmp_path):
+    config = setup.validate({"problem": {"name": "poisson", "dim": 3}, "backbone": "kan", "phases": [{"steps": 1}]})
+    config = config.model_copy(update={"points": config.points.model_copy(update={"test": 300, "validation": 50})})
+    run = kanpde.train(Poisson(3), config=config, out=tmp_path / "r.h5")
+    assert run.attrs["law"] == "radial" and run.config["backbone"]["spline_order"] == 3
+    with pytest.raises(ConfigError, match="beside config"):
+        kanpde.train(Poisson(3), config=config, steps=3)
+
+
 def test_law_that_the_domain_does_not_have_is_refused(tmp_path):
     assert small(tmp_path, problem=Unknown(2), steps=1).attrs["law"] == "volume"
     with pytest.raises(ConfigError, match="volume"):

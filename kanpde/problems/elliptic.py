@@ -63,7 +63,7 @@ class Poisson(Problem):
 
 @dataclass(frozen=True)
 class AllenCahn(Poisson):
-    """Lap u + u - u^3 = g on the unit ball; otherwise as `Poisson`."""
+    """Lap u + u - u^3 = g on the unit ball, u = 0 on its boundary; otherwise as `Poisson`."""
 
     def nonlinearity(self, u: Tensor) -> Tensor:
         return u - u**3
@@ -71,7 +71,7 @@ class AllenCahn(Poisson):
 
 @dataclass(frozen=True)
 class SineGordon(Poisson):
-    """Lap u + sin u = g on the unit ball; otherwise as `Poisson`."""
+    """Lap u + sin u = g on the unit ball, u = 0 on its boundary; otherwise as `Poisson`."""
 
     def nonlinearity(self, u: Tensor) -> Tensor:
         return u.sin()
