@@ -26,19 +26,19 @@ class Clock:
 
 @contextmanager
 def interruptible():
-    """Turn the first Ctrl-C (or SIGTERM) into a flag, so that a step is finished; a second one interrupts at once."""
+    """Turn the first Ctrl-C into a flag, so that a step is finished; a second one interrupts at once."""
     asked: list[int] = []
-    former = {}
+    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python delivers no signals
+    former = signal.getsignal(signal.SIGINT) or signal.default_int_handler
 
     def note(number, frame):
         asked.append(number)
-        for signal_number, handler in former.items():
-            signal.signal(signal_number, handler)
+        signal.signal(signal.SIGINT, former)
 
-    if threading.current_thread() is threading.main_thread():
-        former.update({number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)})
+    if in_main_thread:
+        signal.signal(signal.SIGINT, note)
     try:
         yield lambda: bool(asked)
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, former)
