@@ -48,10 +48,9 @@ def main() -> None:
                 sides = [error(dim, backbone, grid, args.steps, Path(folder)) for grid in ("auto", (-1.0, 1.0))]
             lines.append(f"| {dim} | {backbone} | {sides[0]:.2e} | {sides[1]:.2e} |")
             print(lines[-1], flush=True)
-    text = "\n".join(lines) + "\n"
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text)
+            if args.out:  # after each row: nothing measured is lost
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                args.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
