@@ -35,6 +35,8 @@ from kanpde.problems import PROBLEMS
 from kanpde.record import Run
 from kanpde.samplers import SOBOL_MAX_DIM, stream
 
+PYTHON = "python."  # before the class name of a problem or network that no YAML can name
+
 
 def problem(config: RunConfig, stored: str | None = None, trust: bool = True):
     """The problem by name, or the class of a user's file; `stored` is the source kept in a result file."""
@@ -52,9 +54,6 @@ def problem(config: RunConfig, stored: str | None = None, trust: bool = True):
     if not trust:
         raise ConfigError(f"the run's problem is code of {Path(file).name}: load_model(trust=True) executes it")
     return call(f"problem {cls}", class_from_source(stored, cls, file), spec)
-
-
-PYTHON = "python."  # before the class name of a problem or network that no YAML can name
 
 
 def source_of(config: RunConfig) -> str | None:

@@ -64,7 +64,8 @@ def solve(
     config = setup.resolved(config, made)
     net = setup.backbone(config, made)
     setup.check(config, made, net)
-    setup.check_out(out if resume_from is None else None)
+    if resume_from is None:
+        setup.check_out(out)
     _announce(say, config, made, net)
     if dry_run:
         _dry_run(say, config, made, net)
