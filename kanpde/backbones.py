@@ -1,7 +1,9 @@
 """The networks by name."""
 
 import itertools
-from inspect import signature
+from collections.abc import Callable
+from functools import wraps
+from inspect import Signature, signature
 from math import sqrt
 from typing import Literal
 
@@ -12,7 +14,8 @@ from torch import nn
 from kanpde import jet
 from kanpde.construct import construct
 from kanpde.kan import network
-from kanpde.kan.basis.bspline import BSpline
+from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Gram, Legendre, Wavelet
+from kanpde.kan.basis.base import Basis
 
 Widths = tuple[PositiveInt, ...]
 Interval = tuple[float, float]
@@ -40,60 +43,97 @@ def mlp(
 
 
 def kan(
+    basis: type[Basis],
     dim_in: int,
     dim_out: int = 1,
     *,
     generator: torch.Generator,
     widths: Widths = (32, 32, 32),
-    grid_size: PositiveInt = 5,
-    spline_order: PositiveInt = 3,
     grid_range: Interval | list[Interval] = (-1.0, 1.0),
     hidden_range: Interval = (-1.0, 1.0),
     bias: bool = False,
+    norm: Literal["none", "hidden", "all"] = "none",
+    **of_basis,
 ) -> nn.Sequential:
-    """Kolmogorov-Arnold network of B-splines with SiLU base: G + k + 1 free weights per edge."""
-    basis_for = _bsplines(grid_size, spline_order, grid_range, hidden_range)
-    return network.kan((dim_in, *widths, dim_out), basis_for, generator, bias)
+    """Kolmogorov-Arnold network with free weights on every edge."""
+    return network.stack(
+        (dim_in, *widths, dim_out),
+        _basis_for(basis, grid_range, hidden_range, of_basis),
+        lambda edges, bases: network.free_weights(edges, bases, generator),
+        bias,
+        norm,
+    )
 
 
 def metakan(
+    basis: type[Basis],
     dim_in: int,
     dim_out: int = 1,
     *,
     generator: torch.Generator,
     widths: Widths = (32, 32, 32),
-    grid_size: PositiveInt = 5,
-    spline_order: PositiveInt = 3,
     grid_range: Interval | list[Interval] = (-1.0, 1.0),
     hidden_range: Interval = (-1.0, 1.0),
     bias: bool = False,
+    norm: Literal["none", "hidden", "all"] = "none",
     prompt_dim: PositiveInt = 1,
     meta_hidden: PositiveInt = 128,
     meta_bias: bool = True,
     meta_share: Literal["network", "layer"] | PositiveInt | tuple[int, ...] = "network",
     meta_init: Literal["linear", "official"] = "linear",
+    unused_clusters: bool = False,
+    **of_basis,
 ) -> nn.Sequential:
-    """MetaKAN: the same network, its weights generated from one prompt per edge by meta-learners."""
-    basis_for = _bsplines(grid_size, spline_order, grid_range, hidden_range)
-    return network.meta_kan(
+    """The same network, its weights generated from one prompt per edge by meta-learners.
+
+    unused_clusters: more clusters than distinct widths are no error; the meta-learners too many are kept and counted.
+    """
+    options = network.MetaOptions(prompt_dim, meta_hidden, meta_bias, meta_share, unused_clusters, meta_init)
+    return network.stack(
         (dim_in, *widths, dim_out),
-        basis_for,
-        generator,
+        _basis_for(basis, grid_range, hidden_range, of_basis),
+        lambda edges, bases: network.generated_weights(edges, bases, generator, options),
         bias,
-        prompt_dim,
-        meta_hidden,
-        meta_bias,
-        meta_share,
-        meta_init,
+        norm,
     )
 
 
-def _bsplines(grid_size, spline_order, grid_range, hidden_range) -> network.BasisFor:
-    """The grid of the inputs may fit the data; the one of the hidden layers is fixed."""
-    return lambda number, n_in: BSpline(n_in, grid_size, spline_order, hidden_range if number else grid_range)
+def _basis_for(basis: type[Basis], grid_range, hidden_range, of_basis: dict) -> network.BasisFor:
+    """The range of the inputs may fit the data; the one of the hidden layers is fixed."""
+    return lambda number, n_in: basis(n_in, grid_range=hidden_range if number else grid_range, **of_basis)
 
 
-BACKBONES = {"mlp": mlp, "kan": kan, "metakan": metakan}
+def specialise(template: Callable, basis: type[Basis], **changed) -> Callable:
+    """The builder `template` for a basis: its options are the template's and the basis' own, defaults as `changed`."""
+    own = signature(basis).parameters
+    options = {name: p for name, p in signature(template).parameters.items() if name not in ("basis", "of_basis")}
+    options |= {name: p for name, p in own.items() if name not in ("in_features", "grid_range")}
+    options = {name: p.replace(default=changed.get(name, p.default)) for name, p in options.items()}
+    keyword = {name: p.replace(kind=p.KEYWORD_ONLY) for name, p in options.items() if name not in ("dim_in", "dim_out")}
+
+    @wraps(template)
+    def builder(dim_in, dim_out=1, **given):
+        return template(basis, dim_in, dim_out, **{**changed, **given})
+
+    builder.__signature__ = Signature((options | keyword).values())
+    builder.__annotations__ = {name: p.annotation for name, p in (options | keyword).items()}
+    builder.__doc__ = f"{template.__doc__}\n\n{basis.__doc__}"
+    return builder
+
+
+FAMILIES = {  # a basis by the name of its network, and what differs from the common defaults
+    "kan": (BSpline, {}),
+    "fastkan": (GaussianRBF, {"hidden_range": (-2.0, 2.0), "norm": "hidden"}),
+    "wavkan": (Wavelet, {}),
+    "chebykan": (Chebyshev, {}),
+    "legendrekan": (Legendre, {}),
+    "gramkan": (Gram, {}),
+    "fourierkan": (Fourier, {}),
+}
+BACKBONES = {"mlp": mlp}
+for _name, (_basis, _changed) in FAMILIES.items():
+    BACKBONES[_name] = specialise(kan, _basis, **_changed)
+    BACKBONES[f"meta{_name}"] = specialise(metakan, _basis, **_changed)
 
 
 def build(
@@ -102,7 +142,7 @@ def build(
     """Build a backbone, (N, dim_in) -> (N, dim_out), in the default dtype on the CPU (move it with .to).
 
     Args:
-        name: mlp, kan or metakan.
+        name: mlp, or kan, fastkan, wavkan, chebykan, legendrekan, gramkan, fourierkan, each also with meta before it.
         dim_in, dim_out: numbers of inputs and outputs.
         generator: of the initial weights; default one with seed 0. The global generator is never used.
         options: of the backbone's function in this file: widths, grid_size, spline_order, grid_range, prompt_dim, ...

@@ -151,6 +151,9 @@ class Sampled:
     def linear(self, w: Tensor) -> Dense:
         return Diagonal(self.s).linear(w[self.index])
 
+    def through(self, a: Tensor) -> Dense:
+        return Diagonal(self.s).through(a[:, self.index])
+
     def scaled(self, a: Tensor) -> "Sampled":
         return Sampled(self.s * a[:, self.index].square(), self.index, self.dim)
 
@@ -270,6 +273,53 @@ def elementwise(jet: Jet, value: Tensor, first: Tensor, second: Tensor) -> Jet:
         gram=None if jet.gram is None else jet.gram.scaled(first),
         lap=lap,
     )
+
+
+def general(jet: Jet, value: Tensor, jacobian: Tensor | None, second: Tensor | None) -> Jet:
+    """The jet of any f(y) from its value, its Jacobian (N, n, n') and sum_ab G_ab d^2 f / dy_a dy_b (N, n')."""
+    lap = None if jet.lap is None else (jet.lap.unsqueeze(-2) @ jacobian).squeeze(-2)
+    return Jet(
+        value=value,
+        along=None if jet.along is None else jet.along @ jacobian,
+        gram=None if jet.gram is None else jet.gram.through(jacobian),
+        lap=_add(lap, second),
+    )
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's LayerNorm by plain operations: the fused one has wrong derivatives from the third order on (torch 2.13)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        c = x - x.mean(-1, keepdim=True)
+        y = c * (c.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return y * self.weight + self.bias if self.elementwise_affine else y
+
+
+@rule(LayerNorm, nn.LayerNorm)
+def _layer_norm(module: nn.LayerNorm, jet: Jet) -> Jet:
+    return general(jet, *layer_norm_terms(module, jet))
+
+
+def layer_norm_terms(module: nn.LayerNorm, jet: Jet) -> tuple[Tensor, Tensor, Tensor | None]:
+    r"""Value, Jacobian and second-order term of gamma r c + beta, c = y - mean(y), r = (|c|^2 / n + eps)^(-1/2).
+
+    .. math:: \partial r = -r^3 c / n, \qquad
+              \sum G_{ab} \partial_a \partial_b r = 3 r^5 c^T G c / n^2 - r^3 (\mathrm{tr}\, G - 1^T G 1 / n) / n
+    """
+    n = jet.value.shape[-1]
+    c = jet.value - jet.value.mean(-1, keepdim=True)
+    r = (c.square().mean(-1, keepdim=True) + module.eps).rsqrt()
+    gamma = torch.ones_like(c[0]) if module.weight is None else module.weight
+    centre = torch.eye(n, dtype=c.dtype, device=c.device) - 1 / n
+    jacobian = r.unsqueeze(-1) * (centre - (r * c / n).unsqueeze(-1) * (r * c).unsqueeze(-2)) * gamma
+    second = None
+    if jet.gram is not None:
+        g = jet.gram.dense()
+        gc = (g @ c.unsqueeze(-1)).squeeze(-1)
+        trace = g.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) - g.sum((-2, -1)).unsqueeze(-1) / n
+        bend = 3 * r**5 * (c * gc).sum(-1, keepdim=True) / n**2 - r**3 * trace / n
+        second = gamma * (c * bend - 2 * r**3 / n * (gc - gc.mean(-1, keepdim=True)))
+    return module(jet.value), jacobian, second
 
 
 @rule(nn.Tanh)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kanpde import backbones
 from kanpde.backbones import BACKBONES, build
-from kanpde.kan.basis.bspline import BSpline, silu_derivatives
+from kanpde.kan.basis import BSpline
+from kanpde.kan.basis.base_functions import silu_derivatives
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.network import count_parameters, parameter_groups
 from kanpde.kan.weights import Direct
@@ -91,8 +92,8 @@ def test_derivatives_equal_autograd_of_the_features(order):
 def test_base_function_is_silu_with_its_derivatives():
     x = line(-6, 6).requires_grad_()
     expected = torch.nn.functional.silu(x)
-    assert torch.equal(basis_of(1).features(x, 2)[2][..., -1], silu_derivatives(x, 2, 2)[0])
-    for got in silu_derivatives(x, 0, 4):
+    assert torch.equal(basis_of(1).features(x, 2)[2][..., -1], silu_derivatives(2, 2, x)[0])
+    for got in silu_derivatives(0, 4, x):
         close(got, expected, 1e-12)
         (expected,) = torch.autograd.grad(expected.sum(), x, create_graph=True)
 

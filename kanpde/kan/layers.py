@@ -6,14 +6,14 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from kanpde.jet import Dense, Diagonal, Jet, Sampled, add_up, rule
-from kanpde.kan.basis.base import LinearBasis
+from kanpde.jet import Dense, Diagonal, Jet, Sampled, add_up, general, layer_norm_terms, rule
+from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
 
 CHUNK_BYTES = 2**24  # what one piece of a streamed layer may hold; larger pieces leave the cache
 
 
 class KANLinear(nn.Module):
-    r"""y_o = sum_i phi_io(x_i) [+ b_o], with phi_io = sum_c theta_ico b_c.
+    r"""y_o = sum_i phi_io(x_i) [+ b_o], with phi_io = sum_c theta_ico b_c for the linear bases.
 
     The inputs are streamed: when N, in and out are large, they are taken piece by piece and each piece is computed
     again in the backward pass, so that memory does not grow with N x in x out.
@@ -23,23 +23,39 @@ class KANLinear(nn.Module):
         weights: `Direct` or `Meta`, handing out theta (in, size, out).
         in_features, out_features: sizes of the layer.
         bias: adds b (out,), zero at first.
+        norm: a LayerNorm before the basis functions; the base function sees x itself (FastKAN). Linear bases only.
     """
 
-    def __init__(self, basis: LinearBasis, weights: nn.Module, in_features: int, out_features: int, bias: bool = False):
+    def __init__(
+        self,
+        basis: Basis,
+        weights: nn.Module,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        norm: nn.LayerNorm | None = None,
+    ):
         super().__init__()
-        self.basis, self.weights = basis, weights
+        check_norm(basis, norm)
+        self.basis, self.weights, self.norm = basis, weights, norm
         self.in_features, self.out_features = in_features, out_features
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out)."""
-
-        def part(x, raw, inputs):
-            return self.basis.contract(x, self.weights.generate(raw), inputs).value
-
-        chunk = self.chunk(x, per_input=self.basis.size)
-        y = add_up(part, list(zip(x.split(chunk, -1), self.weights.split(chunk), self.slices(chunk), strict=True)))
+        chunk = self.chunk(x, per_input=self.basis.footprint(self.out_features, 0))
+        pieces = [x.split(chunk, -1), self.weights.split(chunk), self.slices(chunk)]
+        if self.norm is not None:
+            pieces.append(self.norm(x).split(chunk, -1))
+        y = add_up(self._part, list(zip(*pieces, strict=True)))
         return y if self.bias is None else y + self.bias
+
+    def _part(self, x: Tensor, raw: Tensor, inputs: slice, normed: Tensor | None = None) -> Tensor:
+        theta, basis = self.weights.generate(raw), self.basis
+        if normed is None:
+            return basis.contract(x, theta, inputs).value
+        functions, base = basis.functions(normed, 0, inputs), basis.base_function(x, 0)
+        return contract_features((torch.cat([functions[0], base[0]], -1),), theta, False, None).value
 
     def chunk(self, x: Tensor, per_input: int) -> int:
         """Inputs to a piece, for `per_input` numbers per point and input."""
@@ -56,16 +72,30 @@ class KANLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
 
+def check_norm(basis: Basis, norm: nn.Module | None) -> None:
+    if norm is not None and not isinstance(basis, LinearBasis):
+        raise ValueError(f"a norm stands before the functions of a linear basis; {basis} is not one")
+
+
 @rule(KANLinear)
 def _kan_linear(layer: KANLinear, jet: Jet) -> Jet:
     """With A_io = phi'_io(x_i): along' = along A, gram' = A^T gram A, lap' = sum_i phi''_io gram_ii + lap A."""
     if jet.gram is not None and layer.basis.smoothness < 2:
         raise ValueError(f"a jet with lap needs two continuous derivatives; {layer.basis} has {layer.basis.smoothness}")
-    if isinstance(jet.gram, Sampled):
+    if layer.norm is not None:
+        out = _kan_linear_normed(layer, jet)
+    elif isinstance(jet.gram, Sampled):
         return _kan_linear_sampled(layer, jet)
+    else:
+        out = _kan_linear_streamed(layer, jet)
+    return out if layer.bias is None else replace(out, value=out.value + layer.bias)
+
+
+def _kan_linear_streamed(layer: KANLinear, jet: Jet) -> Jet:
     gram = jet.gram
     coupled = isinstance(gram, Dense)
-    chunk = layer.in_features if coupled else layer.chunk(jet.value, 3 * layer.basis.size + layer.out_features)
+    per_input = layer.basis.footprint(layer.out_features, 2) + layer.out_features
+    chunk = layer.in_features if coupled else layer.chunk(jet.value, per_input)
     slices = layer.slices(chunk)
     cut = lambda t: [None] * len(slices) if t is None else t.split(chunk, -1)
     pieces = [
@@ -81,19 +111,9 @@ def _kan_linear(layer: KANLinear, jet: Jet) -> Jet:
         slope = along is not None or lap is not None or gram is not None
         curvature = None if gram is None else gram.diagonal()
         edges = layer.basis.contract(x, layer.weights.generate(raw), inputs, slope, curvature)
-        bend = edges.bend
-        if lap is not None:
-            moved = (lap.unsqueeze(-2) @ edges.slope).squeeze(-2)
-            bend = moved if bend is None else bend + moved
-        return Jet(
-            value=edges.value,
-            along=None if along is None else along @ edges.slope,
-            gram=None if gram is None else gram.through(edges.slope),
-            lap=bend,
-        )
+        return general(Jet(x, along, gram, lap), edges.value, edges.slope, edges.bend)
 
-    out = add_up(part, list(zip(*pieces, strict=True)))
-    return out if layer.bias is None else Jet(out.value + layer.bias, out.along, out.gram, out.lap)
+    return add_up(part, list(zip(*pieces, strict=True)))
 
 
 def _kan_linear_sampled(layer: KANLinear, jet: Jet) -> Jet:
@@ -104,3 +124,26 @@ def _kan_linear_sampled(layer: KANLinear, jet: Jet) -> Jet:
     edges = layer.basis.contract(jet.value[:, gram.index], theta, gram.index, slope=True, curvature=gram.s)
     lap = edges.bend if out.lap is None else out.lap + edges.bend
     return replace(out, gram=Diagonal(gram.s).through(edges.slope), lap=lap)
+
+
+def _kan_linear_normed(layer: KANLinear, jet: Jet) -> Jet:
+    """phi_io = base(x_i) + sum_c theta_ico b_c(t_i) with t = norm(x): two layers over the features (t, x) together."""
+    basis, count = layer.basis, layer.basis.count
+    x = jet.value
+    value, jacobian, second = layer_norm_terms(layer.norm, jet)
+    same = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(jacobian)
+    second = None if second is None else torch.cat([second, torch.zeros_like(second)], -1)
+    both = general(jet, torch.cat([value, x], -1), torch.cat([jacobian, same], -1), second)
+    slope = both.along is not None or both.lap is not None
+    order = 2 if both.gram is not None else int(slope)
+    curvature = (None, None) if both.gram is None else both.gram.diagonal().split(x.shape[-1], -1)
+    (raw,) = layer.weights.split(layer.in_features)
+    theta = layer.weights.generate(raw)
+    functions = contract_features(basis.functions(value, order), theta[:, :count], slope, curvature[0])
+    base = contract_features(basis.base_function(x, order), theta[:, count:], slope, curvature[1])
+    return general(
+        both,
+        functions.value + base.value,
+        torch.cat([functions.slope, base.slope], 1) if slope else None,
+        functions.bend + base.bend if order == 2 else None,
+    )

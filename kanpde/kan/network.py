@@ -1,85 +1,112 @@
-"""Stacks of KAN layers, their initialisation, and the names of their parameter groups."""
+"""Stacks of KAN layers: their weights, free or generated, how these start, and the names of the parameter groups."""
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
-from kanpde.kan.basis.base import LinearBasis
+from kanpde.jet import LayerNorm
+from kanpde.kan.basis.base import Basis
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.layers import KANLinear
-from kanpde.kan.weights import Direct, Meta, MetaLearner
+from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaReleased
 
-BasisFor = Callable[[int, int], LinearBasis]  # (layer number, inputs of the layer) -> its basis
-
-
-def kan(dims: Sequence[int], basis_for: BasisFor, generator: torch.Generator, bias: bool = False) -> nn.Sequential:
-    """A KAN with free weights on the layer sizes `dims`."""
-    layers = []
-    for number, (n_in, n_out) in enumerate(itertools.pairwise(dims)):
-        basis = basis_for(number, n_in)
-        theta = torch.empty(n_in, basis.size, n_out).normal_(std=KAN_SPREAD / sqrt(n_in), generator=generator)
-        theta[:, -1].normal_(std=1 / sqrt(n_in), generator=generator)
-        layers.append(KANLinear(basis, Direct(theta), n_in, n_out, bias))
-    return nn.Sequential(*layers)
-
-
-# Deviations of the spline weights: of a KAN, times 1 / sqrt(in) (its base weights have 1 / sqrt(in)); and of the spline
-# weights of the one activation that a MetaKAN starts from
-KAN_SPREAD = 0.1
+# Deviation of the basis weights of the one activation that generated edges start from
 META_SPREAD = 0.3
 
+Edges = Sequence[tuple[int, int]]  # (edges into an output, outputs) of each layer
+BasisFor = Callable[[int, int], Basis]  # (layer number, inputs of the layer) -> its basis
+WeightsFor = Callable[[Edges, Sequence[Basis]], Sequence[nn.Module]]  # the weights of all layers
 
-def meta_kan(
-    dims: Sequence[int],
-    basis_for: BasisFor,
-    generator: torch.Generator,
-    bias: bool = False,
-    prompt_dim: int = 1,
-    meta_hidden: int = 128,
-    meta_bias: bool = True,
-    meta_share: str | int | Sequence[int] = "network",
-    meta_init: str = "linear",
+
+def stack(
+    dims: Sequence[int], basis_for: BasisFor, weights_for: WeightsFor, bias: bool = False, norm: str = "none"
 ) -> nn.Sequential:
-    """A KAN whose weights meta-learners generate from one prompt per edge (see `kanpde.backbones.build`)."""
-    bases = [basis_for(number, n_in) for number, n_in in enumerate(dims[:-1])]
-    labels = shared_labels(tuple(dims[1:]), meta_share)
-    learners = {}
-    layers = []
-    for label, basis, n_in, n_out in zip(labels, bases, dims, dims[1:], strict=False):
-        learner = learners.setdefault(label, MetaLearner(prompt_dim, meta_hidden, basis.size, meta_bias))
-        prompts = torch.empty(n_in, prompt_dim, n_out)
-        layers.append(KANLinear(basis, Meta(prompts, learner), n_in, n_out, bias))
-    initialise = {"linear": _init_linear, "official": _init_official}
-    initialise[meta_init](layers, generator)
-    return nn.Sequential(*layers)
+    """KAN layers on the sizes `dims`, with a LayerNorm before the functions of no layer, the hidden ones or all."""
+    edges = list(itertools.pairwise(dims))
+    bases = [basis_for(number, n_in) for number, (n_in, _) in enumerate(edges)]
+    norms = [norm == "all" or (norm == "hidden" and number > 0) for number in range(len(edges))]
+    return nn.Sequential(
+        *(
+            KANLinear(basis, w, n_in, n_out, bias, LayerNorm(n_in) if normed else None)
+            for basis, w, (n_in, n_out), normed in zip(bases, weights_for(edges, bases), edges, norms, strict=True)
+        )
+    )
 
 
-def shared_labels(widths: tuple[int, ...], share: str | int | Sequence[int]) -> tuple[int, ...]:
+def free_weights(edges: Edges, bases: Sequence[Basis], generator: torch.Generator) -> list[Direct]:
+    """Weights of their own for each layer, as its basis draws them."""
+    return [Direct(basis.draw(n_in, n_out, generator)) for basis, (n_in, n_out) in zip(bases, edges, strict=True)]
+
+
+@dataclass(frozen=True)
+class MetaOptions:
+    """How weights are generated.
+
+    Attributes:
+        prompt_dim: p, numbers of a prompt.
+        hidden: h, hidden units of a meta-learner.
+        bias: whether a meta-learner has biases.
+        share: which layers share one: network (all), layer (none), C clusters of output widths, or a label per layer.
+        unused: keep a meta-learner for each of C clusters where fewer widths are distinct, as the released code does.
+        init: linear or official.
+        released_layout: of a convolution, `MetaReleased` instead of Eq. 21.
+    """
+
+    prompt_dim: int = 1
+    hidden: int = 128
+    bias: bool = True
+    share: str | int | Sequence[int] = "network"
+    unused: bool = False
+    init: str = "linear"
+    released_layout: bool = False
+
+
+def generated_weights(
+    edges: Edges, bases: Sequence[Basis], generator: torch.Generator, options: MetaOptions, taps: int = 1
+) -> list[Meta]:
+    """One prompt per edge, and meta-learners shared as the options say; they must be of layers with equal bases."""
+    labels = shared_labels(tuple(n_out for _, n_out in edges), options.share, options.unused)
+    learners: dict[int, MetaLearner] = {}
+    weights = []
+    new = lambda size: MetaLearner(options.prompt_dim, options.hidden, size, options.bias)
+    for label, basis, (n_in, n_out) in zip(labels, bases, edges, strict=True):
+        learner = learners.get(label) or learners.setdefault(label, new(basis.size))
+        prompts = torch.empty(n_in, options.prompt_dim, n_out)
+        weights.append(MetaReleased(prompts, learner, taps) if options.released_layout else Meta(prompts, learner))
+    {"linear": _init_linear, "official": _init_official}[options.init](weights, bases, generator)
+    if options.unused and isinstance(options.share, int):
+        spare = [new(bases[0].size).requires_grad_(False) for _ in range(options.share - len(learners))]
+        weights[0].unused_learners = nn.ModuleList(spare)
+    return weights
+
+
+def shared_labels(widths: tuple[int, ...], share: str | int | Sequence[int], unused: bool = False) -> tuple[int, ...]:
     """The number of the meta-learner of each layer: one for all, one each, C clusters of widths, or as listed."""
     if share == "network":
         return (0,) * len(widths)
     if share == "layer":
         return tuple(range(len(widths)))
     if isinstance(share, int):
-        return cluster_widths(widths, share)
+        return cluster_widths(widths, min(share, len(set(widths))) if unused else share)
     if isinstance(share, str) or len(share) != len(widths):
         raise ValueError(f"meta_share is network, layer, a number of clusters or {len(widths)} labels, given {share!r}")
     return tuple(share)
 
 
 @torch.no_grad()
-def _init_linear(layers: list[KANLinear], generator: torch.Generator) -> None:
+def _init_linear(weights: list[Meta], bases: Sequence[Basis], generator: torch.Generator) -> None:
     """M(z) = V z at first: the network starts as an MLP with weights z and the activation sum_c V_c b_c.
 
     Hidden units come in pairs of opposite sign, W_1 = (A, -A), W_2 = (C, -C), V = C A, so every edge can grow, shrink
     and change its sign along its prompt; training bends M apart at the knots. Prompts have deviation 1 / sqrt(in).
     """
-    for layer in layers:
-        layer.weights.prompts.normal_(std=1 / sqrt(layer.in_features), generator=generator)
-    for learner, basis in {layer.weights.learner: layer.basis for layer in layers}.items():
+    for w in weights:
+        w.prompts.normal_(std=1 / sqrt(len(w.prompts)), generator=generator)
+    for learner, basis in {w.learner: basis for w, basis in zip(weights, bases, strict=True)}.items():
         hidden, prompt_dim = learner.w1.shape
         half = hidden // 2
         v = torch.empty(basis.size, prompt_dim).normal_(std=META_SPREAD, generator=generator)
@@ -94,18 +121,18 @@ def _init_linear(layers: list[KANLinear], generator: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def _init_official(layers: list[KANLinear], generator: torch.Generator) -> None:
+def _init_official(weights: list[Meta], bases: Sequence[Basis], generator: torch.Generator) -> None:
     """The released code: Xavier-normal prompts (edges x prompt) and layers, biases 0; weights start near 0."""
-    for layer in layers:
-        edges, prompt_dim = layer.in_features * layer.out_features, layer.weights.prompts.shape[1]
-        layer.weights.prompts.normal_(std=sqrt(2 / (edges + prompt_dim)), generator=generator)
-    for learner in {layer.weights.learner: None for layer in layers}:
+    for w in weights:
+        n_in, prompt_dim, n_out = w.prompts.shape
+        w.prompts.normal_(std=sqrt(2 / (n_in * n_out + prompt_dim)), generator=generator)
+    for learner in {w.learner: None for w in weights}:
         for matrix in (learner.w1, learner.w2):
             matrix.normal_(std=sqrt(2 / sum(matrix.shape)), generator=generator)
 
 
 def parameter_groups(module: nn.Module) -> dict[str, list[Tensor]]:
-    """The parameters of any module by what they are: `prompts`, `meta` (the meta-learners), `rest`."""
+    """The trained parameters of any module by what they are: `prompts`, `meta` (the meta-learners), `rest`."""
     groups: dict[str, dict[Tensor, None]] = {"prompts": {}, "meta": {}, "rest": {}}
     for child in module.modules():
         if isinstance(child, Meta):
@@ -114,7 +141,8 @@ def parameter_groups(module: nn.Module) -> dict[str, list[Tensor]]:
             groups["meta"].update(dict.fromkeys(child.parameters()))
     named = groups["prompts"] | groups["meta"]
     groups["rest"] = {p: None for p in module.parameters() if p not in named}
-    return {name: list(parameters) for name, parameters in groups.items() if parameters}
+    trained = {name: [p for p in parameters if p.requires_grad] for name, parameters in groups.items()}
+    return {name: parameters for name, parameters in trained.items() if parameters}
 
 
 def count_parameters(module: nn.Module, include_frozen: bool = True) -> int:

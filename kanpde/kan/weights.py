@@ -5,6 +5,8 @@ Both hand out theta (in, size, out) in pieces along the inputs, so that a layer 
 what either gave into weights.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -48,8 +50,8 @@ class MetaLearner(nn.Module):
 
     def __init__(self, prompt_dim: int, hidden: int, size: int, bias: bool = True):
         super().__init__()
-        self.w1 = nn.Parameter(torch.empty(hidden, prompt_dim))
-        self.w2 = nn.Parameter(torch.empty(size, hidden))
+        self.w1 = nn.Parameter(torch.zeros(hidden, prompt_dim))
+        self.w2 = nn.Parameter(torch.zeros(size, hidden))
         self.b1 = nn.Parameter(torch.zeros(hidden)) if bias else None
         self.b2 = nn.Parameter(torch.zeros(size)) if bias else None
 
@@ -65,13 +67,13 @@ class MetaLearner(nn.Module):
 
 
 class _Generate(torch.autograd.Function):
-    """M(z) for edges z (E, p) -> (E, D). Saves no hidden unit: the backward computes them again."""
+    """M(z) for edges z (E, p) -> (E, D). Saves no hidden unit: the backward computes them again, tile by tile."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(z, w1, b1, w2, b2):
-        return linear(torch.relu(linear(z, w1, b1)), w2, b2)
+        return _joined([linear(torch.relu(linear(tile, w1, b1)), w2, b2) for tile in z.split(_tile(z, w1, w2))])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -80,15 +82,29 @@ class _Generate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         z, w1, b1, w2, b2 = ctx.saved_tensors
-        hidden = torch.relu(linear(z, w1, b1))
-        grad_hidden = (grad @ w2) * (hidden > 0)
-        return (
-            grad_hidden @ w1,
-            grad_hidden.mT @ z,
-            None if b1 is None else grad_hidden.sum(0),
-            grad.mT @ hidden,
-            None if b2 is None else grad.sum(0),
-        )
+        tile = _tile(z, w1, w2)
+        grad_z, sums = [], [0] * 4
+        for z_tile, g in zip(z.split(tile), grad.split(tile), strict=True):
+            hidden = torch.relu(linear(z_tile, w1, b1))
+            grad_hidden = (g @ w2) * (hidden > 0)
+            grad_z.append(grad_hidden @ w1)
+            parts = grad_hidden.mT @ z_tile, grad_hidden.sum(0), g.mT @ hidden, g.sum(0)
+            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        grad_w1, grad_b1, grad_w2, grad_b2 = sums
+        return _joined(grad_z), grad_w1, None if b1 is None else grad_b1, grad_w2, None if b2 is None else grad_b2
+
+
+TILE = 2**15  # hidden numbers of a tile at least: a few hundred kB stay in the cache
+
+
+def _tile(z: Tensor, w1: Tensor, w2: Tensor) -> int:
+    """Edges to a tile: its hidden units are small beside what all edges generate."""
+    size, hidden = w2.shape
+    return max(1, max(TILE, len(z) * size // 8) // hidden)
+
+
+def _joined(tiles: list[Tensor]) -> Tensor:
+    return tiles[0] if len(tiles) == 1 else torch.cat(tiles)
 
 
 class Meta(nn.Module):
@@ -101,8 +117,7 @@ class Meta(nn.Module):
 
     @property
     def generated_per_input(self) -> int:
-        size, hidden = self.learner.w2.shape
-        return (2 * hidden + size) * self.prompts.shape[-1]
+        return 2 * len(self.learner.w2) * self.prompts.shape[-1]
 
     def split(self, chunk: int) -> tuple[Tensor, ...]:
         return self.prompts.split(chunk)
@@ -115,3 +130,39 @@ class Meta(nn.Module):
 
     def extra_repr(self) -> str:
         return "in={}, prompt_dim={}, out={}".format(*self.prompts.shape)
+
+
+class MetaReleased(Meta):
+    """theta of a convolution in the layout of the released code: not Eq. 21, but the same number of parameters.
+
+    There M(z), (out in taps, D), is read as (out, in D, taps): the D numbers of one prompt fill taps of a kernel
+    instead of the weights of one edge (all taps of one kernel where D = taps, parts of neighbouring kernels else).
+    `prompts` is (in taps, p, out) as everywhere. Channels are ordered input by input with the base last, as in the
+    released MetaKANConv and MetaFastKANConv (its KALN and KAGN put the base first).
+    """
+
+    def __init__(self, prompts: Tensor, learner: MetaLearner, taps: int):
+        super().__init__(prompts, learner)
+        self.taps = taps
+
+    def generate(self, piece: Tensor) -> Tensor:
+        """All prompts -> theta (in taps, D, out)."""
+        generated = self.learner(piece)  # (in taps, D, out)
+        n_in, size = len(generated) // self.taps, generated.shape[1]
+        kernels = generated.permute(2, 0, 1).reshape(-1, n_in * size, self.taps)
+        functions, base = kernels.split((n_in * (size - 1), n_in), 1)
+        per_edge = torch.cat([functions.unflatten(1, (n_in, size - 1)), base.unsqueeze(2)], 2)  # (out, in, D, taps)
+        return per_edge.permute(1, 3, 2, 0).flatten(0, 1)
+
+
+@torch.no_grad()
+def materialize(module: nn.Module) -> nn.Module:
+    """A copy in which every generated weight is a free one: the same function without prompts and meta-learners.
+
+    For inference, `torch.export` and ONNX; a plain KAN is copied as it is.
+    """
+    net = copy.deepcopy(module)
+    for layer in list(net.modules()):
+        if isinstance(getattr(layer, "weights", None), Meta):
+            layer.weights = Direct(layer.weights.generate(layer.weights.prompts).clone())
+    return net

@@ -1,8 +1,15 @@
 """What a basis of edge functions offers a layer: the number of weights of an edge, and their contraction."""
 
+from collections.abc import Callable
+from math import sqrt
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
+
+Derivatives = tuple[Tensor, ...]  # f, f', f'', ... each (N, in, functions)
 
 
 class Edges(NamedTuple):
@@ -13,40 +20,148 @@ class Edges(NamedTuple):
     bend: Tensor | None  # (N, out)      sum_i q_i phi''_io(x_i)
 
 
-class LinearBasis(nn.Module):
-    """Edge functions that are linear in their weights, phi(x) = sum_c theta_c b_c(x).
+class Basis(nn.Module):
+    """A family of functions of one variable on the range [low_i, high_i] of each input of a layer.
 
-    A member states `size` and writes `features`; the contraction with any weights is inherited.
+    A member states `size`, the weights of an edge, and writes `contract`, `start` and `draw`.
+
+    Args:
+        in_features: inputs of the layer.
+        grid_range: (low, high), or one such pair per input.
+    Raises:
+        ValueError: another shape, or a range that does not increase.
     """
 
     size: int
     smoothness = float("inf")  # continuous derivatives: second-order operators need 2
 
-    def features(self, x: Tensor, order: int, inputs: slice = slice(None)) -> tuple[Tensor, ...]:
-        """b, b', ... up to the derivative `order` (0, 1 or 2) at x (N, in): each (N, in, size).
+    def __init__(self, in_features: int, grid_range=(-1.0, 1.0)):
+        super().__init__()
+        limits = torch.as_tensor(grid_range, dtype=torch.get_default_dtype())
+        if limits.shape not in ((2,), (in_features, 2)):
+            raise ValueError(f"grid_range takes a pair, or {in_features} of them; its shape is {tuple(limits.shape)}")
+        if not (limits[..., 0] < limits[..., 1]).all():
+            raise ValueError(f"grid_range must increase, given {grid_range}")
+        low, high = limits.expand(in_features, 2).unbind(-1)
+        self.register_buffer("low", low.clone())
+        self.register_buffer("high", high.clone())
 
-        `inputs` says which inputs of the layer the columns of x are.
-        """
-        raise NotImplementedError
-
-    def start(self) -> Tensor:
-        """Weights (size,) of a monotone activation across the basis' range, which the edges of a MetaKAN start from."""
-        raise NotImplementedError
+    def scale(self, inputs: slice | Tensor = slice(None)) -> Tensor:
+        """dz/dx (in,) of the coordinate z = 2 (x - low) / (high - low) - 1, which is [-1, 1] on the range."""
+        return 2 / (self.high[inputs] - self.low[inputs])
 
     def contract(
         self,
         x: Tensor,
         theta: Tensor,
-        inputs: slice = slice(None),
+        inputs: slice | Tensor = slice(None),
         slope: bool = False,
         curvature: Tensor | None = None,
     ) -> Edges:
-        """Contract the basis at x (N, in) with theta (in, size, out); `curvature` is q (1 or N, in)."""
+        """The sums over the edges at x (N, in) with theta (in, size, out); `curvature` is q (1 or N, in).
+
+        `inputs` says which inputs of the layer the columns of x are.
+        """
+        raise NotImplementedError
+
+    def footprint(self, n_out: int, order: int) -> int:
+        """Numbers per point and input that a contraction with derivatives up to `order` holds at a time."""
+        raise NotImplementedError
+
+    def start(self) -> Tensor:
+        """Weights (size,) of a simple activation across the range, which the edges of a network start from."""
+        raise NotImplementedError
+
+    def draw(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
+        """Initial free weights (n_in, size, n_out)."""
+        raise NotImplementedError
+
+
+# Deviation of the weights of the basis functions, times 1 / sqrt(in), where `start` has deviation 1 / sqrt(in)
+SPREAD = 0.1
+
+
+class LinearBasis(Basis):
+    """Edge functions that are linear in their weights, phi(x) = sum_c theta_c b_c(x) + theta_base base(x).
+
+    A member states `count`, the number of its functions b_c, and writes their `formula`; contraction with any
+    weights, base function and gradients are inherited.
+
+    Args:
+        base: silu, gelu, identity or none; its weight is the last one of an edge.
+    """
+
+    def __init__(self, in_features: int, count: int, grid_range=(-1.0, 1.0), base: str = "none"):
+        super().__init__(in_features, grid_range)
+        if base not in BASE_FUNCTIONS:
+            raise ValueError(f"base is one of {', '.join(BASE_FUNCTIONS)}, given {base!r}")
+        self.count, self.base, self.size = count, base, count + (base != "none")
+
+    def formula(self) -> Callable[..., list[Tensor]]:
+        """f(first, last, x, *constants) -> [b^(first), ..., b^(last)] at x (N, in), each (N, in, count)."""
+        raise NotImplementedError
+
+    def constants(self, inputs: slice | Tensor) -> tuple[Tensor, ...]:
+        """The tensors without a gradient that the formula reads: low (in,) and dz/dx (in,)."""
+        return self.low[inputs], self.scale(inputs)
+
+    def functions(self, x: Tensor, order: int, inputs: slice | Tensor = slice(None)) -> Derivatives:
+        """b, b', ... up to the derivative `order` at x (N, in): each (N, in, count)."""
+        return _Closed.apply(self.formula(), 0, order, x, *self.constants(inputs))
+
+    def base_function(self, x: Tensor, order: int) -> Derivatives:
+        """The base function and its derivatives, each (N, in, 1), or (N, in, 0) without one."""
+        return _Closed.apply(BASE_FUNCTIONS[self.base], 0, order, x)
+
+    def features(self, x: Tensor, order: int, inputs: slice | Tensor = slice(None)) -> Derivatives:
+        """All functions of an edge, base last: each (N, in, size)."""
+        functions = self.functions(x, order, inputs)
+        if self.base == "none":
+            return functions
+        return tuple(torch.cat(pair, -1) for pair in zip(functions, self.base_function(x, order), strict=True))
+
+    def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
         order = 2 if curvature is not None else int(slope)
-        b = self.features(x, order, inputs)
-        flat = theta.flatten(0, 1)
-        return Edges(
-            value=b[0].flatten(1) @ flat,
-            slope=(b[1].transpose(0, 1) @ theta).transpose(0, 1) if slope else None,
-            bend=None if curvature is None else (b[2] * curvature.unsqueeze(-1)).flatten(1) @ flat,
-        )
+        return contract_features(self.features(x, order, inputs), theta, slope, curvature)
+
+    def footprint(self, n_out: int, order: int) -> int:
+        return self.size * (order + 1)
+
+    def draw(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
+        theta = torch.empty(n_in, self.size, n_out).normal_(std=SPREAD / sqrt(n_in), generator=generator)
+        main = torch.empty(n_in, 1, n_out).normal_(std=1 / sqrt(n_in), generator=generator)
+        if self.base == "none":
+            return theta + main * self.start().unsqueeze(-1)
+        theta[:, -1:] = main
+        return theta
+
+
+def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Tensor | None) -> Edges:
+    """Contract features (N, in, size) with theta (in, size, out)."""
+    flat = theta.flatten(0, 1)
+    return Edges(
+        value=b[0].flatten(1) @ flat,
+        slope=(b[1].transpose(0, 1) @ theta).transpose(0, 1) if slope else None,
+        bend=None if curvature is None else (b[2] * curvature.unsqueeze(-1)).flatten(1) @ flat,
+    )
+
+
+class _Closed(torch.autograd.Function):
+    """Derivatives first ... last of functions in closed form. Saves x alone: the backward is the next derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(formula, first, last, x, *constants):
+        return tuple(formula(first, last, x, *constants))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.formula, ctx.first, ctx.last, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        higher = _Closed.apply(ctx.formula, ctx.first + 1, ctx.last + 1, *ctx.saved_tensors)
+        grad_x = sum((g * b).sum(-1) for g, b in zip(grads, higher, strict=True))
+        return None, None, None, grad_x, *[None] * (len(ctx.saved_tensors) - 1)

@@ -1,0 +1,236 @@
+"""The image classifiers of the paper: fully connected and convolutional KANs of every basis, a plain MLP and a CNN."""
+
+import itertools
+from collections.abc import Callable
+from math import sqrt
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from kanpde import backbones
+from kanpde.backbones import Interval, Widths, specialise
+from kanpde.kan import network
+from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Gram, Legendre, Wavelet
+from kanpde.kan.basis.base import Basis
+from kanpde.kan.conv import KANConv2d
+
+CHANNELS = {4: (32, 64, 128, 256), 8: (16, 32, 64, 128, 256, 256, 512, 512)}
+STRIDES = {4: (1, 2, 2, 1), 8: (1, 2, 2, 1, 1, 2, 1, 1)}
+
+# Fully connected ---------------------------------------------------------------------------------------------------
+
+
+def mlp(dim_in: int, classes: int, *, generator: torch.Generator, hidden: Widths = (32,)) -> nn.Sequential:
+    """A multilayer perceptron with ReLU."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise((dim_in, *hidden, classes)):
+        layers += [linear(n_in, n_out, generator), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with weights of deviation sqrt(2 / in) and biases 0."""
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    with torch.no_grad():
+        layer.weight.normal_(std=sqrt(2 / n_in), generator=generator)
+        layer.bias.zero_()
+    return layer
+
+
+def classifier(
+    basis: type[Basis],
+    dim_in: int,
+    classes: int,
+    *,
+    generator: torch.Generator,
+    hidden: Widths = (32,),
+    batch_norm: bool = False,
+    grid_range: Interval = (-1.0, 1.0),
+    hidden_range: Interval = (-1.0, 1.0),
+    bias: bool = False,
+    norm: Literal["none", "hidden", "all"] = "none",
+    **of_basis,
+) -> nn.Sequential:
+    """A fully connected KAN with free weights; batch_norm: one after every layer, the last included (WavKAN)."""
+    common = {"grid_range": grid_range, "hidden_range": hidden_range, "bias": bias, "norm": norm, **of_basis}
+    net = backbones.kan(basis, dim_in, classes, generator=generator, widths=hidden, **common)
+    return _normed(net) if batch_norm else net
+
+
+def meta_classifier(
+    basis: type[Basis],
+    dim_in: int,
+    classes: int,
+    *,
+    generator: torch.Generator,
+    hidden: Widths = (32,),
+    batch_norm: bool = False,
+    grid_range: Interval = (-1.0, 1.0),
+    hidden_range: Interval = (-1.0, 1.0),
+    bias: bool = False,
+    norm: Literal["none", "hidden", "all"] = "none",
+    prompt_dim: PositiveInt = 1,
+    meta_hidden: PositiveInt = 64,
+    meta_bias: bool = True,
+    meta_share: Literal["network", "layer"] | PositiveInt | tuple[int, ...] = "network",
+    meta_init: Literal["linear", "official"] = "linear",
+    **of_basis,
+) -> nn.Sequential:
+    """The same network, its weights generated from prompts."""
+    common = {"grid_range": grid_range, "hidden_range": hidden_range, "bias": bias, "norm": norm, **of_basis}
+    meta = {"prompt_dim": prompt_dim, "meta_hidden": meta_hidden, "meta_bias": meta_bias, "meta_share": meta_share}
+    net = backbones.metakan(
+        basis, dim_in, classes, generator=generator, widths=hidden, meta_init=meta_init, **meta, **common
+    )
+    return _normed(net) if batch_norm else net
+
+
+def _normed(net: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*(m for layer in net for m in (layer, nn.BatchNorm1d(layer.out_features))))
+
+
+FULLY_CONNECTED = {  # basis, and the paper's choices for the direct and the meta network
+    "kan": (BSpline, {"bias": True}, {"meta_hidden": 256, "meta_bias": False}),
+    "fastkan": (GaussianRBF, {"bias": True, "norm": "all"}, {"norm": "all"}),
+    "wavkan": (Wavelet, {"batch_norm": True}, {"batch_norm": True}),
+    "chebykan": (Chebyshev, {"degree": 3}, {"degree": 3}),
+    "legendrekan": (Legendre, {"degree": 3}, {"degree": 3}),
+    "gramkan": (Gram, {"degree": 3}, {"degree": 3}),
+    "fourierkan": (Fourier, {}, {}),
+}
+CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp}
+for _name, (_basis, _direct, _meta) in FULLY_CONNECTED.items():
+    _range = {"grid_range": (-2.0, 2.0), "hidden_range": (-2.0, 2.0)} if _name == "fastkan" else {}
+    CLASSIFIERS[_name] = specialise(classifier, _basis, **_range, **_direct)
+    CLASSIFIERS[f"meta{_name}"] = specialise(meta_classifier, _basis, **_range, **_meta)
+
+
+# Convolutional -----------------------------------------------------------------------------------------------------
+
+
+def cnn(
+    channels_in: int,
+    classes: int,
+    *,
+    generator: torch.Generator,
+    layers: Literal[4, 8] = 4,
+    dropout: float = 0.2,
+    head_dropout: float = 0.5,
+) -> nn.Sequential:
+    """Plain convolutions of the same shape, each with batch norm and ReLU."""
+    blocks = []
+    for (c_in, c_out), stride in zip(_channels(channels_in, layers), STRIDES[layers], strict=True):
+        conv = nn.utils.skip_init(nn.Conv2d, c_in, c_out, 3, stride=stride, padding=1, bias=False)
+        with torch.no_grad():
+            conv.weight.normal_(std=sqrt(2 / (9 * c_in)), generator=generator)
+        blocks.append(nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU()))
+    return _with_head(blocks, CHANNELS[layers][-1], classes, dropout, head_dropout, generator)
+
+
+NORMS = {"batch": nn.BatchNorm2d, "instance": lambda c: nn.InstanceNorm2d(c, affine=True)}
+ACTIVATIONS = {"none": nn.Identity, "prelu": nn.PReLU, "silu": nn.SiLU}
+
+
+def conv_net(
+    basis: type[Basis],
+    channels_in: int,
+    classes: int,
+    *,
+    generator: torch.Generator,
+    layers: Literal[4, 8] = 4,
+    norm: Literal["batch", "instance"] = "batch",
+    norm_before: bool = False,
+    activation: Literal["none", "prelu", "silu"] = "none",
+    dropout: float = 0.2,
+    head_dropout: float = 0.5,
+    grid_range: Interval = (-2.0, 2.0),
+    **of_basis,
+) -> nn.Sequential:
+    """A convolutional KAN of 4 or 8 layers with free weights; norm_before: the norm stands before the basis."""
+    edges, bases = _edges(basis, channels_in, layers, grid_range, of_basis)
+    weights = network.free_weights(edges, bases, generator)
+    blocks = _blocks(bases, weights, channels_in, layers, norm, norm_before, activation)
+    return _with_head(blocks, CHANNELS[layers][-1], classes, dropout, head_dropout, generator)
+
+
+def meta_conv_net(
+    basis: type[Basis],
+    channels_in: int,
+    classes: int,
+    *,
+    generator: torch.Generator,
+    layers: Literal[4, 8] = 4,
+    norm: Literal["batch", "instance"] = "batch",
+    norm_before: bool = False,
+    activation: Literal["none", "prelu", "silu"] = "none",
+    dropout: float = 0.2,
+    head_dropout: float = 0.5,
+    grid_range: Interval = (-2.0, 2.0),
+    clusters: PositiveInt | Literal["layer"] = 1,
+    prompt_dim: PositiveInt = 1,
+    meta_hidden: PositiveInt = 64,
+    meta_init: Literal["linear", "official"] = "linear",
+    released_layout: bool = False,
+    **of_basis,
+) -> nn.Sequential:
+    """The same network, its weights generated by C clusters of meta-learners, or one per layer.
+
+    More clusters than distinct widths leave meta-learners unused, as the paper's C = 7 does; they are counted.
+    """
+    edges, bases = _edges(basis, channels_in, layers, grid_range, of_basis)
+    options = network.MetaOptions(
+        prompt_dim, meta_hidden, True, clusters, unused=True, init=meta_init, released_layout=released_layout
+    )
+    weights = network.generated_weights(edges, bases, generator, options, taps=9)
+    blocks = _blocks(bases, weights, channels_in, layers, norm, norm_before, activation)
+    return _with_head(blocks, CHANNELS[layers][-1], classes, dropout, head_dropout, generator)
+
+
+def _channels(channels_in: int, layers: int) -> list[tuple[int, int]]:
+    return list(itertools.pairwise((channels_in, *CHANNELS[layers])))
+
+
+def _edges(basis: type[Basis], channels_in: int, layers: int, grid_range, of_basis: dict):
+    channels = _channels(channels_in, layers)
+    bases = [basis(c_in, grid_range=grid_range, **of_basis) for c_in, _ in channels]
+    return [(9 * c_in, c_out) for c_in, c_out in channels], bases
+
+
+def _blocks(bases, weights, channels_in, layers, norm, norm_before, activation) -> list[nn.Module]:
+    blocks = []
+    shapes = zip(bases, weights, _channels(channels_in, layers), STRIDES[layers], strict=True)
+    for basis, w, (c_in, c_out), stride in shapes:
+        before = NORMS[norm](c_in) if norm_before else None
+        conv = KANConv2d(basis, w, c_in, c_out, 3, stride=stride, padding=1, norm=before)
+        after = [] if norm_before else [NORMS[norm](c_out), ACTIVATIONS[activation]()]
+        blocks.append(nn.Sequential(conv, *after))
+    return blocks
+
+
+def _with_head(blocks, width: int, classes: int, dropout: float, head_dropout: float, generator) -> nn.Sequential:
+    """Dropout of channels between the blocks, then the mean over the image and a linear layer."""
+    between = [m for block in blocks for m in (nn.Dropout2d(dropout), block)][1:]
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(head_dropout)]
+    return nn.Sequential(*between, *pool, linear(width, classes, generator))
+
+
+CONVOLUTIONAL = {  # basis, the paper's choices, and what the released meta version has differently
+    "kanconv": (BSpline, {"base": "gelu", "activation": "prelu"}, {}),
+    "fastkanconv": (GaussianRBF, {"norm": "instance", "norm_before": True}, {}),
+    "kalnconv": (Legendre, {"degree": 3, "base": "identity", "activation": "silu"}, {"base": "silu"}),
+    "kagnconv": (Gram, {"degree": 3, "outer": "silu", "activation": "silu"}, {}),
+    "kacnconv": (Chebyshev, {"degree": 3}, {}),
+}
+CONV_NETS: dict[str, Callable[..., nn.Module]] = {"cnn": cnn}
+for _name, (_basis, _common, _meta) in CONVOLUTIONAL.items():
+    CONV_NETS[_name] = specialise(conv_net, _basis, **_common)
+    CONV_NETS[f"meta{_name}"] = specialise(meta_conv_net, _basis, **(_common | _meta))
+
+
+@torch.no_grad()
+def features(net: nn.Sequential, x: Tensor) -> Tensor:
+    """What the last layer of a classifier sees, (N, n): the representation that Figure 7 shows."""
+    last = next(i for i in reversed(range(len(net))) if not isinstance(net[i], nn.BatchNorm1d))
+    return net[:last].eval()(x)

@@ -1,0 +1,63 @@
+"""Base functions of KAN edges: smooth activations beside the basis, with derivatives of any order in closed form."""
+
+from functools import cache
+from math import pi, sqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@cache
+def _sigmoid_polynomials(n: int) -> tuple[float, ...]:
+    """Coefficients of P_n, highest first, with sigmoid^(n) = P_n(sigmoid): P_0 = s, P_n+1 = s (1 - s) P_n'."""
+    p = np.polynomial.Polynomial([0, 1])
+    for _ in range(n):
+        p = p.deriv() * np.polynomial.Polynomial([0, 1, -1])
+    return tuple(p.coef[::-1])
+
+
+def silu_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
+    """[silu^(first), ..., silu^(last)] with silu^(n) = x sigmoid^(n) + n sigmoid^(n-1)."""
+    s = torch.sigmoid(x)
+    sigmoids = {n: s * _horner(_sigmoid_polynomials(n)[:-1], s) for n in range(max(first - 1, 0), last + 1)}
+    return [x * sigmoids[n] + (n * sigmoids[n - 1] if n else 0) for n in range(first, last + 1)]
+
+
+def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor | float:
+    total: Tensor | float = coefficients[0]
+    for c in coefficients[1:]:
+        total = total * x + c
+    return total
+
+
+def gaussian_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
+    """[g^(first), ..., g^(last)] of g = exp(-x^2 / 2): g^(n) = (-1)^n He_n g, so g^(n+1) = -x g^(n) - n g^(n-1)."""
+    out = [torch.exp(-0.5 * x * x)]
+    for n in range(last):
+        out.append(-x * out[n] - n * out[n - 1] if n else -x * out[0])
+    return out[first:]
+
+
+def gelu_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
+    """[gelu^(first), ..., gelu^(last)] of x Phi(x): x Phi^(n) + n Phi^(n-1), with Phi' the normal density."""
+    density = gaussian_derivatives(0, last, x)
+    cumulative = [0.5 * (1 + torch.erf(x / sqrt(2))), *(d / sqrt(2 * pi) for d in density)]
+    return [x * cumulative[n] + (n * cumulative[n - 1] if n else 0) for n in range(first, last + 1)]
+
+
+def identity_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
+    return [x, torch.ones_like(x), *[torch.zeros_like(x)] * last][first : last + 1]
+
+
+def _with_axis(derivatives):
+    """One function of an edge: the axis of functions has length 1."""
+    return lambda first, last, x: [d.unsqueeze(-1) for d in derivatives(first, last, x)]
+
+
+BASE_FUNCTIONS = {
+    "silu": _with_axis(silu_derivatives),
+    "gelu": _with_axis(gelu_derivatives),
+    "identity": _with_axis(identity_derivatives),
+    "none": lambda first, last, x: [x.new_zeros(*x.shape, 0)] * (last - first + 1),
+}
