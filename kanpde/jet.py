@@ -287,7 +287,7 @@ def general(jet: Jet, value: Tensor, jacobian: Tensor | None, second: Tensor | N
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch's LayerNorm by plain operations: the fused one has wrong derivatives from the third order on (torch 2.13)."""
+    """torch's LayerNorm in plain operations: the fused one's derivatives are wrong from the third order on (2.13)."""
 
     def forward(self, x: Tensor) -> Tensor:
         c = x - x.mean(-1, keepdim=True)

@@ -37,7 +37,7 @@ class Gram(Polynomial):
         self.outer = outer
         n = torch.arange(1, degree, dtype=self.low.dtype)
         self.beta = nn.Parameter(n**2 / (4 * n**2 - 1))
-        self.unused_beta = nn.Parameter(torch.zeros(2)) if official_count else None
+        self.unused_beta = nn.Parameter(torch.zeros(2), requires_grad=False) if official_count else None
 
     def recurrence(self) -> tuple:
         return tuple((1, beta) for beta in self.beta)
