@@ -59,7 +59,9 @@ class MetaLearner(nn.Module):
         """prompts (in, p, out) -> theta (in, D, out)."""
         n_in, _, n_out = prompts.shape
         edges = prompts.mT.flatten(0, 1)  # (in out, p)
-        return _Generate.apply(edges, self.w1, self.b1, self.w2, self.b2).unflatten(0, (n_in, n_out)).mT
+        by_table = edges.shape[1] == 1 and edges.device.type == "cpu" and len(edges) >= TABLE_FROM
+        theta = (_GenerateByTable if by_table else _Generate).apply(edges, self.w1, self.b1, self.w2, self.b2)
+        return theta.unflatten(0, (n_in, n_out)).mT
 
     def extra_repr(self) -> str:
         hidden, prompt_dim = self.w1.shape
@@ -92,6 +94,65 @@ class _Generate(torch.autograd.Function):
             sums = [total + part for total, part in zip(sums, parts, strict=True)]
         grad_w1, grad_b1, grad_w2, grad_b2 = sums
         return _joined(grad_z), grad_w1, None if b1 is None else grad_b1, grad_w2, None if b2 is None else grad_b2
+
+
+TABLE_FROM = 4096  # edges from which a table of M costs less than its hidden units
+
+
+class _GenerateByTable(torch.autograd.Function):
+    """M(z) for scalar prompts: between its knots -b1 / W1, M is a straight line alpha_s z + beta_s.
+
+    A table of H + 1 segments replaces the hidden units of every edge, and the gradients are sums over the edges of a
+    segment, then over the segments in which a unit is on. On a GPU such sums need atomics: it computes tiles instead.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z, w1, b1, w2, b2):
+        alpha, beta, segment, _, _ = _table(z, w1, b1, w2, b2)
+        return torch.addcmul(beta[segment], alpha[segment], z)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        z, w1, b1, w2, b2 = ctx.saved_tensors
+        alpha, _, segment, order, rises = _table(z, w1, b1, w2, b2)
+        zero = grad.new_zeros(len(alpha), grad.shape[1])
+        sums = zero.index_add(0, segment, grad), zero.index_add(0, segment, grad * z)  # by segment
+        past = [torch.cumsum(t, 0) for t in sums]
+        on = [torch.where(rises, t[-1] - t[:-1], t[:-1]) for t in past]  # over the segments in which a unit is on
+        on_b, on_a = (torch.empty_like(t).index_copy(0, order, t) for t in on)  # (H, D), in the order of the units
+        grad_w2 = w1 * on_a if b1 is None else w1 * on_a + b1.unsqueeze(1) * on_b
+        return (
+            (alpha[segment] * grad).sum(-1, keepdim=True),
+            (w2.mT * on_a).sum(-1, keepdim=True),
+            None if b1 is None else (w2.mT * on_b).sum(-1),
+            grad_w2.mT,
+            None if b2 is None else past[0][-1],
+        )
+
+
+def _table(z, w1, b1, w2, b2) -> tuple[Tensor, ...]:
+    """Slopes and intercepts (H + 1, D), the segment of each edge, the units by knot, and which of them rise (H, 1)."""
+    w = w1[:, 0]
+    b = torch.zeros_like(w) if b1 is None else b1
+    far = torch.where(b > 0, -torch.inf, torch.inf)  # a unit without slope is on or off everywhere
+    knots, order = torch.where(w == 0, far, -b / w).sort()
+    rises = (w >= 0)[order].unsqueeze(1)
+    sign = torch.where(rises, 1, -1)
+    columns = w2.mT  # (H, D)
+    pieces = []
+    for factor in (w, b):
+        steps = (columns * factor.unsqueeze(1))[order] * sign
+        start = -(steps * ~rises).sum(0, keepdim=True)  # falling units are on at the far left
+        pieces.append(torch.cat([start, start + torch.cumsum(steps, 0)]))
+    alpha, beta = pieces
+    segment = torch.searchsorted(knots.detach(), z[:, 0].detach().contiguous())
+    return alpha, beta if b2 is None else beta + b2, segment, order, rises
 
 
 TILE = 2**15  # hidden numbers of a tile at least: a few hundred kB stay in the cache

@@ -153,7 +153,8 @@ class _Closed(torch.autograd.Function):
 
     @staticmethod
     def forward(formula, first, last, x, *constants):
-        return tuple(formula(first, last, x, *constants))
+        tiles = [formula(first, last, tile, *constants) for tile in _tiles(x)]
+        return tuple(tiles[0]) if len(tiles) == 1 else tuple(map(torch.cat, zip(*tiles, strict=True)))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -162,6 +163,20 @@ class _Closed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        higher = _Closed.apply(ctx.formula, ctx.first + 1, ctx.last + 1, *ctx.saved_tensors)
-        grad_x = sum((g * b).sum(-1) for g, b in zip(grads, higher, strict=True))
-        return None, None, None, grad_x, *[None] * (len(ctx.saved_tensors) - 1)
+        x, *constants = ctx.saved_tensors
+        parts = []
+        for tile, *g in zip(_tiles(x), *map(_tiles, grads, [x] * len(grads)), strict=True):
+            higher = _Closed.apply(ctx.formula, ctx.first + 1, ctx.last + 1, tile, *constants)
+            parts.append(sum((a * b).sum(-1) for a, b in zip(g, higher, strict=True)))
+        return None, None, None, torch.cat(parts), *[None] * len(constants)
+
+
+TILE = 2**13  # values of x to a tile: the steps of a formula on all its functions stay in the cache
+
+
+def _tiles(t: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Some points at a time, as many as make a tile of `like` (N, in), by default t itself."""
+    x = t if like is None else like
+    if torch.compiler.is_compiling():  # the compiler fuses the steps itself
+        return (t,)
+    return t.split(max(1, TILE // max(1, x.shape[-1])))

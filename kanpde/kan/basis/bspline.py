@@ -74,7 +74,7 @@ def bspline_derivatives(grid_size: int, k: int, first: int, last: int, x: Tensor
 
 def _cardinal(tau: Tensor, k: int, first: int, last: int, per_step: Tensor) -> list[Tensor]:
     """Derivatives of the cardinal B-spline of order k at tau, with respect to x where dtau/dx = per_step (in,)."""
-    sign = tau.sign()
+    sign = tau.sign() if last > first or first % 2 else None  # odd derivatives need it
     distance = tau.abs_()
     plus = [((k + 1) / 2 - i - distance).clamp_min_(0) for i in range(k // 2 + 1)]
     factors = [(-1) ** i * comb(k + 1, i) for i in range(k // 2 + 1)]
