@@ -136,7 +136,7 @@ def _name(group: Sequence[Measured], groups: Sequence[Sequence[Measured]]) -> st
 
 
 def memory(rows: Sequence[Mapping]) -> Figure:
-    """Peak memory against connections and against grid size, at the smallest grid and largest width with most rows."""
+    """Peak memory against connections and against grid size, where most rows are; of equals G small and width large."""
     figure = Figure(figsize=(9.0, 4.2), layout="constrained")
     panels = (("grid", "G = {:g}", "connections", "connections"), ("width", "width {:g}", "grid", "grid size G"))
     for ax, (fixed, title, along, label) in zip(figure.subplots(1, 2), panels, strict=True):
@@ -145,15 +145,7 @@ def memory(rows: Sequence[Mapping]) -> Figure:
         ax.set_prop_cycle(color=COLOURS)
         for name, line in _lines([row for row in rows if row[fixed] == value]).items():
             x, y = zip(*sorted((row[along], row["peak_bytes"] / 1e6) for row in line), strict=True)
-            ax.plot(
-                x,
-                y,
-                marker="s" if name.startswith("Meta") else "o",
-                markersize=6,
-                linewidth=1.8,
-                alpha=0.85,
-                label=name,
-            )
+            ax.plot(x, y, marker="s" if name.startswith("Meta") else "o", markersize=6, linewidth=1.8, label=name)
         ax.set(title=title.format(value), xlabel=label, ylabel="peak memory in training (MB)")
         _finish(ax)
         ax.legend(frameon=False)

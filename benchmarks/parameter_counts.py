@@ -5,11 +5,10 @@
 Where the two differ, a note says why, with a formula that gives the printed count, or that none was found.
 """
 
-import argparse
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,18 +24,18 @@ from kanpde.kan.network import count_parameters
 # h of the meta-learners, which the paper does not print: the value with which the printed count comes out. 2x: of two
 # meta-learners (those of Tables 3 and 9 are in printed.options); *: printed without BatchNorm; -: no h fits.
 LINES = {  # what names a line of FITTED, and what its numbers stand for, in the order of the printed rows
-    2: (("grid",), "equation"),
-    3: (("model", "layers"), "dataset"),
-    4: (("function",), "dimension"),
-    5: ((), "model"),
-    6: (("dataset", "hidden"), "centers"),
-    7: (("dataset", "hidden"), "wavelet"),
-    8: ((), "model"),
-    9: (("model", "dim_z"), "C"),
+    2: (("grid",), ("equation",)),
+    3: (("model", "layers"), ("dataset",)),
+    4: (("function",), ("dimension",)),
+    5: ((), ()),
+    6: (("dataset",), ("hidden", "centers")),
+    7: (("dataset",), ("hidden", "wavelet")),
+    8: ((), ()),
+    9: (("model", "dim_z"), ("C",)),
 }
 FITTED = {
     (2, 5): 17 * "- ",
-    (2, 20): "24 16 64 72 72 24 24 12 48 48 72 48 12 - - 48 -",  # in the formula alone
+    (2, 20): "24 16 64 72 72 24 24 12 48 48 72 48 12 - - 48 -",  # in the formula alone, ours have 32
     (3, "MetaKANConv", 4): "32 128 128",  # MNIST, CIFAR-10, CIFAR-100
     (3, "MetaKANConv", 8): "32 256 32",
     (3, "MetaFastKANConv", 4): "128 128 128",
@@ -48,31 +47,19 @@ FITTED = {
     (4, "f1"): "8 9 11 20 30 64",  # n = 10, 20, 50, 100, 500, 1000
     (4, "f2"): "10 12 16 32 80 120",
     (4, "f3"): "8 9 15 20 60 250",
-    (5,): "256",  # and no biases
-    (6, "SVHN", (32,)): "128 64 128",  # 6, 8, 13 centres
-    (6, "FMNIST", (32,)): "128 256 512",
-    (6, "KMNIST", (32,)): "128 256 512",
-    (6, "MNIST", (32,)): "128 64 128",
-    (6, "CIFAR-10", (32,)): "256 256 -",
-    (6, "CIFAR-100", (32,)): "512 512 256",
-    (6, "SVHN", (32, 32)): "128 128 512",
-    (6, "FMNIST", (32, 32)): "512 128 128",
-    (6, "KMNIST", (32, 32)): "128 512 512",
-    (6, "MNIST", (32, 32)): "128 128 128",
-    (6, "CIFAR-10", (32, 32)): "256 512 512",
-    (6, "CIFAR-100", (32, 32)): "256 512 512",
-    (7, "SVHN", (32,)): "256 128 256",  # DoG, Morlet, Mexican hat
-    (7, "FMNIST", (32,)): "256 128 64",
-    (7, "KMNIST", (32,)): "256 64 64*",
-    (7, "MNIST", (32,)): "256 64 1024*",
-    (7, "CIFAR-10", (32,)): "256 128 64",
-    (7, "CIFAR-100", (32,)): "256 128 1024*",
-    (7, "SVHN", (32, 32)): "256 64 1024*",
-    (7, "FMNIST", (32, 32)): "256 128 256",
-    (7, "KMNIST", (32, 32)): "256 64 1024*",
-    (7, "MNIST", (32, 32)): "2x1024* 64 2x1024*",
-    (7, "CIFAR-10", (32, 32)): "256 128 128",
-    (7, "CIFAR-100", (32, 32)): "1024* 128 256",
+    (5,): "256",  # of meta-learners without biases
+    (6, "SVHN"): "128 64 128   128 128 512",  # hidden 32: 6, 8, 13 centres; hidden 32,32: the same
+    (6, "FMNIST"): "128 256 512   512 128 128",
+    (6, "KMNIST"): "128 256 512   128 512 512",
+    (6, "MNIST"): "128 64 128   128 128 128",
+    (6, "CIFAR-10"): "256 256 -   256 512 512",
+    (6, "CIFAR-100"): "512 512 256   256 512 512",
+    (7, "SVHN"): "256 128 256   256 64 1024*",  # hidden 32: DoG, Morlet, Mexican hat; hidden 32,32: the same
+    (7, "FMNIST"): "256 128 64   256 128 256",
+    (7, "KMNIST"): "256 64 64*   256 64 1024*",
+    (7, "MNIST"): "256 64 1024*   2x1024* 64 2x1024*",
+    (7, "CIFAR-10"): "256 128 64   256 128 128",
+    (7, "CIFAR-100"): "256 128 1024*   1024* 128 256",
     (8,): "128",
     (9, "MetaKANConv", 1): "256 256 64 64",  # C = 1, 3, 5, 7
     (9, "MetaKANConv", 2): "64 32 32 32",
@@ -81,79 +68,42 @@ FITTED = {
     (9, "MetaFastKANConv", 2): "32 32 32 32",
     (9, "MetaFastKANConv", 4): "32 32 32 32",
 }
-UNFITTED = {2: 32, 6: 256}  # our h where none fits, and in all of Table 2
 
 
 class Reason(NamedTuple):
-    """Why a printed count differs, and the formula that gives it, for the rows that have what `where` says."""
+    """Why a printed count differs, and the formula that gives it."""
 
+    where: str  # words that a row of the table has (see `reason`), / between alternatives
     text: str
     formula: str
-    where: dict[str, object]  # of several values one
 
 
-SWAPPED = ("I.8.4", "I.12.4")
-WITHOUT_LEARNER = ("I.12.5", "I.13.4", "I.14.3", "I.14.4")
-FIVES = ("I.10.7", "I.12.11", "I.13.12", "I.15.3x", "I.15.10", "I.18.4")
-REASONS = [  # the first that applies counts
-    Reason(
-        "one edge too many",
-        "9 * (N + 1) + O",
-        {"table": 2, "model": "KAN", "grid": 5, "equation": ("I.6.20a", "I.6.20")},
-    ),
-    Reason(
-        "unresolved; the cells of KAN and MetaKAN are swapped, so this is MetaKAN's",
-        "",
-        {"table": 2, "model": "KAN", "grid": 5, "equation": SWAPPED},
-    ),
-    Reason(
-        "as the other rows with G = 20, but for a digit (2,556 instead of 2,566)",
-        "N * (25 + row) + O - 10",
-        {"table": 2, "model": "KAN", "grid": 20, "equation": "I.9.18"},
-    ),
-    Reason(
-        "the weights per edge, which are 24, count up from row to row as the cells of a spreadsheet do",
-        "N * (25 + row) + O",
-        {"table": 2, "model": "KAN", "grid": 20},
-    ),
-    Reason(
-        "the cells of KAN and MetaKAN are swapped, so this is KAN's",
-        "9 * N + O",
-        {"table": 2, "model": "MetaKAN", "grid": 5, "equation": SWAPPED},
-    ),
-    Reason(
-        "the prompts, and the 4 numbers that pykan has per edge for symbolic functions, but no meta-learner",
-        "5 * N",
-        {"table": 2, "model": "MetaKAN", "grid": 5, "equation": WITHOUT_LEARNER},
-    ),
-    Reason(
-        "unresolved; a multiple of 5, as in the rows of 5 N, but N is not that of the structure",
-        "",
-        {"table": 2, "model": "MetaKAN", "grid": 5, "equation": FIVES},
-    ),
-    Reason(
-        "a meta-learner without biases that makes 26 weights instead of 24; its h is fitted (ours: 32)",
-        "N + (1 + 26) * h",
-        {"table": 2, "model": "MetaKAN", "grid": 20, "fits": True},
-    ),
-    Reason("unresolved", "", {"table": 2, "model": "MetaKAN"}),
-    Reason("as for twice as many inputs", "9 * (2 * n + 1) + 2", {"table": 4, "model": "KAN", "function": "f2"}),
-    Reason("the prompts are not counted", "MLP(1, h, 9)", {"table": 4, "model": "MetaKAN"}),
-    Reason("the count of G = 7", "11 * N + O", {"table": 5, "model": "KAN"}),
-    Reason("as for edges with 6 weights instead of 7", "N + (1 + 6) * h", {"table": 5, "model": "MetaKAN"}),
-    Reason(
-        "the count of SVHN with 6 centres and h = 128, so h is unknown (ours: 256)",
-        "N + MLP(1, 128, 7) + 2 * I + 6 * L",
-        {"table": 6, "model": "MetaFastKAN"},
-    ),
-    Reason(
-        "with the base weight per edge that the released layer creates and never uses",
-        "4 * N + 2 * O",
-        {"table": 7, "model": "WavKAN"},
-    ),
-    Reason("BatchNorm is not counted", "N + C * MLP(1, h, 3)", {"table": 7, "model": "MetaWavKAN", "starred": True}),
-    Reason("the count of KAN", "9 * N", {"table": 8, "model": "MetaKAN"}),
-]
+UNRESOLVED = Reason("", "unresolved: no formula found", "")
+REASONS = {  # of a table, the first that applies
+    2: [
+        Reason("KAN 5 I.6.20a/I.6.20", "one edge too many", "9 * (N + 1) + O"),
+        Reason("KAN 5 I.8.4/I.12.4", "unresolved: MetaKAN's count, for the two cells are swapped", ""),
+        Reason("MetaKAN 5 I.8.4/I.12.4", "KAN's count, for the two cells are swapped", "9 * N + O"),
+        Reason("KAN 20 I.9.18", "the same as for other KANs, but 2,566 became 2,556", "N * (25 + row) + O - 10"),
+        Reason("KAN 20", "per edge 1 more in each row, as in a spreadsheet; right is 24", "N * (25 + row) + O"),
+        Reason("MetaKAN 20 fits", "no biases, 26 weights instead of 24, h fitted (ours: 32)", "N + (1 + 26) * h"),
+        Reason("MetaKAN 5 I.12.5/I.13.4/I.14.3/I.14.4", "prompts and pykan's 4 symbolic weights alone", "5 * N"),
+    ],
+    4: [
+        Reason("KAN f2", "twice as many inputs", "9 * (2 * n + 1) + 2"),
+        Reason("MetaKAN", "all but the prompts", "MLP(1, h, 9)"),
+    ],
+    5: [
+        Reason("KAN", "the row with G = 7", "11 * N + O"),
+        Reason("MetaKAN", "6 weights to an edge instead of 7", "N + (1 + 6) * h"),
+    ],
+    6: [Reason("", "SVHN with 6 centres; h unknown (ours: 256)", "N + MLP(1, 128, 7) + 2 * I + 6 * L")],
+    7: [
+        Reason("WavKAN", "also the base weights that the released layer has and never uses", "4 * N + 2 * O"),
+        Reason("MetaWavKAN starred", "all but BatchNorm", "N + C * MLP(1, h, 3)"),
+    ],
+    8: [Reason("", "KAN's count", "9 * N")],
+}
 TITLES = report.TITLES | {
     2: "Table 2. Feynman equations",
     4: "Table 4. Functions of many variables",
@@ -170,14 +120,14 @@ IDENTITY = {  # the columns that tell rows of a table apart, beside the model an
     9: {"dataset": "data set", "layers": "layers"},
 }
 BUILDERS = {"backbone": backbones.BACKBONES, "classifier": nets.CLASSIFIERS, "model": nets.CONV_NETS}
-BUILDERS = {"backbone": backbones.BACKBONES, "classifier": nets.CLASSIFIERS, "model": nets.CONV_NETS}
 RULE = """\
 Ours: what count_parameters says of the network that kanpde builds for the row, numbers that are not trained included.
-C meta-learners with h hidden units make the weights from prompts. The paper does not print h: where possible it is
-fitted to the printed count. An empty note: the counts are equal.
+C meta-learners of h hidden units make the weights from prompts. The paper does not print h: it is the value that gives
+the printed count, except in Table 2. Equal counts take numbers that are never used, as in the released code: two of a
+KAGNConv layer, and one of 7 meta-learners. A row without a note is equal; a note tells what was counted instead:
 
-Notes: N edges, O outputs and I inputs of the L layers together; n inputs of the network; row: which equation it is;
-MLP(p, h, W) = (p + 1) * h + (h + 1) * W: a meta-learner that makes W weights from p numbers.
+N edges, O outputs and I inputs of the L layers together, n inputs of the network, row: which equation it is,
+MLP(p, h, W) = (p + 1) * h + (h + 1) * W for a meta-learner that makes W weights from p numbers.
 """
 
 
@@ -224,13 +174,14 @@ def learner(table: int, row: dict) -> Learner | None:
     if not row["model"].startswith("Meta"):
         return None
     fields, along = LINES[table]
-    key = (table, *(tuple(row[name]) if name == "hidden" else row[name] for name in fields))
-    places = list(dict.fromkeys(other[along] for other in printed.rows(table) if other["model"].startswith("Meta")))
-    count, fitted, star = re.fullmatch(r"(\dx)?(\d+|-)(\*?)", FITTED[key].split()[places.index(row[along])]).groups()
+    place = lambda other: [other[name] for name in along]
+    places = [place(other) for other in printed.rows(table) if other["model"].startswith("Meta")]
+    number = [p for i, p in enumerate(places) if p not in places[:i]].index(place(row))
+    entry = FITTED[table, *(row[name] for name in fields)].split()[number]
+    count, fitted, star = re.fullmatch(r"(?:(\d)x)?(\d+|-)(\*?)", entry).groups()
     options, h = printed.options(row), 0 if fitted == "-" else int(fitted)
-    clusters = options.get("clusters", int(count[0]) if count else 1)
-    hidden = UNFITTED[table] if table == 2 or not h else h
-    return Learner(clusters, options.get("prompt_dim", 1), hidden, h, bool(star))
+    hidden = 32 if table == 2 else h or 256  # Table 2: of the text; Table 6: as in the cells beside the one without
+    return Learner(options.get("clusters", int(count or 1)), options.get("prompt_dim", 1), hidden, h, bool(star))
 
 
 def specification(table: int, row: dict, meta: Learner | None) -> tuple[str, int, int, dict]:
@@ -270,13 +221,13 @@ def lines(table: int) -> tuple[Line, ...]:
         meta = learner(table, row)
         kind, dim_in, dim_out, spec = specification(table, row, meta)
         ours = count(kind, dim_in, dim_out, tuple(spec.items()))
-        if ours == row["params_printed"]:
-            found.append(Line(row, meta, ours, None, {}))
-            continue
-        dims = (dim_in, *spec.get("hidden", spec.get("widths", (32, 32, 32))), dim_out)
-        letters = sizes(dims) | {"n": dim_in, "row": number // 4 + 1}  # Table 2 has 4 rows to an equation
-        letters |= {"C": meta.clusters, "h": meta.fitted} if meta else {}
-        found.append(Line(row, meta, ours, reason(table, row, meta), letters))
+        why, letters = None, {}
+        if ours != row["params_printed"]:
+            why = reason(table, row, meta)
+            letters = sizes((dim_in, *spec.get("hidden", spec.get("widths", (32, 32, 32))), dim_out))
+            letters |= {"n": dim_in, "row": number // 4 + 1}  # Table 2 has 4 rows to an equation
+            letters |= {"C": meta.clusters, "h": meta.fitted} if meta else {}
+        found.append(Line(row, meta, ours, why, letters))
     return tuple(found)
 
 
@@ -287,14 +238,11 @@ def sizes(dims: Sequence[int]) -> dict[str, int]:
 
 
 def reason(table: int, row: dict, meta: Learner | None) -> Reason:
-    """The first reason that names a row."""
-    facts = row | {"table": table} | ({"starred": meta.starred, "fits": meta.fitted > 0} if meta else {})
-    return next(reason for reason in REASONS if _applies(reason.where, facts))
-
-
-def _applies(where: Mapping[str, object], facts: Mapping[str, object]) -> bool:
-    wanted = {name: value if isinstance(value, tuple) else (value,) for name, value in where.items()}
-    return all(facts.get(name) in values for name, values in wanted.items())
+    """The first of the table's reasons whose words the row has."""
+    words = {str(row.get(name)) for name in ("model", "grid", "equation", "function")}
+    words |= {"starred" if meta and meta.starred else "", "fits" if meta and meta.fitted else ""}
+    has = lambda where: all(words & set(word.split("/")) for word in where.split())
+    return next((found for found in REASONS.get(table, []) if has(found.where)), UNRESOLVED)
 
 
 def build(table: int) -> report.Table:
@@ -314,12 +262,12 @@ def _note(line: Line, footnotes: dict[str, int]) -> str:
     """The number of the footnote with the reason, and its formula in numbers."""
     if line.reason is None:
         return ""
-    text, formula, _ = line.reason
+    _, text, formula = line.reason
     number = footnotes.setdefault(f"{text}: {formula}" if formula else text, len(footnotes) + 1)
     if not formula:
         return f"[{number}] unresolved"
     numbers = re.sub(r"\b[A-Za-z]+\b", lambda match: str(line.letters.get(match[0], match[0])), formula)
-    return f"[{number}] {numbers} = {line.value}"
+    return f"[{number}] {numbers} = {line.value:,}"
 
 
 def summary(tables: Sequence[int]) -> report.Table:

@@ -63,7 +63,7 @@ def bspline_derivatives(grid_size: int, k: int, first: int, last: int, x: Tensor
     if grid_size < LOCAL_FROM:
         index = torch.arange(grid_size + k, dtype=x.dtype, device=x.device)
         return _cardinal(tau - (index + (1 - k) / 2), k, first, last, per_step)
-    cell = tau.floor().clamp(-k - 1, grid_size + k)  # splines cell ... cell + k live there; k + 1 columns to spare
+    cell = tau.floor().clamp(-k - 1, grid_size + k).nan_to_num()  # cell ... cell + k live there; k + 1 spare columns
     index = cell + torch.arange(k + 1, dtype=x.dtype, device=x.device)
     live = _cardinal(tau - (index + (1 - k) / 2), k, first, last, per_step)
     width = grid_size + 3 * k + 2
