@@ -3,6 +3,7 @@
 python -m benchmarks.images --dataset mnist --backbone metakan --hidden 32 --grid 5 --seeds 3
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,12 @@ from benchmarks.recipes import Recipe
 from kanpde.construct import construct
 from kanpde.solve import run_app
 
-DEFAULT = Recipe(epochs=10, lr={"prompts": 1e-2, "meta": 1e-3, "rest": 3e-3}, weight_decay=1e-4)
-RECIPES: dict[str, Recipe] = {}  # by backbone, where they differ from the default
+DEFAULT = Recipe(epochs=8, lr={"prompts": 1e-2, "meta": 3e-3, "rest": 3e-3}, weight_decay=1e-4)
+RECIPES = {  # by backbone, where they differ from the default
+    "metakan": replace(DEFAULT, epochs=15, lr={"prompts": 5e-3, "meta": 1e-2, "rest": 3e-3}),
+    "metafastkan": replace(DEFAULT, epochs=10),
+    "wavkan": replace(DEFAULT, epochs=6),
+}
 
 
 def build(spec, shape, classes, generator):

@@ -513,7 +513,7 @@ def test_start_of_the_functions_alone_is_t(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_draw_has_the_deviations_stated(case):
-    """Functions SPREAD / sqrt(in), the base 1 / sqrt(in); without one, `start` times a number of deviation 1."""
+    """Functions decay SPREAD / sqrt(in), the base 1 / sqrt(in); without one, `start` times a number of deviation 1."""
     basis, n_in, n_out = CASES[case](16), 16, 3000
     theta = basis.draw(n_in, n_out, generator(1)).double() * sqrt(n_in)
     assert theta.shape == (n_in, basis.size, n_out)
@@ -522,19 +522,36 @@ def test_draw_has_the_deviations_stated(case):
         assert not theta[:, 0].any() and (theta[:, 1] / sqrt(n_in)).abs().max() <= 1
         expected = torch.tensor([0, sqrt(n_in / 3), 1], dtype=F64)
     elif basis.base == "none":
-        expected = (SPREAD**2 + basis.start().double() ** 2).sqrt()
-        start = basis.start().double()
+        start, spread = basis.start().double(), SPREAD * basis.decay().double()
+        expected = (spread**2 + start**2).sqrt()
         along = torch.einsum("ico,c->io", theta, start) / start.square().sum()
         rest = theta - along.unsqueeze(1) * start[:, None]
-        assert abs(along.std() - (1 + SPREAD**2 / start.square().sum()).sqrt()) < 0.02
+        assert abs(along.std() - (1 + (spread * start).square().sum() / start.square().sum() ** 2).sqrt()) < 0.02
         assert rest.std() < SPREAD
     else:
-        expected = torch.tensor([SPREAD] * basis.count + [1], dtype=F64)
-    assert (deviation - expected).abs().max() <= 0.02 * expected.max()
+        expected = torch.cat([SPREAD * basis.decay().double()[:-1], torch.ones(1, dtype=F64)])
+    assert (deviation - expected).abs().le(0.02 * expected).all()
     assert theta.mean((0, 2)).abs().max() < 0.02 * max(1, expected.max())
     pairs = theta.transpose(0, 1).flatten(1)[-2:]
     if isinstance(basis, Wavelet) or basis.base != "none":
         assert torch.corrcoef(pairs)[0, 1].abs() < 0.02
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_decay_is_of_the_harmonic_or_the_degree(case):
+    """1 / k^2, and 1 elsewhere: second derivatives in z of the harmonics have one size."""
+    basis = CASES[case](1)
+    decay = basis.decay()
+    assert decay.shape == (basis.size,) and decay.dtype == torch.float32
+    if isinstance(basis, Fourier):
+        x = torch.linspace(-1, 1, 401)[:-1, None]  # a whole number of half periods
+        size = basis.features(x, 2)[2][:, 0, : basis.count].square().mean(0).sqrt() * decay[: basis.count]
+        assert torch.allclose(size, size[0].expand_as(size), rtol=1e-3)
+    elif hasattr(basis, "degree"):
+        assert torch.allclose(decay[: basis.count], torch.tensor([1 / max(n, 1) ** 2 for n in range(basis.count)]))
+    else:
+        assert decay.eq(1).all()
+    assert isinstance(basis, Wavelet) or basis.base == "none" or decay[-1] == 1
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -364,7 +364,7 @@ def test_several_seeds_a_table_and_no_work_twice(command, tmp_path):
     assert [p.name for p in paths] == [f"tiny-mlp-32-16-g5-a1-2-seed{k}.h5" for k in (0, 1)]
     assert command.specs[0] == {"name": "mlp", "hidden": (32, 16), "grid_size": 5, "a": [1, 2]}  # only what was given
     config = json.loads(contents(paths[0])[0]["config"])
-    assert config["recipe"]["lr"] == {"prompts": 1e-2, "meta": 1e-3, "rest": 0.01}
+    assert config["recipe"]["lr"] == {**images.DEFAULT.lr, "rest": 0.01}
     assert (config["recipe"]["epochs"], config["recipe"]["weight_decay"]) == (1, 0)
     assert config["options"]["hidden"] == [32, 16]
     accuracy = [contents(p)[0]["test_accuracy"] for p in paths]

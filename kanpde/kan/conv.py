@@ -74,7 +74,7 @@ class KANConv2d(nn.Module):
         else:
             functions, base = self.basis.functions(rows(self.norm(x)), 0), self.basis.base_function(rows(x), 0)
             b = torch.cat([functions[0], base[0]], -1)
-        images = b.reshape(n, height, width, -1).permute(0, 3, 1, 2)  # (N, in size, H, W)
+        images = b.flatten(1).unflatten(0, (n, height, width)).permute(0, 3, 1, 2)  # (N, in size, H, W)
         per_tap = theta.unflatten(0, (-1, *self.kernel_size))  # (in, a, b, size, out)
         kernel = per_tap.permute(4, 0, 3, 1, 2).flatten(1, 2)  # (out, in size, a, b)
         return conv2d(images, kernel, None, self.stride, self.padding, self.dilation, self.groups)
@@ -107,7 +107,7 @@ class KANConv2d(nn.Module):
         stride = self.stride
         seen = x[:, :, top :: stride[0], left :: stride[1]][:, :, : i_end - i, : j_end - j]
         n, _, height, width = seen.shape
-        values = seen.permute(0, 2, 3, 1).reshape(n * height * width, -1)
+        values = seen.permute(0, 2, 3, 1).flatten(0, 2)
         groups = zip(
             range(0, self.in_channels, len(theta)),
             values.split(len(theta), -1),
@@ -115,7 +115,7 @@ class KANConv2d(nn.Module):
             strict=True,
         )
         y = torch.cat([self.basis.contract(v, t, slice(c, c + len(theta))).value for c, v, t in groups], -1)
-        y = y.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+        y = y.unflatten(0, (n, height, width)).permute(0, 3, 1, 2)
         return pad(y, (j, out[1] - j_end, i, out[0] - i_end))
 
     def extra_repr(self) -> str:

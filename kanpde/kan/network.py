@@ -111,7 +111,7 @@ def _init_linear(weights: list[Meta], bases: Sequence[Basis], generator: torch.G
         half = hidden // 2
         v = torch.empty(basis.size, prompt_dim).normal_(std=META_SPREAD, generator=generator)
         v[-1] = 0
-        v = (v + basis.start().unsqueeze(1)) / sqrt(prompt_dim)
+        v = (v * basis.decay().unsqueeze(1) + basis.start().unsqueeze(1)) / sqrt(prompt_dim)
         a = torch.empty(half, prompt_dim).normal_(std=1 / sqrt(max(half, 1)), generator=generator)  # as large as C
         c = v @ torch.linalg.pinv(a)  # the smallest C with C A = V
         for parameter, pair in ((learner.w1, (a, -a)), (learner.w2.T, (c.T, -c.T))):

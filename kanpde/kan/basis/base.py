@@ -72,6 +72,10 @@ class Basis(nn.Module):
         """Weights (size,) of a simple activation across the range, which the edges of a network start from."""
         raise NotImplementedError
 
+    def decay(self) -> Tensor:
+        """Sizes (size,) of random weights: smaller for functions whose derivatives are large."""
+        return self.low.new_ones(self.size)
+
     def draw(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
         """Initial free weights (n_in, size, n_out)."""
         raise NotImplementedError
@@ -129,6 +133,7 @@ class LinearBasis(Basis):
 
     def draw(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
         theta = torch.empty(n_in, self.size, n_out).normal_(std=SPREAD / sqrt(n_in), generator=generator)
+        theta *= self.decay().unsqueeze(-1)
         main = torch.empty(n_in, 1, n_out).normal_(std=1 / sqrt(n_in), generator=generator)
         if self.base == "none":
             return theta + main * self.start().unsqueeze(-1)

@@ -39,6 +39,11 @@ class Fourier(LinearBasis):
         first[self.harmonics] = 1
         return torch.cat([first, self.low.new_ones(self.size - self.count)])
 
+    def decay(self) -> Tensor:
+        """1 / k^2: second derivatives of one size."""
+        k = torch.arange(1, self.harmonics + 1, dtype=self.low.dtype)
+        return torch.cat([k**-2, k**-2, self.low.new_ones(self.size - self.count)])
+
     def extra_repr(self) -> str:
         return f"harmonics={self.harmonics}, base={self.base}"
 

@@ -48,6 +48,11 @@ class Polynomial(LinearBasis):
         first[1] = 1
         return torch.cat([first, self.low.new_ones(self.size - self.count)])
 
+    def decay(self) -> Tensor:
+        """1 / n^2: second derivatives of moderate size."""
+        n = torch.arange(self.count, dtype=self.low.dtype).clamp_min(1)
+        return torch.cat([n**-2, self.low.new_ones(self.size - self.count)])
+
     def extra_repr(self) -> str:
         return f"degree={self.degree}, base={self.base}, squash={self.squash}"
 
