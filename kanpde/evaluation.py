@@ -9,6 +9,7 @@ from torch import Tensor
 from kanpde import metrics
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, RunConfig
+from kanpde.kan import grids
 from kanpde.losses import Loss
 from kanpde.samplers import directions, stream
 
@@ -91,6 +92,11 @@ class Evaluator:
                 terms = loss.terms(self.u, operator, {"interior": x}, generator)
                 total += terms["interior"].item() * len(x) / n
         return total
+
+    def off_grid(self) -> dict[str, float]:
+        """The fraction of the inputs of each KAN layer off its grid, on the first validation points."""
+        x, _ = next(self.blocks("validation", BLOCK))
+        return {f"off_grid/{i}": fraction for i, fraction in enumerate(grids.off_grid(self.u.net, x))}
 
     @torch.no_grad()
     def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str]:

@@ -292,7 +292,8 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         c = x - x.mean(-1, keepdim=True)
         y = c * (c.square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        return y * self.weight + self.bias if self.elementwise_affine else y
+        y = y if self.weight is None else y * self.weight
+        return y if self.bias is None else y + self.bias
 
 
 @rule(LayerNorm, nn.LayerNorm)
@@ -309,7 +310,7 @@ def layer_norm_terms(module: nn.LayerNorm, jet: Jet) -> tuple[Tensor, Tensor, Te
     n = jet.value.shape[-1]
     c = jet.value - jet.value.mean(-1, keepdim=True)
     r = (c.square().mean(-1, keepdim=True) + module.eps).rsqrt()
-    gamma = torch.ones_like(c[0]) if module.weight is None else module.weight
+    gamma = c.new_ones(n) if module.weight is None else module.weight
     centre = torch.eye(n, dtype=c.dtype, device=c.device) - 1 / n
     jacobian = r.unsqueeze(-1) * (centre - (r * c / n).unsqueeze(-1) * (r * c).unsqueeze(-2)) * gamma
     second = None

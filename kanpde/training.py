@@ -192,6 +192,7 @@ class Training:
             "validation": score,
             **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
             **{f"weights/{name}": self.loss.weights.get(name, 1.0) for name in (state.terms or self.pools)},
+            **self.evaluator.off_grid(),
             **self._estimator_variance(),
             **self._problem_parameters(),
         }

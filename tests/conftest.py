@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import grad, jacrev
 
 from kanpde import backbones
+from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Meta, MetaLearner
 
@@ -69,6 +70,14 @@ def order_one(net: nn.Module, seed: int = 2) -> nn.Module:
                 module.weights.prompts.normal_(std=0.7 / sqrt(module.in_features), generator=g)
             else:
                 module.weights.theta.normal_(std=0.7 / sqrt(module.in_features), generator=g)
+                if isinstance(module.basis, Wavelet):  # scales and shifts are not summed over the inputs
+                    module.weights.theta[:, :2].normal_(std=0.5, generator=g)
+        if isinstance(module, nn.LayerNorm) and module.elementwise_affine:
+            module.weight.normal_(1, 0.3, generator=g)
+            if module.bias is not None:
+                module.bias.normal_(std=0.3, generator=g)
+        if isinstance(module, Gram):
+            module.beta.normal_(0.25, 0.1, generator=g)
         if isinstance(module, MetaLearner):
             hidden, prompt_dim = module.w1.shape
             module.w1.normal_(std=1 / sqrt(prompt_dim), generator=g)
@@ -84,21 +93,23 @@ def network(name: str, dim: int, dim_out: int = 1, seed: int = 2, **options) -> 
     options = {"widths": (4, 3), **options}
     if name != "mlp":
         options = {"hidden_range": (-HIDDEN, HIDDEN), **options}
-    if name == "metakan":
+    if name.startswith("meta"):
         options = {"meta_hidden": 8, **options}
     return order_one(backbones.build(name, dim, dim_out, generator=generator(seed), **options), seed)
 
 
 def check_off_knots(net: nn.Module, x: Tensor) -> None:
-    """Assert that all inputs of all KAN layers lie on the grid, and none within 1e-6 of a knot."""
+    """Assert that all inputs of all splines lie on the grid, and none within 1e-6 of a knot."""
     seen = []
 
     def hook(layer, inputs):
         basis = layer.basis
-        cell = (inputs[0].detach() - basis.low) / (basis.high - basis.low) * basis.grid_size
+        x = inputs[0] if layer.norm is None else layer.norm(inputs[0])
+        cell = (x.detach() - basis.low) / (basis.high - basis.low) * basis.grid_size
         seen.append((cell.min() > 0) & (cell.max() < basis.grid_size) & ((cell - cell.round()).abs().min() > 1e-6))
 
-    handles = [m.register_forward_pre_hook(hook) for m in net.modules() if isinstance(m, KANLinear)]
+    splines = [m for m in net.modules() if isinstance(m, KANLinear) and isinstance(m.basis, BSpline)]
+    handles = [layer.register_forward_pre_hook(hook) for layer in splines]
     net(x)
     for handle in handles:
         handle.remove()

@@ -10,14 +10,16 @@ import torch
 from conftest import F64, close, generator, network, one_line, points
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.func import functional_call, grad, vmap
 
 from kanpde import backbones
-from kanpde.backbones import BACKBONES, build
+from kanpde.backbones import BACKBONES, FAMILIES, build
+from kanpde.kan import weights
 from kanpde.kan.basis import BSpline
 from kanpde.kan.basis.base_functions import silu_derivatives
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.network import count_parameters, parameter_groups
-from kanpde.kan.weights import Direct
+from kanpde.kan.weights import Direct, Meta, MetaLearner, materialize
 
 ORDERS = [1, 2, 3, 4, 5]
 RANGES = [(-1.0, 1.0), (0.0, 2.5), (-0.25, 0.125)]  # exact in float32, in which the limits are built
@@ -255,6 +257,58 @@ def test_every_parameter_has_a_gradient(case):
         assert (first.theta if isinstance(first, Direct) else first.prompts).grad.ne(0).all()
 
 
+OPTIONS = {name: {} for name in BACKBONES}
+OPTIONS |= {"wavkan/morlet": {"wavelet": "morlet"}, "metawavkan/dog": {"wavelet": "dog"}}
+OPTIONS |= {"gramkan/count": {"official_count": True}, "metagramkan/outer": {"outer": "silu", "norm": "all"}}
+OPTIONS |= {"metachebykan/layer": {"meta_share": "layer", "prompt_dim": 2, "bias": True}}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_every_trained_parameter_of_every_backbone_has_a_gradient(case):
+    net = build(case.split("/")[0], 3, widths=(6, 5), **OPTIONS[case]).double()
+    net(points(200, 3)).sin().sum().backward()
+    frozen = {name for name, p in net.named_parameters() if not p.requires_grad}
+    assert all(name.endswith(("basis.centers", "basis.unused_beta")) for name in frozen)
+    for name, p in net.named_parameters():
+        if name not in frozen:
+            assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0, name
+
+
+def test_backbones_and_their_norms():
+    """Every basis by name, direct and meta; a LayerNorm as asked, of fastkan before the hidden layers."""
+    assert set(BACKBONES) == {"mlp", *FAMILIES, *(f"meta{name}" for name in FAMILIES)}
+    normed = lambda name, **options: [layer.norm is not None for layer in build(name, 3, widths=(6, 5), **options)]
+    for name, (basis, _) in FAMILIES.items():
+        for each in (name, f"meta{name}"):
+            assert normed(each) == [False, name == "fastkan", name == "fastkan"]
+            assert all(type(layer.basis) is basis for layer in build(each, 3, widths=(6,)))
+        if name != "wavkan":
+            assert normed(name, norm="all") == [True] * 3 and normed(name, norm="none") == [False] * 3
+    assert [len(layer.norm.weight) for layer in build("kan", 3, widths=(6, 5), norm="all")] == [3, 6, 5]
+    assert build("fastkan", 3, widths=(6,))[1].basis.high.tolist() == [2] * 6
+    for name in ("wavkan", "metawavkan"):
+        with pytest.raises(ValueError, match="norm") as info:
+            build(name, 3, norm="hidden")
+        one_line(info)
+
+
+SIZES = {  # weights of an edge, its base included
+    "kan": 9, "fastkan": 9, "wavkan": 3, "chebykan": 9, "legendrekan": 9, "gramkan": 9, "fourierkan": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parameter_counts_of_every_basis(name):
+    edges, size = 20 * 32 + 2 * 32 * 32 + 32, SIZES[name]
+    extra = {"fastkan": 4 * 8 + 2 * 3 * 32, "gramkan": 4 * 6}.get(name, 0)  # centres and LayerNorms; beta
+    assert count_parameters(build(name, 20)) == size * edges + extra
+    assert count_parameters(build(f"meta{name}", 20)) == edges + 2 * 128 + 129 * size + extra
+    if name == "gramkan":
+        assert count_parameters(build(name, 20, official_count=True)) == size * edges + extra + 2 * 4
+        trained = count_parameters(build(name, 20, official_count=True), include_frozen=False)
+        assert trained == size * edges + extra
+
+
 @pytest.mark.parametrize("case", VARIANTS)
 def test_parameter_groups_part_the_parameters(case):
     net = built(case)
@@ -337,6 +391,181 @@ def test_pieces_of_the_weights_are_the_weights():
         close(torch.cat([weights.generate(piece) for piece in weights.split(2)]), whole, 1e-14)
         index = torch.tensor([3, 0])
         close(weights.generate(weights.pick(index)), whole[index], 1e-14)
+
+
+def learner_of(prompt_dim: int, hidden: int = 7, size: int = 4, bias: bool = True) -> MetaLearner:
+    learner = MetaLearner(prompt_dim, hidden, size, bias).double()
+    with torch.no_grad():
+        for seed, p in enumerate(learner.parameters()):
+            p.normal_(generator=generator(seed))
+    return learner
+
+
+def written_out(learner: MetaLearner, prompts: torch.Tensor) -> torch.Tensor:
+    """Eq. 12 for prompts (in, p, out), in plain operations."""
+    hidden = torch.einsum("hp,ipo->iho", learner.w1, prompts)
+    hidden = torch.relu(hidden if learner.b1 is None else hidden + learner.b1[:, None])
+    theta = torch.einsum("dh,iho->ido", learner.w2, hidden)
+    return theta if learner.b2 is None else theta + learner.b2[:, None]
+
+
+WAYS = {  # numbers of hidden units to a tile, edges from which a table is used
+    "one tile": (2**15, 10**9),
+    "tiles": (1, 10**9),
+    "tiles of 3": (21, 10**9),
+    "table": (2**15, 1),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["biased", "unbiased"])
+@pytest.mark.parametrize("prompt_dim", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_generate_is_equation_12(monkeypatch, way, prompt_dim, bias):
+    """Values, gradients, and gradients of gradients."""
+    learner, prompts = learner_of(prompt_dim, bias=bias), points(5 * prompt_dim, 3).unflatten(0, (5, prompt_dim))
+    tile, table = WAYS[way]
+    monkeypatch.setattr(weights, "TILE", tile)
+    monkeypatch.setattr(weights, "TABLE_FROM", table)
+    edges = torch.empty(15, prompt_dim)
+    expected = {"tiles": 1, "tiles of 3": 3}
+    # no smaller than an eighth of what all edges generate
+    assert weights._tile(edges, learner.w1, learner.w2) == (expected[way] if way in expected else 2**15 // 7)
+    of = [prompts.requires_grad_(), *learner.parameters()]
+    results = []
+    for theta in (learner(prompts), written_out(learner, prompts)):
+        first = torch.autograd.grad(theta.sin().sum(), of, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), of)
+        results.append([theta, *first, *second])
+    for got, expected in zip(*results, strict=True):
+        close(got, expected)
+
+
+@pytest.mark.parametrize("tile", [2**15, 1])
+def test_tiles_of_many_edges_stay_small_beside_what_they_generate(monkeypatch, tile):
+    monkeypatch.setattr(weights, "TILE", tile)
+    learner = learner_of(2, hidden=64, size=9)
+    edges = torch.empty(10**5, 2)
+    assert weights._tile(edges, learner.w1, learner.w2) == max(tile, 10**5 * 9 // 8) // 64
+
+
+def test_scalar_prompts_of_many_edges_generate_by_a_table(monkeypatch):
+    """On the CPU, from TABLE_FROM edges on."""
+    used = []
+    table = weights._table
+    monkeypatch.setattr(weights, "_table", lambda *a: used.append(len(a[0])) or table(*a))
+    for n_in, prompt_dim in ((weights.TABLE_FROM, 1), (weights.TABLE_FROM - 1, 1), (weights.TABLE_FROM, 2)):
+        learner = learner_of(prompt_dim)
+        prompts = points(n_in * prompt_dim, 1).unflatten(0, (n_in, prompt_dim))
+        close(learner(prompts), written_out(learner, prompts))
+    assert used == [weights.TABLE_FROM]
+
+
+def test_table_takes_units_without_slope_and_knots_that_coincide(monkeypatch):
+    """Units on or off everywhere, pairs of opposite sign with their knots at 0, prompts far outside all knots."""
+    monkeypatch.setattr(weights, "TABLE_FROM", 1)
+    learner = learner_of(1, hidden=9)
+    with torch.no_grad():
+        learner.w1[:6, 0] = torch.tensor([1.5, -1.5, 0, 0, 0, 1.5])
+        learner.b1[:6] = torch.tensor([0.0, 0, 2, -2, 0, 0])
+    prompts = torch.cat([points(5, 2), torch.tensor([[-1e3, 1e3]], dtype=F64)]).unsqueeze(1).requires_grad_()
+    of = [prompts, *learner.parameters()]
+    results = []
+    for theta in (learner(prompts), written_out(learner, prompts)):
+        results.append([theta, *torch.autograd.grad((theta / 100).sin().sum(), of)])
+    for got, expected in zip(*results, strict=True):
+        close(got, expected)
+
+
+def test_table_is_continuous_at_its_knots(monkeypatch):
+    """And what is not a number stays so."""
+    monkeypatch.setattr(weights, "TABLE_FROM", 1)
+    learner = learner_of(1)
+    knots = (-learner.b1 / learner.w1[:, 0]).detach().reshape(-1, 1, 1)
+    close(learner(knots), written_out(learner, knots), 1e-12)
+    assert learner(torch.full((1, 1, 1), torch.nan, dtype=F64)).isnan().all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_generation_is_batched_by_vmap(monkeypatch, way):
+    """Gradients per point, and an ensemble of prompts or of meta-learners."""
+    tile, table = WAYS[way]
+    monkeypatch.setattr(weights, "TILE", tile)
+    monkeypatch.setattr(weights, "TABLE_FROM", table)
+    net = network("metakan", 3, widths=(4,))
+    named, x = dict(net.named_parameters()), points(4, 3)
+    at = lambda p, x: functional_call(net, p, (x[None],)).sin().sum()
+    batched = vmap(grad(at), (None, 0))(named, x)
+    for i in range(4):
+        row = torch.autograd.grad(at(named, x[i]), list(named.values()))
+        for name, expected in zip(named, row, strict=True):
+            close(batched[name][i], expected, name=name)
+    many = {name: torch.stack([p, p + 0.25, 2 * p]).detach() for name, p in named.items()}
+    for name in named:
+        got = vmap(lambda p, name=name: functional_call(net, {**named, name: p}, (x,)))(many[name])
+        for p, one in zip(many[name], got, strict=True):
+            close(one, functional_call(net, {**named, name: p}, (x,)), name=name)
+
+
+# Materialised networks ---------------------------------------------------------------------------------------------
+
+META = {name: {} for name in BACKBONES if name.startswith("meta")}
+META |= {"metakan/layer": {"meta_share": "layer", "prompt_dim": 2, "bias": True}}
+META |= {"metakan/norm": {"norm": "all"}, "metagramkan/outer": {"outer": "silu", "official_count": True}}
+META |= {"metakan/unused": {"meta_share": 5, "unused_clusters": True}}
+OF_META_ALONE = {"meta_share", "prompt_dim", "unused_clusters"}
+
+
+@pytest.mark.parametrize("case", META)
+def test_materialized_network_is_the_same_without_prompts(case):
+    name, options = case.split("/")[0], META[case]
+    net, x = network(name, 3, **options), points(9, 3)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    free = materialize(net)
+    close(free(x), net(x), 1e-14)
+    assert not any(isinstance(m, Meta | MetaLearner) for m in free.modules())
+    assert all(type(layer.weights) is Direct and layer.weights.theta.is_leaf for layer in free)
+    assert all(layer.weights.theta.requires_grad for layer in free)
+    plain = {key: value for key, value in options.items() if key not in OF_META_ALONE}
+    direct = network(name.removeprefix("meta"), 3, **plain)
+    assert count_parameters(free) == count_parameters(direct) and free.state_dict().keys() == direct.state_dict().keys()
+    direct.load_state_dict(free.state_dict())
+    assert torch.equal(direct(x), free(x))
+    with torch.no_grad():  # nothing is shared with the network, which is as it was
+        for p in free.parameters():
+            p.add_(1)
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in state.items())
+
+
+def test_materialized_layer_and_plain_network():
+    layer, x = network("metakan", 3)[0], points(5, 3)
+    close(materialize(layer)(x), layer(x), 1e-14)
+    assert isinstance(layer.weights, Meta) and isinstance(materialize(layer).weights, Direct)
+    plain = network("kan", 3)
+    twin = materialize(plain)
+    assert torch.equal(twin(x), plain(x)) and twin[0].weights.theta is not plain[0].weights.theta
+
+
+@pytest.mark.parametrize("case", META)
+def test_materialized_network_exports(case):
+    net = materialize(network(case.split("/")[0], 3, **META[case]))
+    exported = torch.export.export(net, (points(5, 3),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
+    close(exported(points(8, 3, seed=9)), net(points(8, 3, seed=9)), 1e-13)
+
+
+@pytest.mark.parametrize("name", ["metakan", "metawavkan"])
+def test_materialized_network_exports_to_onnx(name, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    net = materialize(build(name, 3, widths=(4,))).eval()
+    torch.onnx.export(net, (points(5, 3).float(),), tmp_path / "net.onnx", dynamo=True)
+    assert (tmp_path / "net.onnx").stat().st_size > 0
+
+
+def test_network_of_many_edges_exports_with_its_table():
+    net = build("metakan", 130, widths=(32,)).double()
+    assert 130 * 32 >= weights.TABLE_FROM
+    x = points(4, 130)
+    close(torch.export.export(net, (x,)).module()(x), net(x), 1e-13)
 
 
 # Initialisation ----------------------------------------------------------------------------------------------------
@@ -447,3 +676,49 @@ def test_impossible_numbers_of_clusters_are_refused_in_one_line(widths, clusters
     with pytest.raises(ValueError, match="clusters") as info:
         cluster_widths(widths, clusters)
     one_line(info)
+
+
+WIDE = (16, 32, 64, 128, 256, 256, 512)  # and one output: 7 distinct widths
+
+
+def test_more_clusters_than_widths_only_if_asked_for():
+    """The spare meta-learners are counted, listed by name and frozen, as in the released code."""
+    with pytest.raises(ValueError, match="9 clusters.*1 to 7") as info:
+        build("metakan", 3, widths=WIDE, meta_share=9)
+    one_line(info)
+    net, needed = (
+        build("metakan", 3, widths=WIDE, meta_share=n, unused_clusters=True, meta_hidden=8, prompt_dim=2)
+        for n in (9, 7)
+    )
+    learner = 2 * 8 + 8 + 8 * 9 + 9
+    assert count_parameters(net) == count_parameters(needed) + 2 * learner
+    assert count_parameters(net, include_frozen=False) == count_parameters(needed)
+    spare = {name: p for name, p in net.named_parameters() if "unused" in name}
+    assert {name.rpartition(".")[0] for name in spare} == {f"0.weights.unused_learners.{i}" for i in range(2)}
+    assert len(spare) == 8 and not any(p.requires_grad for p in spare.values())
+    assert {name for name, p in net.named_parameters() if not p.requires_grad} == spare.keys()
+    assert not any("unused" in name for name, _ in needed.named_parameters())
+    trained = [p for group in parameter_groups(net).values() for p in group]
+    assert len(trained) == len(list(needed.parameters())) and all(p.requires_grad for p in trained)
+    x = torch.ones(2, 3)
+    assert torch.equal(net(x), needed(x))
+
+
+@pytest.mark.parametrize("share", ["network", "layer", 2, (0, 1, 0)], ids=str)
+def test_nothing_is_unused_where_every_meta_learner_serves(share):
+    plain, asked = (build("metakan", 3, widths=(8, 7), meta_share=share, unused_clusters=u) for u in (False, True))
+    assert plain.state_dict().keys() == asked.state_dict().keys()
+    assert count_parameters(plain) == count_parameters(asked) == count_parameters(asked, include_frozen=False)
+
+
+@pytest.mark.parametrize("share", [0, -1, "layers", (0, 1)], ids=str)
+def test_bad_sharing_is_refused_with_unused_clusters_too(share):
+    with pytest.raises(ValueError) as info:
+        build("metakan", 3, widths=(8, 7), meta_share=share, unused_clusters=True)
+    one_line(info)
+
+
+@pytest.mark.parametrize("labels", [(0, 0, 0), (5, 5, 7), (2, 1, 0), [0, 1, 0]], ids=str)
+def test_labels_of_any_numbers_say_who_shares(labels):
+    learners = [layer.weights.learner for layer in build("metakan", 3, widths=(8, 7), meta_share=labels)]
+    assert [[a is b for b in learners] for a in learners] == [[a == b for b in labels] for a in labels]

@@ -4,20 +4,22 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import F64, check_off_knots, close, generator, network, one_line, order_one, points
+from conftest import F64, HIDDEN, check_off_knots, close, generator, network, one_line, order_one, points
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 from kanpde import backbones, jet
 from kanpde.ansatz import Ansatz, Field
 from kanpde.domains import Ball, Box, Cylinder
-from kanpde.jet import MissingJetRule, Product, Sine
+from kanpde.jet import Dense, Diagonal, Jet, LayerNorm, MissingJetRule, Product, Sampled, Sine, Tangents, push
 from kanpde.kan import layers
-from kanpde.kan.basis import BSpline
+from kanpde.kan.basis import BSpline, Gram, Wavelet
+from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Direct
 from kanpde.operators.autograd import Autograd
 from kanpde.operators.forward import Forward
+from kanpde.operators.stochastic import SDGD, Hutchinson
 from kanpde.problems import HJB, PROBLEMS, Heat, Poisson, Problem
 
 NETS = {f"mlp-{name}": ("mlp", {"activation": name}) for name in backbones.ACTIVATIONS}
@@ -29,7 +31,20 @@ NETS |= {
     for share in ("network", "layer", 2)
 }
 NETS |= {"metakan-unbiased": ("metakan", {"meta_bias": False})}
-FAMILIES = ["mlp-tanh", "kan-order4", "metakan-prompt3-2"]
+BASES = {name: {} for name in backbones.BACKBONES if name not in ("mlp", "kan", "metakan")}
+BASES |= {f"wavkan-{w}": {"wavelet": w} for w in ("dog", "morlet")} | {"metawavkan-dog": {"wavelet": "dog"}}
+BASES |= {"kan-local": {"grid_size": 30}, "kan-gelu": {"base": "gelu", "spline_order": 4}}
+BASES |= {"chebykan-plain": {"squash": "none", "degree": 4}, "gramkan-outer": {"outer": "silu"}}
+BASES |= {"legendrekan-none": {"base": "none"}, "fourierkan-none": {"base": "none"}}
+BASES |= {
+    f"{name}-norm-{norm}": {"norm": norm, "grid_range": (-HIDDEN, HIDDEN) if norm == "all" else (-1.0, 1.0)}
+    for name in backbones.BACKBONES
+    if name != "mlp" and "wav" not in name
+    for norm in ("none", "hidden", "all")
+}
+BASES |= {"gramkan-outer-norm-all": {"outer": "silu", "norm": "all"}, "chebykan-none-norm-all": {"norm": "all"}}
+NETS |= {case: (case.split("-")[0], options) for case, options in BASES.items()}
+FAMILIES = ["mlp-tanh", "kan-order4", "metakan-prompt3-2", "fastkan", "wavkan"]
 
 
 def net_of(case: str, dim: int, **options) -> nn.Module:
@@ -82,7 +97,7 @@ def evaluate(operator, u, x: Tensor, s=None, v=None) -> dict[str, Tensor]:
     residual = (
         out.value**3 + out.value * seen.get("lap", 1) + seen.get("grad_sq", 1) * seen.get("along", x[:, :1]).sum(-1)
     )
-    named = dict(u.named_parameters())
+    named = {name: p for name, p in u.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(residual.square().mean(), [x, *named.values()])
     return {**seen, **{f"gradient in {n}": t for n, t in zip(["x", *named], gradients, strict=True)}}
 
@@ -109,10 +124,22 @@ ALL = ("value", "along", "grad_sq", "lap")
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 20])
-@pytest.mark.parametrize("case", NETS)
+@pytest.mark.parametrize("case", [case for case in NETS if case not in BASES])
 def test_forward_equals_nested_autograd(case, dim):
     net, x = net_of(case, dim), points(4, dim)
     check_forward(net, x, of_x, two_fields, parts=ALL, chunks=(None, 4) if dim < 20 else (4,))
+
+
+DIMS = [(case, dim) for case in BASES for dim in (1, 3, 20) if dim > 1 or "norm-all" not in case]
+
+
+@pytest.mark.parametrize("case, dim", DIMS)
+def test_forward_of_every_basis_equals_nested_autograd(case, dim):
+    """Coefficients of either sign. One input alone is not normalised: its LayerNorm is constant."""
+    net, x = net_of(case, dim), points(4, dim)
+    check_forward(net, x, of_x, two_fields, parts=ALL, chunks=(4,))
+    if dim == 3:
+        check_forward(net, x, signed, None, parts=("value", "grad_sq", "lap"), chunks=(None,))
 
 
 @pytest.mark.parametrize("case", FAMILIES)
@@ -154,9 +181,10 @@ def compose(*modules: nn.Module) -> nn.Sequential:
     return order_one(nn.Sequential(*modules), seed=4)
 
 
-def kan_layer(n_in: int, n_out: int) -> KANLinear:
-    basis = BSpline(n_in, spline_order=4, grid_range=(-5.0, 5.0))
-    return KANLinear(basis, Direct(torch.zeros(n_in, basis.size, n_out)), n_in, n_out, bias=True)
+def kan_layer(n_in: int, n_out: int, norm: nn.LayerNorm | None = None, basis: type[Basis] = BSpline) -> KANLinear:
+    options = {"spline_order": 4} if basis is BSpline else {}
+    basis = basis(n_in, grid_range=(-5.0, 5.0), **options)
+    return KANLinear(basis, Direct(torch.zeros(n_in, basis.size, n_out)), n_in, n_out, bias=True, norm=norm)
 
 
 COMPOSED = {
@@ -171,6 +199,16 @@ COMPOSED = {
     "activation first, KAN": lambda: compose(Sine(), kan_layer(4, 3), nn.Tanh(), kan_layer(3, 1)),
     "linear layers in a row": lambda: compose(nn.Linear(4, 3), nn.Linear(3, 3), nn.Sigmoid(), nn.Linear(3, 1)),
     "linear, KAN": lambda: compose(nn.Linear(4, 3), nn.Identity(), kan_layer(3, 1)),
+    "LayerNorm": lambda: compose(nn.Linear(4, 5), LayerNorm(5), nn.Tanh(), nn.Linear(5, 1)),
+    "LayerNorm first": lambda: compose(LayerNorm(4), nn.Linear(4, 1)),
+    "LayerNorm without weights": lambda: compose(
+        nn.Linear(4, 3), LayerNorm(3, elementwise_affine=False), kan_layer(3, 1)
+    ),
+    "LayerNorm without bias": lambda: compose(kan_layer(4, 3), LayerNorm(3, bias=False), kan_layer(3, 1)),
+    "LayerNorm of another eps": lambda: compose(
+        Sine(), LayerNorm(4, eps=0.5), nn.Linear(4, 4), Product(), nn.Linear(2, 1)
+    ),
+    "LayerNorm in a layer": lambda: compose(nn.Linear(4, 3), kan_layer(3, 4, LayerNorm(3)), nn.Linear(4, 1)),
     "nested": lambda: compose(nn.Sequential(nn.Linear(4, 4), Sine(), Product()), kan_layer(2, 3), nn.Linear(3, 1)),
 }
 
@@ -223,6 +261,160 @@ def test_without_grad_the_result_is_the_same_and_detached(operator):
     for name, t in vars(operator(net, x, of_x(x), two_fields(x))).items():
         assert t.requires_grad and not vars(out)[name].requires_grad
         close(vars(out)[name], t, name=name)
+
+
+# Single modules, all forms of the Gram matrix, LayerNorm -----------------------------------------------------------
+
+FORMS = {
+    "diagonal": lambda: Diagonal(signed(torch.ones(1, 4, dtype=F64))[None]),
+    "diagonal-per-point": lambda: Diagonal(points(3, 4, seed=7)),
+    "sampled": lambda: Sampled(points(1, 2, seed=7), torch.tensor([3, 1]), 4),
+    "sampled-per-point": lambda: Sampled(points(3, 2, seed=7), torch.tensor([2, 0]), 4),
+    "tangents": lambda: Tangents(points(2, 4, seed=7)[None]),
+    "tangents-per-point": lambda: Tangents(points(6, 4, seed=7).unflatten(0, (3, 2))),
+    "dense": lambda: Dense(symmetric(points(4, 4, seed=7)[None])),
+    "dense-per-point": lambda: Dense(symmetric(points(12, 4, seed=7).unflatten(0, (3, 4)))),
+    "none": lambda: None,
+}
+
+
+def symmetric(matrix: Tensor) -> Tensor:
+    return matrix + matrix.mT
+
+
+MODULES = {
+    "linear": lambda: nn.Linear(4, 3),
+    "tanh": nn.Tanh,
+    "sine": lambda: Sine(1.5),
+    "product": Product,
+    "LayerNorm": lambda: LayerNorm(4),
+    "LayerNorm of torch": lambda: nn.LayerNorm(4),
+    "LayerNorm of torch without weights": lambda: nn.LayerNorm(4, elementwise_affine=False),
+    "LayerNorm without weights": lambda: LayerNorm(4, elementwise_affine=False),
+    "LayerNorm without bias": lambda: LayerNorm(4, bias=False),
+    "KAN": lambda: kan_layer(4, 3),
+    "KAN after LayerNorm": lambda: kan_layer(4, 3, LayerNorm(4)),
+    "KAN after LayerNorm of torch": lambda: kan_layer(4, 3, nn.LayerNorm(4, elementwise_affine=False)),
+    "Gram KAN after LayerNorm": lambda: kan_layer(4, 3, LayerNorm(4), Gram),
+    "wavelets": lambda: kan_layer(4, 3, basis=Wavelet),
+}
+
+
+@pytest.mark.parametrize("carried", [True, False], ids=["carried", "first"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", MODULES)
+def test_every_form_goes_through_every_module(name, form, carried):
+    """The second-order chain rule with the module's Hessian: along J, J S J^T, lap J + S : H, in each form S has."""
+    module, x = order_one(nn.Sequential(MODULES[name]()), seed=4)[0], points(3, 4)
+    along, lap = (points(6, 4, seed=8).unflatten(0, (3, 2)), points(3, 4, seed=9)) if carried else (None, None)
+    given = Jet(x, along, FORMS[form](), lap if form != "none" else None)
+    out = push(module, given)
+    of_row = lambda y: module(y[None])[0]
+    jacobian, hessian = vmap(jacrev(of_row))(x), vmap(jacrev(jacrev(of_row)))(x)  # (N, out, in), (N, out, in, in)
+    close(out.value, module(x))
+    assert (out.along is None, out.gram is None) == (not carried, form == "none")
+    if carried:
+        close(out.along, along @ jacobian.mT)
+    if form == "none":
+        assert out.lap is None
+        return
+    s = given.gram.dense().expand(3, -1, -1)
+    gram, lap_of_module = jacobian @ s @ jacobian.mT, torch.einsum("nab,noab->no", s, hessian)
+    close(out.gram.dense().expand(3, -1, -1), gram)
+    close(out.gram.diagonal().expand(3, -1), gram.diagonal(dim1=-2, dim2=-1))
+    expected = lap_of_module + (jacobian @ lap.unsqueeze(-1)).squeeze(-1) if carried else lap_of_module
+    if out.lap is None:  # of a linear module: nothing carried, nothing added
+        assert not carried and not hessian.any()
+    else:
+        close(out.lap.expand(3, -1), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"elementwise_affine": False}, {"bias": False}, {"eps": 0.1}], ids=str)
+def test_layer_norm_is_that_of_torch(options):
+    """Value and two derivatives; the fused kernel's third is wrong (torch 2.13)."""
+    ours = order_one(nn.Sequential(LayerNorm(5, **options)))[0]
+    theirs = nn.LayerNorm(5, **options).double()
+    theirs.load_state_dict(ours.state_dict())
+    x, first = points(4, 5).requires_grad_(), points(4, 5, seed=2)
+    results = []
+    for norm in (ours, theirs):
+        gradients = torch.autograd.grad(norm(x).sin().sum(), [x, *norm.parameters()], create_graph=True)
+        second = torch.autograd.grad((gradients[0] * first).sum(), [x, *norm.parameters()], allow_unused=True)
+        results.append([norm(x), *gradients, *(g for g in second if g is not None)])
+    for a, b in zip(*results, strict=True):
+        close(a, b)
+    assert ours(points(0, 5)).shape == (0, 5) and Forward()(ours, points(0, 5)).lap.shape == (0, 5)
+
+
+def test_layer_norm_has_right_derivatives_of_third_order():
+    """By central differences of the second derivatives, step h and h / 2: the error is that of order h^2."""
+    norm, x, w = order_one(nn.Sequential(LayerNorm(4))), points(1, 4)[0], points(1, 4, seed=2)[0]
+    second = jacrev(grad(lambda x: (norm(x[None])[0].sin() * w).sum()))
+    third = jacrev(second)(x)
+    difference = lambda h: torch.stack([(second(x + h * e) - second(x - h * e)) / (2 * h) for e in torch.eye(4)], -1)
+    extrapolated = (4 * difference(1e-3) - difference(2e-3)) / 3
+    close(third, extrapolated, 1e-7)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, LayerNorm])
+def test_forward_through_a_norm_of_torch_has_the_right_gradients(norm):
+    """Its backward is but one, of the value: the fused kernel's wrong third derivatives are not used."""
+    net = compose(nn.Linear(4, 5), norm(5), nn.Tanh(), kan_layer(5, 3, norm(5)), nn.Linear(3, 1))
+    own = compose(nn.Linear(4, 5), LayerNorm(5), nn.Tanh(), kan_layer(5, 3, LayerNorm(5)), nn.Linear(3, 1))
+    own.load_state_dict(net.state_dict())
+    x = points(4, 4)
+    check_equal(evaluate(Forward(), net, x, of_x, two_fields), evaluate(Autograd(4), own, x, of_x, two_fields))
+
+
+# Estimators in their trivial cases ---------------------------------------------------------------------------------
+
+ESTIMATED = [
+    "fastkan",
+    "fastkan-norm-all",
+    "metafastkan",
+    "kan-norm-all",
+    "wavkan",
+    "gramkan",
+    "gramkan-outer-norm-all",
+]
+
+
+@pytest.mark.parametrize("per_point", [False, True], ids=["shared", "per-point"])
+@pytest.mark.parametrize("case", ESTIMATED)
+def test_sdgd_of_all_dimensions_is_exact(case, per_point):
+    net, x = net_of(case, 3), points(4, 3)
+    exact = evaluate(Forward(), net, x, of_x, two_fields)
+    sdgd = SDGD(3, per_point=per_point)
+    check_equal(evaluate(lambda *a: sdgd(*a, generator=generator()), net, x, of_x, two_fields), exact)
+
+
+@pytest.mark.parametrize("case", ESTIMATED)
+def test_estimators_average_to_the_operator(case):
+    """Over all choices of 2 of 3 dimensions, and over orthogonal probes, which add up to the identity."""
+    net, x, s = net_of(case, 3), points(4, 3), points(1, 3, seed=7).square()
+    exact = Forward()(net, x, s[0])
+    jets = []
+    for index in ([0, 1], [1, 2], [2, 0]):
+        gram = Sampled(1.5 * s[:, index], torch.tensor(index), 3)
+        jets.append(push(net, Jet(x, None, gram)))
+    close(sum(j.lap for j in jets)[:, 0] / 3, exact.lap)
+    close(sum(j.gram.dense() for j in jets)[:, 0, 0] / 3, exact.grad_sq)
+    probes = torch.linalg.qr(points(3, 3, seed=8)).Q * s.sqrt()
+    out = push(net, Jet(x, None, Tangents(probes[None])))
+    close(out.lap[:, 0], exact.lap)
+    close(out.gram.dense()[:, 0, 0], exact.grad_sq)
+
+
+@pytest.mark.parametrize("case", ESTIMATED)
+@pytest.mark.parametrize("operator", [SDGD(1), Hutchinson(2), Hutchinson(2, "gaussian", per_point=True)], ids=str)
+def test_estimators_run_with_gradients(case, operator):
+    net, x = net_of(case, 3), points(4, 3)
+    out = evaluate(lambda *a: operator(*a, generator=generator()), net, x, None, two_fields)
+    exact = evaluate(Forward(), net, x, None, two_fields)
+    assert out.keys() == exact.keys() and all(t.isfinite().all() for t in out.values())
+    close(out["value"], exact["value"])
+    close(out["along"], exact["along"])
+    assert (out["lap"] - exact["lap"]).abs().max() > 1e-3
 
 
 # Problems and the hard constraint ----------------------------------------------------------------------------------
@@ -399,7 +591,7 @@ def test_lift_without_a_factor_is_refused():
 
 # The streamed first layer ------------------------------------------------------------------------------------------
 
-STREAMED = ["kan-order4", "kan-bias", "metakan-prompt3-network"]
+STREAMED = ["kan-order4", "kan-bias", "metakan-prompt3-network", "fastkan-norm-all", "metagramkan", "wavkan-morlet"]
 
 
 def stream_all_layers(monkeypatch, net: nn.Module, x: Tensor) -> None:
@@ -429,7 +621,8 @@ def test_streamed_layer_equals_unstreamed_in_an_ansatz(monkeypatch, case):
 def test_streamed_value_equals_unstreamed(monkeypatch, case):
     """The forward value, its gradient in x and parameters, and nested differentiation through the pieces."""
     net, x = net_of(case, 40), points(3, 40).requires_grad_()
-    both = lambda: (net(x), *torch.autograd.grad(net(x).sin().sum(), [x, *net.parameters()]))
+    trained = [p for p in net.parameters() if p.requires_grad]
+    both = lambda: (net(x), *torch.autograd.grad(net(x).sin().sum(), [x, *trained]))
     whole, nested = both(), evaluate(Autograd(20), net, x)
     stream_all_layers(monkeypatch, net, x)
     for a, b in zip(both(), whole, strict=True):
@@ -522,7 +715,7 @@ class Residual(nn.Module):
 @pytest.mark.parametrize("problem", [Poisson(3), Heat(2), HJB(2, solution="scaled")], ids=lambda p: type(p).__name__)
 def test_gradients_per_point_by_vmap_equal_a_loop(problem, case):
     module, x = Residual(problem, net_of(case, 3)), points(4, 3, reach=0.5)
-    named = dict(module.named_parameters())
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     at = lambda p, x: functional_call(module, p, (x[None],)).squeeze(0)
     batched = vmap(grad(at), (None, 0))(named, x)
     rows = [torch.autograd.grad(module(x[i : i + 1]).squeeze(0), list(named.values())) for i in range(len(x))]
