@@ -268,7 +268,7 @@ def exiting(main: Callable[[], None], name: str) -> None:
     """Run a command line; whatever is wrong with its input is one line and exit code 2."""
     try:
         main()
-    except ConfigError as error:
+    except (ConfigError, RunFileError) as error:
         complaint = str(error)
     except OSError as error:
         complaint = f"{error.filename or 'a file'} cannot be written or read ({error.strerror or error})"

@@ -386,11 +386,11 @@ def test_one_prompt_moves_the_weights_of_its_edge_alone(share):
 
 
 def test_pieces_of_the_weights_are_the_weights():
-    for weights in (network("kan", 5)[0].weights, network("metakan", 5, prompt_dim=2)[0].weights):
-        whole = weights.generate(weights.theta if isinstance(weights, Direct) else weights.prompts)
-        close(torch.cat([weights.generate(piece) for piece in weights.split(2)]), whole, 1e-14)
+    for of_layer in (network("kan", 5)[0].weights, network("metakan", 5, prompt_dim=2)[0].weights):
+        whole = of_layer.generate(of_layer.theta if isinstance(of_layer, Direct) else of_layer.prompts)
+        close(torch.cat([of_layer.generate(piece) for piece in of_layer.split(2)]), whole, 1e-14)
         index = torch.tensor([3, 0])
-        close(weights.generate(weights.pick(index)), whole[index], 1e-14)
+        close(of_layer.generate(of_layer.pick(index)), whole[index], 1e-14)
 
 
 def learner_of(prompt_dim: int, hidden: int = 7, size: int = 4, bias: bool = True) -> MetaLearner:

@@ -12,7 +12,7 @@ from kanpde import backbones, jet
 from kanpde.ansatz import Ansatz, Field
 from kanpde.domains import Ball, Box, Cylinder
 from kanpde.jet import Dense, Diagonal, Jet, LayerNorm, MissingJetRule, Product, Sampled, Sine, Tangents, push
-from kanpde.kan import layers
+from kanpde.kan import layers, weights
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
@@ -140,6 +140,18 @@ def test_forward_of_every_basis_equals_nested_autograd(case, dim):
     check_forward(net, x, of_x, two_fields, parts=ALL, chunks=(4,))
     if dim == 3:
         check_forward(net, x, signed, None, parts=("value", "grad_sq", "lap"), chunks=(None,))
+
+
+@pytest.mark.parametrize("case", ["metakan-prompt1-network", "metakan-unbiased", "metafastkan", "metawavkan"])
+def test_forward_with_weights_from_a_table_equals_nested_autograd(monkeypatch, case):
+    """The way in which many scalar prompts generate, in pieces of a streamed layer too."""
+    net, x = net_of(case, 40), points(3, 40)
+    tiled = evaluate(Forward(), net, x, of_x, two_fields)
+    monkeypatch.setattr(weights, "TABLE_FROM", 1)
+    check_forward(net, x, of_x, two_fields, chunks=(20,))
+    check_equal(evaluate(Forward(), net, x, of_x, two_fields), tiled)
+    monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
+    check_equal(evaluate(Forward(), net, x, of_x, two_fields), tiled)
 
 
 @pytest.mark.parametrize("case", FAMILIES)
