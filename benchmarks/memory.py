@@ -75,7 +75,8 @@ def table(rows: list[dict], device: str) -> str:
     lines = [
         "# Peak training memory of a square layer, MB",
         "",
-        f"`python -m benchmarks.memory`, most bytes allocated in a training step; batch {BATCH}, float32, Adam; {machine(device)}.",
+        f"`python -m benchmarks.memory`: most bytes allocated in a training step, batch {BATCH}, float32, Adam; "
+        f"{machine(device)}.",
         "",
         f"| width | G | KAN | {' | '.join(f'MetaKAN h={h}' for h in hidden)} | largest MetaKAN / KAN |",
         "|---|---|---|" + "---|" * (len(hidden) + 1),

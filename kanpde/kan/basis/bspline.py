@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kanpde.kan.basis.base import LinearBasis
 
-LOCAL_FROM = 24  # intervals from which the k + 1 splines that live at a point are computed instead of all
+LOCAL_FROM = 20  # intervals from which the k + 1 splines that live at a point are computed instead of all
 
 
 class BSpline(LinearBasis):
