@@ -69,11 +69,9 @@ def train(
 
 def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
     """AdamW with a group each for prompts, meta-learners and the rest, as far as they exist and are trained."""
-    trained = {name: [p for p in ps if p.requires_grad] for name, ps in parameter_groups(net).items()}
-    rates = {name: recipe.lr.get(name, recipe.lr["rest"]) for name in trained}
-    named = [
-        {"params": ps, "lr": rates[name], "base_lr": rates[name], "name": name} for name, ps in trained.items() if ps
-    ]
+    groups = parameter_groups(net)
+    rates = {name: recipe.lr.get(name, recipe.lr["rest"]) for name in groups}
+    named = [{"params": ps, "lr": rates[name], "base_lr": rates[name], "name": name} for name, ps in groups.items()]
     return torch.optim.AdamW(named, weight_decay=recipe.weight_decay)
 
 
@@ -96,7 +94,8 @@ class Training:
         self.net = net.to(self.device, getattr(torch, task.recipe.precision)).train()
         self.train, self.validation = (self._here(images) for images in splits)
         self.optimizer = make_optimizer(task.recipe, self.net)
-        self.per_epoch = -(-len(self.train) // task.recipe.batch)
+        whole, rest = divmod(len(self.train), task.recipe.batch)
+        self.per_epoch = max(1, whole + (rest > 1))  # a batch norm cannot do with a single example
         self.steps, self.step = task.recipe.epochs * self.per_epoch, 0
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # of this epoch: loss, correct, examples
         self.history: dict[str, list[float]] = {}

@@ -57,9 +57,7 @@ def conv(
     schedule: series.Schedule = None,
     decay: series.Decay = None,
     label_smoothing: series.LabelSmoothing = None,
-    augment: Annotated[
-        str | None, typer.Option(help="none (default), crop or flip-crop (default for cifar).")
-    ] = None,
+    augment: Annotated[str | None, typer.Option(help="none (default), crop or flip-crop (default for cifar).")] = None,
     scaling: series.Scaling = None,
     validation: series.Validation = None,
     train_examples: series.TrainExamples = None,

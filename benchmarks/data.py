@@ -92,6 +92,12 @@ def _root(name: str, split: str, folder: str | Path | None) -> Path:
     raise ConfigError(f"{name}: {fault}; set {ENVIRONMENT} to a folder that has {wanted}")
 
 
+def check_present(name: str, split: str, folder: str | Path | None = None) -> None:
+    """Raise the line that `read` would, if files of a split are missing; reads none of them."""
+    if name in DATASETS and DATASETS[name].files.get(split):
+        _locate(name, split, _root(name, split, folder))
+
+
 def _locate(name: str, split: str, root: Path) -> list[Path]:
     """The files of a split, all in one folder: files of two copies of a data set need not belong together."""
     files = DATASETS[name].files[split]
@@ -163,8 +169,10 @@ def _read_cifar(paths: Sequence[Path], labels: int) -> tuple[Tensor, Tensor]:
 
 
 def _read_svhn(paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
-    from scipy.io import loadmat  # not a dependency of kanpde
-
+    try:
+        from scipy.io import loadmat  # not a dependency of kanpde
+    except ImportError:
+        raise ConfigError("svhn needs scipy: pip install scipy") from None
     raw = _bytes(paths[0])
     try:
         content = loadmat(BytesIO(raw), variable_names=("X", "y"))

@@ -184,6 +184,18 @@ def learner(table: int, row: dict) -> Learner | None:
     return Learner(options.get("clusters", int(count or 1)), options.get("prompt_dim", 1), hidden, h, bool(star))
 
 
+def fitted_hidden(model: str, dataset: str, options: dict) -> int | None:
+    """Hidden units of the meta-learner that the printed count of a network tells, None where none is printed."""
+    given = report.DEFAULTS | {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    for table in report.TITLES:
+        for row in printed.rows(table):
+            named = row["model"].lower() == model and printed.DATASETS[row["dataset"]] == dataset
+            if named and all(given.get(k) == v for k, v in printed.options(row).items()):
+                meta = learner(table, row)
+                return meta.hidden if meta else None
+    return None
+
+
 def specification(table: int, row: dict, meta: Learner | None) -> tuple[str, int, int, dict]:
     """The network of a row: kind, sizes at both ends, name and options."""
     spec: dict = {"name": row["model"].lower()}

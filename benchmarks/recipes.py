@@ -102,6 +102,7 @@ class Task:
         Raises:
             ConfigError: there are not so many.
         """
+        data.check_present(self.dataset, "test", folder)  # before hours of training, not after
         train, validation = data.split_validation(
             self.read("train", folder), self.recipe.validation, stream(self.seed, "validation")
         )

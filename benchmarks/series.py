@@ -17,6 +17,7 @@ from torch import nn
 
 from benchmarks.classify import Training, train
 from benchmarks.data import DATASETS
+from benchmarks.parameter_counts import fitted_hidden
 from benchmarks.recipes import Recipe, Task
 from kanpde.config import ConfigError, assign
 from kanpde.construct import call
@@ -132,6 +133,9 @@ def _asked(given: dict, family: Family) -> list[tuple[Task, Path]]:
         options["hidden"] = _numbers("--hidden", options["hidden"])
     for assignment in given.get("sets", ()):
         assign(options, assignment)
+    fitted = fitted_hidden(given[family.model], given["dataset"], options)
+    if fitted is not None:
+        options.setdefault("meta_hidden", fitted)  # that of the printed parameter count
     task = Task(given["dataset"], given[family.model], options, _recipe(given, family), flat=family.flat)
     stem = "-".join([task.dataset, task.model, *_tags(task, given)])
     out = Path(given.get("out", family.out))
@@ -157,9 +161,12 @@ def _tags(task: Task, given: dict) -> list[str]:
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise ConfigError(f"{option}: given {text!r}, needed are whole numbers such as 32 or 32,32") from None
+        numbers = ()
+    if numbers:
+        return numbers
+    raise ConfigError(f"{option}: given {text!r}, needed are whole numbers such as 32 or 32,32")
 
 
 def parse_seeds(text: str) -> list[int]:

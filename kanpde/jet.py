@@ -195,11 +195,12 @@ class Tangents:
 
 def add_up(part: Callable, pieces: list[tuple]):
     """sum of part(*piece); with more than one piece each is recomputed in the backward pass, so only one is alive."""
-    if len(pieces) == 1:
-        return part(*pieces[0])
     total = None
     for piece in pieces:
-        total = _add(total, checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False))
+        if len(pieces) == 1 or torch._C._are_functorch_transforms_active():  # which refuse checkpoints
+            total = _add(total, part(*piece))
+        else:
+            total = _add(total, checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False))
     return total
 
 

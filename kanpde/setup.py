@@ -339,8 +339,10 @@ def estimate_memory(config: RunConfig, problem, net: nn.Module) -> tuple[int, in
     saved = n * problem.domain.dim * 3
     for layer in net.modules():
         if isinstance(layer, KANLinear):
-            mixed = layer.in_features * (3 * layer.basis.size + 2 * layer.out_features)
-            streamed = n * mixed * size > CHUNK_BYTES and layer.in_features > 16
+            mixed = layer.in_features * (layer.basis.footprint(layer.out_features, 2) + 2 * layer.out_features)
+            streamed = n * mixed * size > CHUNK_BYTES and layer.in_features > 16 and layer.norm is None
+            if layer.norm is not None:  # Jacobian and Gram matrix of what the functions and the base see
+                saved += 6 * n * layer.in_features**2
             saved += (3 * CHUNK_BYTES // size if streamed else n * mixed) + 2 * n * layer.out_features**2
         elif isinstance(layer, nn.Linear):
             saved += n * (layer.in_features + 4 * layer.out_features + 3 * layer.out_features**2)

@@ -262,6 +262,18 @@ def test_size_counts_the_functions_and_the_base(case):
         assert basis.footprint(7, order) == sum(f[0, 0].numel() for f in basis.features(x, order))
 
 
+DEFAULTS = {"bspline": 9, "rbf": 9, "chebyshev": 9, "legendre": 9, "gram": 9, "fourier": 9, "wavelet": 3}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_default_sizes_and_ranges(name):
+    """Nine weights to an edge, as a cubic spline on 5 intervals has with its base; [-1, 1] but for the Gaussians."""
+    basis = BASES[name](2)
+    assert basis.size == DEFAULTS[name]
+    assert basis.high.tolist() == ([2, 2] if name == "rbf" else [1, 1])
+    assert basis.low.tolist() == (-basis.high).tolist()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_float32_is_the_same_function(case):
     single, theta = CASES[case](3).float(), None

@@ -127,7 +127,7 @@ def test_the_optimiser_goes_on_with_its_averages(name, kind):
         optimizer.step()
     first = optimizer.param_groups[0]["params"][0] if name == "kan" else net[0].weights.learner.w2
     average = {k: v.clone() for k, v in optimizer.state[first].items() if torch.is_tensor(v)}
-    step = grids._refit(net[0].basis, grids._like(net[0].basis, 10))[:1]
+    step = grids._refit(net[0].basis, grids._refined(net[0].basis, 10))[:1]
     grids.extend_grid(net, 10, optimizer)
     assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in net.parameters()}
     assert set(optimizer.state) == set(net.parameters())
@@ -170,12 +170,31 @@ def test_count_follows_the_grid():
 
 def test_what_cannot_be_refitted_is_refused_in_one_line():
     x = points(5, 2)
+    groups = KANConv2d(BSpline(2), Direct(torch.zeros(9, 9, 2)), 2, 2, 3, groups=2)
     wavelets = KANLinear(Wavelet(2), Direct(torch.zeros(2, 3, 1)), 2, 1)
     for call, match in [
         (lambda: grids.update_grid(network("metakan", 2), x), "materialize"),
         (lambda: grids.update_grid(wavelets, x), "linear basis"),
+        (lambda: grids.update_grid(groups, torch.zeros(1, 2, 4, 4)), "groups"),
         (lambda: grids.extend_grid(network("chebykan", 2), 9), "B-splines"),
     ]:
         with pytest.raises(ValueError, match=match) as info:
             call()
         one_line(info)
+
+
+def test_what_the_basis_trains_stays_with_the_optimiser():
+    net, x = network("gramkan", 2), points(50, 2)
+    optimizer = torch.optim.Adam(net.parameters())
+    grids.update_grid(net, x, optimizer=optimizer)
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in net.parameters()}
+
+
+def test_looking_at_the_inputs_changes_nothing():
+    norm = nn.BatchNorm1d(3).double()
+    net = nn.Sequential(smooth(2, 3), norm, nn.Dropout(0.5), smooth(3, 1)).train()
+    net[1].eval()
+    before, state = norm.running_mean.clone(), torch.get_rng_state()
+    grids.off_grid(net, points(50, 2))
+    assert torch.equal(norm.running_mean, before) and torch.equal(torch.get_rng_state(), state)
+    assert net.training and net[2].training and not norm.training

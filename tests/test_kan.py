@@ -18,7 +18,7 @@ from kanpde.kan import weights
 from kanpde.kan.basis import BSpline
 from kanpde.kan.basis.base_functions import silu_derivatives
 from kanpde.kan.clusters import cluster_widths
-from kanpde.kan.network import count_parameters, parameter_groups
+from kanpde.kan.network import META_SPREAD, count_parameters, parameter_groups
 from kanpde.kan.weights import Direct, Meta, MetaLearner, materialize
 
 ORDERS = [1, 2, 3, 4, 5]
@@ -476,6 +476,21 @@ def test_table_takes_units_without_slope_and_knots_that_coincide(monkeypatch):
         close(got, expected)
 
 
+@pytest.mark.parametrize("bias", [True, False], ids=["biased", "unbiased"])
+def test_table_reaches_beyond_all_knots(monkeypatch, bias):
+    """Edges in the first and in the last segment, every knot finite: they count in all gradients."""
+    monkeypatch.setattr(weights, "TABLE_FROM", 1)
+    learner, prompts = learner_of(1, bias=bias), 50 * points(6, 2).unsqueeze(1).requires_grad_()
+    knots = torch.zeros(7) if not bias else -learner.b1 / learner.w1[:, 0]
+    assert prompts.min() < knots.min() and prompts.max() > knots.max() and knots.isfinite().all()
+    of = [prompts, *learner.parameters()]
+    results = []
+    for theta in (learner(prompts), written_out(learner, prompts)):
+        results.append([theta, *torch.autograd.grad((theta / 100).sin().sum(), of)])
+    for got, expected in zip(*results, strict=True):
+        close(got, expected)
+
+
 def test_table_is_continuous_at_its_knots(monkeypatch):
     """And what is not a number stays so."""
     monkeypatch.setattr(weights, "TABLE_FROM", 1)
@@ -587,6 +602,20 @@ def test_meta_learner_starts_linear_with_the_spread_of_a_kan(share, prompt_dim):
         )
         assert 1 < splines < 15 and 0.6 < base < 1.5  # 32 numbers in the last layer
         assert theta.mean((0, 2)).abs().max() < 4 * theta.std((0, 2)).max() / theta[:, 0].numel() ** 0.5
+
+
+@pytest.mark.parametrize("name", ["metakan", "metachebykan", "metagramkan", "metafourierkan"])
+def test_meta_learner_starts_with_the_decay_of_its_basis(name):
+    """M(z) = V z with V = (start + 0.3 decay random) / sqrt(p): deviations over the columns of V, the last row none."""
+    prompt_dim = 400
+    net = build(name, 3, widths=(4,), prompt_dim=prompt_dim, meta_hidden=1000)
+    learner, basis = net[0].weights.learner.double(), net[0].basis
+    v = learner.w2[:, :500] @ learner.w1[:500] * prompt_dim**0.5
+    expected = META_SPREAD * basis.decay().double()
+    expected[-1] = 0
+    spread, mean = v.std(1), v.mean(1)
+    assert (spread - expected).abs().le(0.15 * expected + 1e-4).all()
+    assert (mean - basis.start()).abs().le(0.25 * expected + 1e-4).all()
 
 
 def test_splines_weighted_by_their_centres_are_a_straight_line():

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from kanpde.jet import add_up
 from kanpde.kan.basis.base import Basis, LinearBasis
-from kanpde.kan.layers import check_norm
+from kanpde.kan.layers import check_norm, check_sizes
 
 
 class KANConv2d(nn.Module):
@@ -49,10 +48,13 @@ class KANConv2d(nn.Module):
         self.kernel_size, self.stride, self.padding, self.dilation = map(
             _pair, (kernel_size, stride, padding, dilation)
         )
+        check_sizes(basis, weights, in_channels, self.edges, out_channels)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, H', W')."""
+        if min(self._output_size(x)) < 1:
+            raise ValueError(f"an image of {tuple(x.shape[2:])} is smaller than the kernel {self.kernel_size}")
         (raw,) = self.weights.split(self.edges)
         theta = self.weights.generate(raw)
         linear = isinstance(self.basis, LinearBasis)
@@ -81,19 +83,19 @@ class KANConv2d(nn.Module):
 
     def _by_taps(self, x: Tensor, theta: Tensor) -> Tensor:
         """Any basis: tap by tap, the linear layer on the pixels that the tap sees, added where it puts them."""
-        out = [
-            (size + 2 * p - d * (k - 1) - 1) // s + 1
-            for size, k, s, p, d in zip(
-                x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True
-            )
-        ]
+        out = self._output_size(x)
         per_tap = theta.unflatten(0, (-1, *self.kernel_size))
         pieces = [
             (x, per_tap[:, a, b], self._seen(a, 0, x.shape[2], out[0]), self._seen(b, 1, x.shape[3], out[1]))
             for a in range(self.kernel_size[0])
             for b in range(self.kernel_size[1])
         ]
-        return add_up(lambda *piece: self._tap(*piece, out), [piece for piece in pieces if piece[2] and piece[3]])
+        parts = [self._tap(*piece, out) for piece in pieces if piece[2] and piece[3]]
+        return sum(parts, x.new_zeros(len(x), self.out_channels, *out))
+
+    def _output_size(self, x: Tensor) -> list[int]:
+        settings = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in settings]
 
     def _seen(self, tap: int, axis: int, size: int, out: int) -> tuple[int, int, int] | None:
         """The places first ... last - 1 of the output whose tap is in the image, and the pixel that the first sees."""
@@ -126,4 +128,6 @@ class KANConv2d(nn.Module):
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(value, str):
+        raise ValueError(f"stride, padding and dilation are numbers or pairs, given {value!r}")
     return (value, value) if isinstance(value, int) else tuple(value)

@@ -41,12 +41,15 @@ def _inputs(net: nn.Module, x: Tensor, layers: list[Layer]) -> Iterator[tuple[La
         seen = given[0] if layer.norm is None else layer.norm(given[0])
         found[layer] = seen.movedim(1, -1).flatten(0, -2)
 
+    modes = {module: module.training for module in net.modules()}
     handles = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
-        net(x)
+        net.eval()(x)  # dropout and batch norms would change what is seen, and be changed by it
     finally:
         for handle in handles:
             handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
     yield from found.items()
 
 
@@ -64,24 +67,24 @@ def update_grid(
         x: samples of the network's input.
         optimizer: its state for the weights is carried over, see `extend_grid`.
     Raises:
-        ValueError: generated weights (one meta-learner serves many inputs; `materialize` first), or wavelets.
+        ValueError: generated weights (one meta-learner serves many inputs; `materialize` first), wavelets, or groups.
     """
     for layer in kan_layers(net):
         if not isinstance(layer.weights, Direct):
             raise ValueError("update_grid needs free weights, these are generated: materialize the network first")
         if not isinstance(layer.basis, LinearBasis):
             raise ValueError(f"update_grid needs a linear basis, given {layer.basis}")
+        if getattr(layer, "groups", 1) > 1:
+            raise ValueError(f"update_grid needs groups = 1, given {layer.groups}")
     for layer in kan_layers(net):
         ((_, seen),) = _inputs(net, x, [layer])
         low, high = seen.amin(0), seen.amax(0)
         varies = high > low
         spare = margin * (high - low)
-        old = layer.basis
-        new = _like(old)
+        old, new = copy.deepcopy(layer.basis), layer.basis
         new.low.copy_(torch.where(varies, low - spare, old.low))
         new.high.copy_(torch.where(varies, high + spare, old.high))
         step = _refit(old, new).repeat_interleave(len(layer.weights.theta) // len(new.low), 0)
-        layer.basis = new
         _replace(layer.weights, "theta", step, optimizer)
 
 
@@ -91,8 +94,9 @@ def extend_grid(net: nn.Module, grid_size: int, optimizer: torch.optim.Optimizer
 
     Where the new grid divides the old one the function on the grid is exactly the same, else the closest in least
     squares: theta' = R theta with one matrix R for all edges, so generated weights are refined exactly as well, through
-    the last layer of their meta-learner. The optimiser goes on: parameters are exchanged in its groups; its averages m
-    of gradients become R m, and those of squares |R| v. L-BFGS loses its history.
+    the last layer of their meta-learner. The optimiser goes on: parameters are exchanged in its groups; its averages of
+    gradients are carried as steps, m' = R m and v' = |R| v, so that the function goes on moving the way it did. L-BFGS
+    loses its history.
 
     Raises:
         ValueError: another basis, or weights in the released layout of a convolution.
@@ -104,7 +108,7 @@ def extend_grid(net: nn.Module, grid_size: int, optimizer: torch.optim.Optimizer
     refined: set[nn.Module] = set()
     for layer in layers:
         old = layer.basis
-        layer.basis = _like(old, grid_size)
+        layer.basis = _refined(old, grid_size)
         step = _refit(old, layer.basis)[:1]
         if isinstance(layer.weights, Direct):
             _replace(layer.weights, "theta", step, optimizer)
@@ -116,13 +120,11 @@ def extend_grid(net: nn.Module, grid_size: int, optimizer: torch.optim.Optimizer
                 _replace(learner, "b2", step[0], optimizer)
 
 
-def _like(basis: LinearBasis, grid_size: int | None = None) -> LinearBasis:
-    """A basis of the same kind and ranges, a B-spline with another number of intervals if asked."""
-    new = copy.deepcopy(basis)
-    if grid_size is not None:
-        new = BSpline(len(basis.low), grid_size, basis.spline_order, base=basis.base).to(basis.low)
-        new.low.copy_(basis.low)
-        new.high.copy_(basis.high)
+def _refined(basis: BSpline, grid_size: int) -> BSpline:
+    """B-splines of the same order and ranges with another number of intervals."""
+    new = BSpline(len(basis.low), grid_size, basis.spline_order, base=basis.base).to(basis.low)
+    new.low.copy_(basis.low)
+    new.high.copy_(basis.high)
     return new
 
 

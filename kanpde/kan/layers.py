@@ -1,7 +1,6 @@
 """The KAN layer: any basis, any weights, and the way a jet goes through it."""
 
 from dataclasses import replace
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +36,9 @@ class KANLinear(nn.Module):
     ):
         super().__init__()
         check_norm(basis, norm)
+        check_sizes(basis, weights, in_features, in_features, out_features)
+        if not isinstance(norm, nn.LayerNorm | None):
+            raise ValueError(f"the norm of a linear layer is a LayerNorm, given {norm}")
         self.basis, self.weights, self.norm = basis, weights, norm
         self.in_features, self.out_features = in_features, out_features
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
@@ -59,10 +61,9 @@ class KANLinear(nn.Module):
 
     def chunk(self, x: Tensor, per_input: int) -> int:
         """Inputs to a piece, for `per_input` numbers per point and input."""
-        if self.in_features <= 16:
+        if self.in_features <= 16 or torch.compiler.is_compiling():  # an exported network takes any number of points
             return self.in_features
-        points = max(1, prod(x.shape[:-1]))
-        bytes_of_input = x.element_size() * (points * per_input + self.weights.generated_per_input)
+        bytes_of_input = x.element_size() * (max(1, len(x)) * per_input + self.weights.generated_per_input)
         return min(self.in_features, max(16, CHUNK_BYTES // bytes_of_input))
 
     def slices(self, chunk: int) -> list[slice]:
@@ -75,6 +76,16 @@ class KANLinear(nn.Module):
 def check_norm(basis: Basis, norm: nn.Module | None) -> None:
     if norm is not None and not isinstance(basis, LinearBasis):
         raise ValueError(f"a norm stands before the functions of a linear basis; {basis} is not one")
+
+
+def check_sizes(basis: Basis, weights: nn.Module, inputs: int, edges: int, outputs: int) -> None:
+    """Raise where the basis is not for `inputs`, or the weights are not for `edges` into each of `outputs`."""
+    raw = next(iter(weights.split(edges)))
+    if len(basis.low) != inputs or (raw.shape[0], raw.shape[-1]) != (edges, outputs):
+        raise ValueError(
+            f"a basis of {len(basis.low)} inputs and weights {tuple(raw.shape)}; needed are {inputs} inputs and "
+            f"{edges} edges into each of {outputs} outputs"
+        )
 
 
 @rule(KANLinear)

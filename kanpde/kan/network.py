@@ -17,9 +17,9 @@ from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaReleased
 # Deviation of the basis weights of the one activation that generated edges start from
 META_SPREAD = 0.3
 
-Edges = Sequence[tuple[int, int]]  # (edges into an output, outputs) of each layer
+Sizes = Sequence[tuple[int, int]]  # (edges into an output, outputs) of each layer
 BasisFor = Callable[[int, int], Basis]  # (layer number, inputs of the layer) -> its basis
-WeightsFor = Callable[[Edges, Sequence[Basis]], Sequence[nn.Module]]  # the weights of all layers
+WeightsFor = Callable[[Sizes, Sequence[Basis]], Sequence[nn.Module]]  # the weights of all layers
 
 
 def stack(
@@ -37,7 +37,7 @@ def stack(
     )
 
 
-def free_weights(edges: Edges, bases: Sequence[Basis], generator: torch.Generator) -> list[Direct]:
+def free_weights(edges: Sizes, bases: Sequence[Basis], generator: torch.Generator) -> list[Direct]:
     """Weights of their own for each layer, as its basis draws them."""
     return [Direct(basis.draw(n_in, n_out, generator)) for basis, (n_in, n_out) in zip(bases, edges, strict=True)]
 
@@ -66,7 +66,7 @@ class MetaOptions:
 
 
 def generated_weights(
-    edges: Edges, bases: Sequence[Basis], generator: torch.Generator, options: MetaOptions, taps: int = 1
+    edges: Sizes, bases: Sequence[Basis], generator: torch.Generator, options: MetaOptions, taps: int = 1
 ) -> list[Meta]:
     """One prompt per edge, and meta-learners shared as the options say; they must be of layers with equal bases."""
     labels = shared_labels(tuple(n_out for _, n_out in edges), options.share, options.unused)

@@ -225,5 +225,6 @@ def materialize(module: nn.Module) -> nn.Module:
     net = copy.deepcopy(module)
     for layer in list(net.modules()):
         if isinstance(getattr(layer, "weights", None), Meta):
-            layer.weights = Direct(layer.weights.generate(layer.weights.prompts).clone())
+            theta = layer.weights.generate(layer.weights.prompts)
+            layer.weights = Direct(theta.clone(memory_format=torch.contiguous_format))
     return net

@@ -40,8 +40,8 @@ class Basis(nn.Module):
         limits = torch.as_tensor(grid_range, dtype=torch.get_default_dtype())
         if limits.shape not in ((2,), (in_features, 2)):
             raise ValueError(f"grid_range takes a pair, or {in_features} of them; its shape is {tuple(limits.shape)}")
-        if not (limits[..., 0] < limits[..., 1]).all():
-            raise ValueError(f"grid_range must increase, given {grid_range}")
+        if not ((limits[..., 0] < limits[..., 1]) & limits.isfinite().all(-1)).all():
+            raise ValueError(f"grid_range must be finite and increase, given {grid_range}")
         low, high = limits.expand(in_features, 2).unbind(-1)
         self.register_buffer("low", low.clone())
         self.register_buffer("high", high.clone())

@@ -43,7 +43,7 @@ class Gram(Polynomial):
         return tuple((1, beta) for beta in self.beta)
 
     def functions(self, x: Tensor, order: int, inputs: slice | Tensor = slice(None)) -> Derivatives:
-        """beta needs a gradient, so these are plain operations; p^(r) of any order passes through SiLU as s(p)."""
+        """Orders 0 to 2 in plain operations, because beta needs a gradient."""
         p = polynomial_derivatives(self.recurrence(), self.squash, 0, order, x, *self.constants(inputs))
         if self.outer == "none":
             return tuple(p)

@@ -134,6 +134,8 @@ TILE = 2**16  # numbers of a tile: they stay in the cache
 
 def _tiles(z: Tensor, *of_edges: Tensor):
     """The inputs of a layer, a few at a time: columns of z (N, in), and rows of the others (in, out)."""
+    if torch.compiler.is_compiling():  # the compiler fuses the steps itself
+        return [(z, *of_edges)]
     inputs = max(1, TILE // max(1, z.shape[0] * of_edges[0].shape[1]))
     return zip(z.split(inputs, -1), *(t.split(inputs) for t in of_edges), strict=True)
 
