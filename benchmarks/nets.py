@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Callable
+from functools import wraps
+from inspect import Signature, signature
 from math import sqrt
 from typing import Literal
 
@@ -39,56 +41,20 @@ def linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
     return layer
 
 
-def classifier(
-    basis: type[Basis],
-    dim_in: int,
-    classes: int,
-    *,
-    generator: torch.Generator,
-    hidden: Widths = (32,),
-    batch_norm: bool = False,
-    grid_range: Interval = (-1.0, 1.0),
-    hidden_range: Interval = (-1.0, 1.0),
-    bias: bool = False,
-    norm: Literal["none", "hidden", "all"] = "none",
-    **of_basis,
-) -> nn.Sequential:
-    """A fully connected KAN with free weights; batch_norm: one after every layer, the last included (WavKAN)."""
-    common = {"grid_range": grid_range, "hidden_range": hidden_range, "bias": bias, "norm": norm, **of_basis}
-    net = backbones.kan(basis, dim_in, classes, generator=generator, widths=hidden, **common)
-    return _normed(net) if batch_norm else net
+def classifier(template: Callable) -> Callable:
+    """A template of `kanpde.backbones` for classifiers: `hidden` for `widths`; batch_norm: one after every layer."""
 
+    @wraps(template)
+    def builder(*sizes, hidden: Widths = (32,), batch_norm: bool = False, **options) -> nn.Sequential:
+        net = template(*sizes, widths=hidden, **options)
+        normed = (m for layer in net for m in (layer, nn.BatchNorm1d(layer.out_features)))
+        return nn.Sequential(*normed) if batch_norm else net
 
-def meta_classifier(
-    basis: type[Basis],
-    dim_in: int,
-    classes: int,
-    *,
-    generator: torch.Generator,
-    hidden: Widths = (32,),
-    batch_norm: bool = False,
-    grid_range: Interval = (-1.0, 1.0),
-    hidden_range: Interval = (-1.0, 1.0),
-    bias: bool = False,
-    norm: Literal["none", "hidden", "all"] = "none",
-    prompt_dim: PositiveInt = 1,
-    meta_hidden: PositiveInt = 64,
-    meta_bias: bool = True,
-    meta_share: Literal["network", "layer"] | PositiveInt | tuple[int, ...] = "network",
-    meta_init: Literal["linear", "official"] = "linear",
-    **of_basis,
-) -> nn.Sequential:
-    """The same network, its weights generated from prompts."""
-    common = {"grid_range": grid_range, "hidden_range": hidden_range, "bias": bias, "norm": norm, **of_basis}
-    meta = {"prompt_dim": prompt_dim, "meta_hidden": meta_hidden, "meta_bias": meta_bias, "meta_share": meta_share}
-    net = backbones.metakan(
-        basis, dim_in, classes, generator=generator, widths=hidden, meta_init=meta_init, **meta, **common
-    )
-    return _normed(net) if batch_norm else net
-
-
-def _normed(net: nn.Sequential) -> nn.Sequential:
-    return nn.Sequential(*(m for layer in net for m in (layer, nn.BatchNorm1d(layer.out_features))))
+    own = signature(builder, follow_wrapped=False).parameters
+    common = {name: p for name, p in signature(template).parameters.items() if name != "widths"}
+    of_basis = common.pop("of_basis")
+    builder.__signature__ = Signature([*common.values(), own["hidden"], own["batch_norm"], of_basis])
+    return builder
 
 
 WIDE = {"hidden_range": (-6.0, 6.0)}  # sums over 784 pixels are not normalised and leave [-1, 1], the paper's grid
@@ -105,8 +71,8 @@ FULLY_CONNECTED = {  # basis, and the paper's choices for the direct and the met
 CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp}
 for _name, (_basis, _direct, _meta) in FULLY_CONNECTED.items():
     _range = {"grid_range": (-2.0, 2.0), "hidden_range": (-2.0, 2.0)} if _name == "fastkan" else {}
-    CLASSIFIERS[_name] = specialise(classifier, _basis, **_range, **_direct)
-    CLASSIFIERS[f"meta{_name}"] = specialise(meta_classifier, _basis, **_range, **_meta)
+    CLASSIFIERS[_name] = specialise(classifier(backbones.kan), _basis, **_range, **_direct)
+    CLASSIFIERS[f"meta{_name}"] = specialise(classifier(backbones.metakan), _basis, **_range, **_meta)
 
 
 # Convolutional -----------------------------------------------------------------------------------------------------
