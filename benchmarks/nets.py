@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from functools import wraps
 from inspect import Signature, signature
 from math import sqrt
 from typing import Literal
@@ -44,16 +43,16 @@ def linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
 def classifier(template: Callable) -> Callable:
     """A template of `kanpde.backbones` for classifiers: `hidden` for `widths`; batch_norm: one after every layer."""
 
-    @wraps(template)
     def builder(*sizes, hidden: Widths = (32,), batch_norm: bool = False, **options) -> nn.Sequential:
         net = template(*sizes, widths=hidden, **options)
         normed = (m for layer in net for m in (layer, nn.BatchNorm1d(layer.out_features)))
         return nn.Sequential(*normed) if batch_norm else net
 
-    own = signature(builder, follow_wrapped=False).parameters
+    own = signature(builder).parameters
     common = {name: p for name, p in signature(template).parameters.items() if name != "widths"}
     of_basis = common.pop("of_basis")
     builder.__signature__ = Signature([*common.values(), own["hidden"], own["batch_norm"], of_basis])
+    builder.__doc__ = template.__doc__
     return builder
 
 
