@@ -256,7 +256,7 @@ def test_size_counts_the_functions_and_the_base(case):
     basis = made(case)
     x = across(basis)
     assert basis.size == basis.count + (basis.base != "none") == basis.features(x, 0)[0].shape[-1]
-    assert basis.functions(x, 0)[0].shape[-1] == basis.count == len(basis.start()) - (basis.base != "none")
+    assert basis.functions(x, 0)[0].shape[-1] == basis.count == len(basis.init_activation()) - (basis.base != "none")
     assert basis.base_function(x, 1)[1].shape == (9, 3, basis.base != "none")
     for order in (0, 1, 2):
         assert basis.footprint(7, order) == sum(f[0, 0].numel() for f in basis.features(x, order))
@@ -347,7 +347,7 @@ def test_wavelet_of_unit_scale_is_the_mother_wavelet_of_scipy_s_formulas(name):
     """The Mexican hat integrates to zero with a square that integrates to one; all are of the shape stated."""
     basis = made(name, 1)
     x = torch.linspace(-9, 9, 4001, dtype=F64)[:, None]
-    psi = basis.contract(x, basis.start().double().reshape(1, 3, 1)).value
+    psi = basis.contract(x, basis.init_activation().double().reshape(1, 3, 1)).value
     close(psi, PSI[basis.wavelet](x))
     if basis.wavelet == "mexican_hat":
         close(torch.trapezoid(psi**2, x, dim=0), torch.ones(1, dtype=F64), 1e-10)
@@ -494,10 +494,10 @@ def test_wavelet_sum_passes_gradgradcheck(monkeypatch, name, tile):
 def test_start_rises_across_the_range(case, grid_range):
     """Where the base is a part of it too: silu falls left of -1.28, by 0.1 at most."""
     basis = CASES[case](1, grid_range=grid_range).double()
-    assert basis.start().shape == (basis.size,)
+    assert basis.init_activation().shape == (basis.size,)
     x = torch.linspace(*grid_range, 200, dtype=F64)[:, None]
     inner = slice(30, 170) if isinstance(basis, GaussianRBF) else slice(None)  # Gaussians fade at the ends
-    y = basis.contract(x, basis.start().double().reshape(1, -1, 1)).value[inner, 0]
+    y = basis.contract(x, basis.init_activation().double().reshape(1, -1, 1)).value[inner, 0]
     assert (y.diff() > -2e-3).all() and y[-1] - y[0] > 1
     assert y.diff().clamp_max(0).sum() > -0.05
 
@@ -509,12 +509,12 @@ def test_start_of_the_functions_alone_is_t(case):
     x = torch.linspace(-2, 2, 41, dtype=F64)[:, None]
     z = x[:, 0] / 2
     if basis.base != "none":
-        assert basis.start()[-1] == 1
-    t = (basis.functions(x, 0)[0] @ basis.start()[: basis.count].double())[:, 0]
+        assert basis.init_activation()[-1] == 1
+    t = (basis.functions(x, 0)[0] @ basis.init_activation()[: basis.count].double())[:, 0]
     if isinstance(basis, BSpline):
         close(t, z, 1e-6)
     elif isinstance(basis, GaussianRBF):
-        assert torch.equal(basis.start()[: basis.count], basis.centers)
+        assert torch.equal(basis.init_activation()[: basis.count], basis.centers)
         assert (t[5:-5].diff() > 0).all()
     elif isinstance(basis, Fourier):
         close(t, torch.sin(pi / 2 * z))
@@ -524,24 +524,24 @@ def test_start_of_the_functions_alone_is_t(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_draw_has_the_deviations_stated(case):
-    """Functions decay SPREAD / sqrt(in), the base 1 / sqrt(in); without one, `start` times a number of deviation 1."""
+def test_init_weights_has_the_deviations_stated(case):
+    """Functions scale SPREAD / sqrt(in), the base 1 / sqrt(in); without one, the first activation times one number."""
     basis, n_in, n_out = CASES[case](16), 16, 3000
-    theta = basis.draw(n_in, n_out, generator(1)).double() * sqrt(n_in)
+    theta = basis.init_weights(n_in, n_out, generator(1)).double() * sqrt(n_in)
     assert theta.shape == (n_in, basis.size, n_out)
     deviation = theta.transpose(0, 1).flatten(1).std(1)
     if isinstance(basis, Wavelet):
         assert not theta[:, 0].any() and (theta[:, 1] / sqrt(n_in)).abs().max() <= 1
         expected = torch.tensor([0, sqrt(n_in / 3), 1], dtype=F64)
     elif basis.base == "none":
-        start, spread = basis.start().double(), SPREAD * basis.decay().double()
+        start, spread = basis.init_activation().double(), SPREAD * basis.init_scale().double()
         expected = (spread**2 + start**2).sqrt()
         along = torch.einsum("ico,c->io", theta, start) / start.square().sum()
         rest = theta - along.unsqueeze(1) * start[:, None]
         assert abs(along.std() - (1 + (spread * start).square().sum() / start.square().sum() ** 2).sqrt()) < 0.02
         assert rest.std() < SPREAD
     else:
-        expected = torch.cat([SPREAD * basis.decay().double()[:-1], torch.ones(1, dtype=F64)])
+        expected = torch.cat([SPREAD * basis.init_scale().double()[:-1], torch.ones(1, dtype=F64)])
     assert (deviation - expected).abs().le(0.02 * expected).all()
     assert theta.mean((0, 2)).abs().max() < 0.02 * max(1, expected.max())
     pairs = theta.transpose(0, 1).flatten(1)[-2:]
@@ -550,10 +550,10 @@ def test_draw_has_the_deviations_stated(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_decay_is_of_the_harmonic_or_the_degree(case):
+def test_init_scale_is_of_the_harmonic_or_the_degree(case):
     """1 / k^2, and 1 elsewhere: second derivatives in z of the harmonics have one size."""
     basis = CASES[case](1)
-    decay = basis.decay()
+    decay = basis.init_scale()
     assert decay.shape == (basis.size,) and decay.dtype == torch.float32
     if isinstance(basis, Fourier):
         x = torch.linspace(-1, 1, 401)[:-1, None]  # a whole number of half periods
@@ -567,9 +567,9 @@ def test_decay_is_of_the_harmonic_or_the_degree(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_draw_depends_on_the_generator_alone(case):
+def test_init_weights_depends_on_the_generator_alone(case):
     basis, before = CASES[case](4), torch.get_rng_state()
-    a, b, c = (basis.draw(4, 5, generator(seed)) for seed in (3, 3, 4))
+    a, b, c = (basis.init_weights(4, 5, generator(seed)) for seed in (3, 3, 4))
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert torch.equal(before, torch.get_rng_state())
 

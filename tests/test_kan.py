@@ -605,17 +605,17 @@ def test_meta_learner_starts_linear_with_the_spread_of_a_kan(share, prompt_dim):
 
 
 @pytest.mark.parametrize("name", ["metakan", "metachebykan", "metagramkan", "metafourierkan"])
-def test_meta_learner_starts_with_the_decay_of_its_basis(name):
-    """M(z) = V z with V = (start + 0.3 decay random) / sqrt(p): deviations over the columns of V, the last row none."""
+def test_meta_learner_starts_with_the_scale_of_its_basis(name):
+    """M(z) = V z with V = (activation + 0.3 scale random) / sqrt(p): deviations over columns, the last row none."""
     prompt_dim = 400
     net = build(name, 3, widths=(4,), prompt_dim=prompt_dim, meta_hidden=1000)
     learner, basis = net[0].weights.learner.double(), net[0].basis
     v = learner.w2[:, :500] @ learner.w1[:500] * prompt_dim**0.5
-    expected = META_SPREAD * basis.decay().double()
+    expected = META_SPREAD * basis.init_scale().double()
     expected[-1] = 0
     spread, mean = v.std(1), v.mean(1)
     assert (spread - expected).abs().le(0.15 * expected + 1e-4).all()
-    assert (mean - basis.start()).abs().le(0.25 * expected + 1e-4).all()
+    assert (mean - basis.init_activation()).abs().le(0.25 * expected + 1e-4).all()
 
 
 def test_splines_weighted_by_their_centres_are_a_straight_line():
@@ -623,8 +623,8 @@ def test_splines_weighted_by_their_centres_are_a_straight_line():
         basis = BSpline(1, grid_size, k, (-2.0, 4.0)).double()
         x = torch.linspace(-2, 4, 50, dtype=F64).unsqueeze(1)
         (features,) = basis.features(x, 0)
-        close(features[:, 0, :-1] @ basis.start()[:-1].double(), (x[:, 0] - 1) / 3, 1e-6)
-        assert basis.start()[-1] == 1
+        close(features[:, 0, :-1] @ basis.init_activation()[:-1].double(), (x[:, 0] - 1) / 3, 1e-6)
+        assert basis.init_activation()[-1] == 1
 
 
 @pytest.mark.parametrize("meta_hidden", [1, 2, 5])

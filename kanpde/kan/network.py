@@ -39,7 +39,9 @@ def stack(
 
 def free_weights(edges: Sizes, bases: Sequence[Basis], generator: torch.Generator) -> list[Direct]:
     """Weights of their own for each layer, as its basis draws them."""
-    return [Direct(basis.draw(n_in, n_out, generator)) for basis, (n_in, n_out) in zip(bases, edges, strict=True)]
+    return [
+        Direct(basis.init_weights(n_in, n_out, generator)) for basis, (n_in, n_out) in zip(bases, edges, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _init_linear(weights: list[Meta], bases: Sequence[Basis], generator: torch.G
         half = hidden // 2
         v = torch.empty(basis.size, prompt_dim).normal_(std=META_SPREAD, generator=generator)
         v[-1] = 0
-        v = (v * basis.decay().unsqueeze(1) + basis.start().unsqueeze(1)) / sqrt(prompt_dim)
+        v = (v * basis.init_scale().unsqueeze(1) + basis.init_activation().unsqueeze(1)) / sqrt(prompt_dim)
         a = torch.empty(half, prompt_dim).normal_(std=1 / sqrt(max(half, 1)), generator=generator)  # as large as C
         c = v @ torch.linalg.pinv(a)  # the smallest C with C A = V
         for parameter, pair in ((learner.w1, (a, -a)), (learner.w2.T, (c.T, -c.T))):

@@ -23,7 +23,7 @@ class Edges(NamedTuple):
 class Basis(nn.Module):
     """A family of functions of one variable on the range [low_i, high_i] of each input of a layer.
 
-    A member states `size`, the weights of an edge, and writes `contract`, `start` and `draw`.
+    A member states `size`, the weights of an edge, and writes `contract`, `init_activation` and `init_weights`.
 
     Args:
         in_features: inputs of the layer.
@@ -68,20 +68,20 @@ class Basis(nn.Module):
         """Numbers per point and input that a contraction with derivatives up to `order` holds at a time."""
         raise NotImplementedError
 
-    def start(self) -> Tensor:
+    def init_activation(self) -> Tensor:
         """Weights (size,) of a simple activation across the range, which the edges of a network start from."""
         raise NotImplementedError
 
-    def decay(self) -> Tensor:
+    def init_scale(self) -> Tensor:
         """Sizes (size,) of random weights: smaller for functions whose derivatives are large."""
         return self.low.new_ones(self.size)
 
-    def draw(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
+    def init_weights(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
         """Initial free weights (n_in, size, n_out)."""
         raise NotImplementedError
 
 
-# Deviation of the weights of the basis functions, times 1 / sqrt(in), where `start` has deviation 1 / sqrt(in)
+# Deviation of the weights of basis functions, times 1 / sqrt(in); `init_activation` is multiplied by 1 / sqrt(in)
 SPREAD = 0.1
 
 
@@ -131,12 +131,12 @@ class LinearBasis(Basis):
     def footprint(self, n_out: int, order: int) -> int:
         return self.size * (order + 1)
 
-    def draw(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
+    def init_weights(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
         theta = torch.empty(n_in, self.size, n_out).normal_(std=SPREAD / sqrt(n_in), generator=generator)
-        theta *= self.decay().unsqueeze(-1)
+        theta *= self.init_scale().unsqueeze(-1)
         main = torch.empty(n_in, 1, n_out).normal_(std=1 / sqrt(n_in), generator=generator)
         if self.base == "none":
-            return theta + main * self.start().unsqueeze(-1)
+            return theta + main * self.init_activation().unsqueeze(-1)
         theta[:, -1:] = main
         return theta
 

@@ -46,7 +46,7 @@ class BSpline(LinearBasis):
     def formula(self):
         return partial(bspline_derivatives, self.grid_size, self.spline_order)
 
-    def start(self) -> Tensor:
+    def init_activation(self) -> Tensor:
         """t + base(x) with t in [-1, 1] across the grid: splines weighted by their centres reproduce straight lines."""
         g, k = self.grid_size, self.spline_order
         centres = (2 * torch.arange(g + k, dtype=self.low.dtype) + 1 - k) / g - 1

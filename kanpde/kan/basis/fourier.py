@@ -33,13 +33,13 @@ class Fourier(LinearBasis):
     def formula(self):
         return partial(fourier_derivatives, self.harmonics)
 
-    def start(self) -> Tensor:
+    def init_activation(self) -> Tensor:
         """sin(pi z / 2), which rises from -1 to 1 across the range; and the base function."""
         first = self.low.new_zeros(self.count)
         first[self.harmonics] = 1
         return torch.cat([first, self.low.new_ones(self.size - self.count)])
 
-    def decay(self) -> Tensor:
+    def init_scale(self) -> Tensor:
         """1 / k^2: second derivatives of one size."""
         k = torch.arange(1, self.harmonics + 1, dtype=self.low.dtype)
         return torch.cat([k**-2, k**-2, self.low.new_ones(self.size - self.count)])

@@ -42,13 +42,13 @@ class Polynomial(LinearBasis):
     def formula(self):
         return partial(polynomial_derivatives, self.recurrence(), self.squash)
 
-    def start(self) -> Tensor:
+    def init_activation(self) -> Tensor:
         """p_1 = t; and the base function."""
         first = self.low.new_zeros(self.count)
         first[1] = 1
         return torch.cat([first, self.low.new_ones(self.size - self.count)])
 
-    def decay(self) -> Tensor:
+    def init_scale(self) -> Tensor:
         """1 / n^2: second derivatives of moderate size."""
         n = torch.arange(self.count, dtype=self.low.dtype).clamp_min(1)
         return torch.cat([n**-2, self.low.new_ones(self.size - self.count)])

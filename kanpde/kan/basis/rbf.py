@@ -12,7 +12,8 @@ class GaussianRBF(LinearBasis):
     .. math:: u_j = (x - c_j) / \delta, \quad \delta = (b - a) / (c - 1), \qquad
               \partial_x^r e^{-u^2} = (-1/\delta)^r H_r(u) e^{-u^2}, \quad H_{r+1} = 2 u H_r - 2 r H_{r-1}
 
-    The centres are a parameter that is not trained, as in FastKAN, so that parameter counts agree.
+    `centers` are their places in [-1, 1], the range of every input; a parameter that is not trained, as in FastKAN, so
+    that parameter counts agree.
 
     Args:
         in_features: inputs of the layer.
@@ -34,7 +35,7 @@ class GaussianRBF(LinearBasis):
     def constants(self, inputs) -> tuple[Tensor, ...]:
         return *super().constants(inputs), self.centers
 
-    def start(self) -> Tensor:
+    def init_activation(self) -> Tensor:
         """Gaussians weighted by their centres rise across the range; and the base function."""
         return torch.cat([self.centers.detach(), self.low.new_ones(self.size - self.count)])
 

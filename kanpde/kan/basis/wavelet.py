@@ -59,11 +59,11 @@ class Wavelet(Basis):
     def footprint(self, n_out: int, order: int) -> int:
         return 4 * n_out if order else 1
 
-    def start(self) -> Tensor:
+    def init_activation(self) -> Tensor:
         """w = 1 at the standard scale and shift."""
         return torch.cat([self.low.new_zeros(2), self.low.new_ones(1)])
 
-    def draw(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
+    def init_weights(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
         theta = torch.zeros(n_in, 3, n_out)
         theta[:, 1].uniform_(-1, 1, generator=generator)
         theta[:, 2].normal_(std=1 / sqrt(n_in), generator=generator)
