@@ -155,7 +155,7 @@ def _table(z, w1, b1, w2, b2) -> tuple[Tensor, ...]:
     return alpha, beta if b2 is None else beta + b2, segment, order, rises
 
 
-TILE = 2**15  # hidden numbers of a tile at least: a few hundred kB stay in the cache
+TILE = 2**16  # hidden numbers of a tile at least: a few hundred kB stay in the cache
 
 
 def _tile(z: Tensor, w1: Tensor, w2: Tensor) -> int:

@@ -134,11 +134,11 @@ class LinearBasis(Basis):
     def init_weights(self, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
         theta = torch.empty(n_in, self.size, n_out).normal_(std=SPREAD / sqrt(n_in), generator=generator)
         theta *= self.init_scale().unsqueeze(-1)
+        if self.base != "none":
+            theta[:, -1].normal_(std=1 / sqrt(n_in), generator=generator)
+            return theta
         main = torch.empty(n_in, 1, n_out).normal_(std=1 / sqrt(n_in), generator=generator)
-        if self.base == "none":
-            return theta + main * self.init_activation().unsqueeze(-1)
-        theta[:, -1:] = main
-        return theta
+        return theta + main * self.init_activation().unsqueeze(-1)
 
 
 def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Tensor | None) -> Edges:
