@@ -1,6 +1,7 @@
 """What a basis of edge functions offers a layer: the number of weights of an edge, and their contraction."""
 
 from collections.abc import Callable
+from functools import partial
 from math import sqrt
 from typing import NamedTuple
 
@@ -119,10 +120,10 @@ class LinearBasis(Basis):
 
     def features(self, x: Tensor, order: int, inputs: slice | Tensor = slice(None)) -> Derivatives:
         """All functions of an edge, base last: each (N, in, size)."""
-        functions = self.functions(x, order, inputs)
         if self.base == "none":
-            return functions
-        return tuple(torch.cat(pair, -1) for pair in zip(functions, self.base_function(x, order), strict=True))
+            return self.functions(x, order, inputs)
+        together = partial(_together, self.formula(), BASE_FUNCTIONS[self.base])
+        return _Closed.apply(together, 0, order, x, *self.constants(inputs))
 
     def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
         order = 2 if curvature is not None else int(slope)
@@ -139,6 +140,12 @@ class LinearBasis(Basis):
             return theta
         main = torch.empty(n_in, 1, n_out).normal_(std=1 / sqrt(n_in), generator=generator)
         return theta + main * self.init_activation().unsqueeze(-1)
+
+
+def _together(formula: Callable, base: Callable, first: int, last: int, x: Tensor, *constants: Tensor) -> list[Tensor]:
+    """The derivatives of the basis functions and, last, of the base function."""
+    pairs = zip(formula(first, last, x, *constants), base(first, last, x), strict=True)
+    return [torch.cat(pair, -1) for pair in pairs]
 
 
 def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Tensor | None) -> Edges:

@@ -55,5 +55,9 @@ class Gram(Polynomial):
             composed.append(s[2] * p[1] ** 2 + s[1] * p[2])
         return tuple(composed)
 
+    def features(self, x: Tensor, order: int, inputs: slice | Tensor = slice(None)) -> Derivatives:
+        both = self.functions(x, order, inputs), self.base_function(x, order)
+        return tuple(torch.cat(pair, -1) for pair in zip(*both, strict=True))
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, outer={self.outer}"
