@@ -18,7 +18,7 @@ DEFAULT = Recipe(epochs=8, lr={"prompts": 1e-2, "meta": 3e-3, "rest": 3e-3}, wei
 RECIPES = {  # by backbone, where they differ from the default
     "metakan": replace(DEFAULT, epochs=12, lr={"prompts": 5e-3, "meta": 1e-2, "rest": 3e-3}, weight_decay=0.2),
     "metafastkan": replace(DEFAULT, epochs=10),
-    "wavkan": replace(DEFAULT, epochs=6),
+    "wavkan": replace(DEFAULT, epochs=9),
 }
 
 

@@ -31,12 +31,15 @@ def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor | float:
     return total
 
 
-def gaussian_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
-    """[g^(first), ..., g^(last)] of g = exp(-x^2 / 2): g^(n) = (-1)^n He_n g, so g^(n+1) = -x g^(n) - n g^(n-1)."""
-    out = [torch.exp(-0.5 * x * x)]
-    for n in range(last):
-        out.append(-x * out[n] - n * out[n - 1] if n else -x * out[0])
-    return out[first:]
+def gaussian_derivatives(first: int, last: int, x: Tensor, factor: float = 1.0) -> list[Tensor]:
+    """[f^(first), ..., f^(last)] of factor exp(-x^2 / 2): (-1)^n He_n f, He_n+1 = x He_n - n He_n-1."""
+    square = x * x
+    f = (-0.5 * square).exp_()
+    hermite = [x, x, square - 1]  # He_0 is not used
+    for n in range(2, last):
+        hermite.append(torch.sub(x * hermite[n], hermite[n - 1], alpha=n))
+    signed = [(hermite[n] * f).mul_(factor * (-1) ** n) for n in range(max(first, 1), last + 1)]
+    return [f * factor, *signed] if first == 0 else signed
 
 
 def gelu_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:

@@ -129,7 +129,7 @@ class _WaveletSum(torch.autograd.Function):
         return None, torch.cat(grad_z, -1), *map(torch.cat, others)
 
 
-TILE = 2**16  # numbers of a tile: they stay in the cache
+TILE = 2**15  # numbers of a tile: they stay in the cache
 
 
 def _tiles(z: Tensor, *of_edges: Tensor):
@@ -142,7 +142,7 @@ def _tiles(z: Tensor, *of_edges: Tensor):
 
 def gaussian_multiple(times: int, factor: float, first: int, last: int, u: Tensor) -> list[Tensor]:
     """Derivatives first ... last of factor g^(times), g = exp(-u^2 / 2): the Gaussian's further ones."""
-    return [factor * d for d in gaussian_derivatives(first + times, last + times, u)]
+    return gaussian_derivatives(first + times, last + times, u, factor)
 
 
 def morlet(first: int, last: int, u: Tensor) -> list[Tensor]:
