@@ -264,10 +264,13 @@ class _Show:
 
 
 def _summary(attrs: Mapping) -> str:
+    trained = attrs["parameters_trainable"]
+    frozen = "" if trained == attrs["parameters"] else f" ({trained:,} trained)"
     return (
         f"{attrs['dataset']} {attrs['model']} seed {attrs['seed']}: test accuracy {attrs['test_accuracy']:.2f} %, "
         f"loss {attrs['test_loss']:.4f} (best epoch {attrs['best_epoch']}, validation "
-        f"{attrs['best_validation_accuracy']:.2f} %), {attrs['parameters']:,} parameters, {attrs['seconds']:.0f} s"
+        f"{attrs['best_validation_accuracy']:.2f} %), {attrs['parameters']:,} parameters{frozen}, "
+        f"{attrs['seconds']:.0f} s"
     )
 
 
