@@ -13,7 +13,7 @@ from benchmarks import figures, printed, report
 from kanpde.config import ConfigError
 from kanpde.record import Run
 
-SOURCE = Path("/work/shared/paper/printed_results.json")
+SOURCE = Path(__file__).parents[2] / "shared" / "paper" / "printed_results.json"
 EPOCHS = 4
 
 
