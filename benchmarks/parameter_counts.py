@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -293,18 +292,10 @@ def summary(tables: Sequence[int]) -> report.Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables, or write them to a file."""
-    parser = report.Parser(prog="parameter_counts", description=__doc__.splitlines()[0])
-    parser.add_argument("--table", type=int, nargs="+", choices=IDENTITY, default=list(IDENTITY), help="default all")
-    parser.add_argument("--format", choices=("text", "markdown"), default="text")
-    parser.add_argument("--out", type=Path, help="write there instead of printing")
-    args = parser.parse_args(argv)
+    args = report.table_parser("parameter_counts", __doc__, list(IDENTITY)).parse_args(argv)
     setter = {"text": report.text, "markdown": report.markdown}[args.format]
     text = "\n".join([RULE, *map(setter, map(build, args.table)), setter(summary(args.table))])
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+    report.deliver(text, args.out)
 
 
 if __name__ == "__main__":

@@ -278,19 +278,29 @@ def exiting(main: Callable[[], None], name: str) -> None:
     sys.exit(2)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="report", description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, nargs="+", default=[RESULTS], help="folders, or .h5 files")
-    parser.add_argument("--table", type=int, nargs="+", choices=TITLES, default=list(TITLES), help="default all")
+def table_parser(name: str, about: str, tables: Sequence[int]) -> Parser:
+    """The options of a program that prints tables of the paper."""
+    parser = Parser(prog=name, description=about.splitlines()[0])
+    parser.add_argument("--table", type=int, nargs="+", choices=tables, default=list(tables), help="default all")
     parser.add_argument("--format", choices=("text", "markdown"), default="text")
     parser.add_argument("--out", type=Path, help="write there instead of printing")
-    args = parser.parse_args(argv)
-    tables = report(args.runs, args.table, args.format)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(tables, encoding="utf-8")
-    else:
+    return parser
+
+
+def deliver(tables: str, out: Path | None) -> None:
+    """Write the tables to a file, or print them."""
+    if out is None:
         print(tables, end="")
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(tables, encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = table_parser("report", __doc__, list(TITLES))
+    parser.add_argument("--runs", type=Path, nargs="+", default=[RESULTS], help="folders, or .h5 files")
+    args = parser.parse_args(argv)
+    deliver(report(args.runs, args.table, args.format), args.out)
 
 
 if __name__ == "__main__":

@@ -365,6 +365,17 @@ def test_base_functions_are_those_of_torch(name):
             assert (f - expected[r + n]).abs().max() <= 1e-13 * size, f"derivative {n} of derivative {r}"
 
 
+def check_contraction(basis, x: Tensor, theta: Tensor) -> None:
+    """The contraction is the sum of the edge functions, and so are its first and second derivatives."""
+    results = []
+    for value in (basis.contract(x, theta).value, edge_functions(basis, x, theta).sum(1)):
+        first = torch.autograd.grad(value.sin().sum(), [x, theta], create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, theta])
+        results.append([value, *first, *second])
+    for got, expected in zip(*results, strict=True):
+        close(got, expected, 1e-11)
+
+
 @pytest.mark.parametrize("tile", [1, 5, 7, 2**13])
 @pytest.mark.parametrize("case", LINEAR)
 def test_tiles_of_points_are_the_points(monkeypatch, case, tile):
@@ -373,13 +384,7 @@ def test_tiles_of_points_are_the_points(monkeypatch, case, tile):
     monkeypatch.setattr(base, "TILE", tile)
     assert len(base._tiles(torch.empty(9, 3))) == {1: 9, 5: 9, 7: 5, 2**13: 1}[tile]
     x, theta = across(basis).requires_grad_(), weights_of(basis).requires_grad_()
-    results = []
-    for value in (basis.contract(x, theta).value, edge_functions(basis, x, theta).sum(1)):
-        first = torch.autograd.grad(value.sin().sum(), [x, theta], create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, theta])
-        results.append([value, *first, *second])
-    for got, expected in zip(*results, strict=True):
-        close(got, expected, 1e-11)
+    check_contraction(basis, x, theta)
     empty = basis.contract(x[:0], theta).value
     assert empty.shape == (0, 2) and torch.equal(torch.autograd.grad(empty.sum(), x)[0], torch.zeros_like(x))
 
@@ -465,13 +470,7 @@ def test_tiles_of_a_wavelet_sum_are_the_sum(monkeypatch, case, tile):
     sizes = [len(mu) for _, mu in wavelet._tiles(torch.empty(9, 5), torch.empty(5, 2))]
     assert sizes == {1: [1] * 5, 36: [2, 2, 1], 2**16: [5]}[tile]
     x, theta = across(basis).requires_grad_(), weights_of(basis).requires_grad_()
-    results = []
-    for value in (basis.contract(x, theta).value, edge_functions(basis, x, theta).sum(1)):
-        first = torch.autograd.grad(value.sin().sum(), [x, theta], create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, theta])
-        results.append([value, *first, *second])
-    for got, expected in zip(*results, strict=True):
-        close(got, expected, 1e-11)
+    check_contraction(basis, x, theta)
 
 
 @pytest.mark.parametrize("tile", [1, 2**16])

@@ -374,7 +374,6 @@ def test_exported_value_takes_any_number_of_points(name):
         close(exported(x), net(x), 1e-4)
 
 
-
 @pytest.mark.parametrize("share", ["network", "layer"])
 def test_one_prompt_moves_the_weights_of_its_edge_alone(share):
     net, x = network("metakan", 4, prompt_dim=2, meta_share=share), points(6, 4)
@@ -411,6 +410,16 @@ def written_out(learner: MetaLearner, prompts: torch.Tensor) -> torch.Tensor:
     hidden = torch.relu(hidden if learner.b1 is None else hidden + learner.b1[:, None])
     theta = torch.einsum("dh,iho->ido", learner.w2, hidden)
     return theta if learner.b2 is None else theta + learner.b2[:, None]
+
+
+def check_generation(learner: MetaLearner, prompts: torch.Tensor) -> None:
+    """The learner generates what eq. 12 says, with all gradients."""
+    of = [prompts, *learner.parameters()]
+    results = []
+    for theta in (learner(prompts), written_out(learner, prompts)):
+        results.append([theta, *torch.autograd.grad((theta / 100).sin().sum(), of)])
+    for got, expected in zip(*results, strict=True):
+        close(got, expected)
 
 
 WAYS = {  # numbers of hidden units to a tile, edges from which a table is used
@@ -472,12 +481,7 @@ def test_table_takes_units_without_slope_and_knots_that_coincide(monkeypatch):
         learner.w1[:6, 0] = torch.tensor([1.5, -1.5, 0, 0, 0, 1.5])
         learner.b1[:6] = torch.tensor([0.0, 0, 2, -2, 0, 0])
     prompts = torch.cat([points(5, 2), torch.tensor([[-1e3, 1e3]], dtype=F64)]).unsqueeze(1).requires_grad_()
-    of = [prompts, *learner.parameters()]
-    results = []
-    for theta in (learner(prompts), written_out(learner, prompts)):
-        results.append([theta, *torch.autograd.grad((theta / 100).sin().sum(), of)])
-    for got, expected in zip(*results, strict=True):
-        close(got, expected)
+    check_generation(learner, prompts)
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["biased", "unbiased"])
@@ -487,12 +491,7 @@ def test_table_reaches_beyond_all_knots(monkeypatch, bias):
     learner, prompts = learner_of(1, bias=bias), 50 * points(6, 2).unsqueeze(1).requires_grad_()
     knots = torch.zeros(7) if not bias else -learner.b1 / learner.w1[:, 0]
     assert prompts.min() < knots.min() and prompts.max() > knots.max() and knots.isfinite().all()
-    of = [prompts, *learner.parameters()]
-    results = []
-    for theta in (learner(prompts), written_out(learner, prompts)):
-        results.append([theta, *torch.autograd.grad((theta / 100).sin().sum(), of)])
-    for got, expected in zip(*results, strict=True):
-        close(got, expected)
+    check_generation(learner, prompts)
 
 
 def test_table_is_continuous_at_its_knots(monkeypatch):
