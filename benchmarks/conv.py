@@ -39,6 +39,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 
 @app.command()
+@series.with_common
 def conv(
     context: typer.Context,
     dataset: series.Dataset = None,
@@ -49,28 +50,7 @@ def conv(
     clusters: Annotated[int | None, typer.Option(help="Meta-learners, each for layers of like width.")] = None,
     grid_size: Annotated[int | None, typer.Option("--grid", help="Cells of a spline grid.")] = None,
     spline_order: Annotated[int | None, typer.Option("--order", help="Order of the splines.")] = None,
-    sets: series.Sets = None,
-    epochs: series.Epochs = None,
-    batch: series.Batch = None,
-    lr_prompts: series.LrPrompts = None,
-    lr_meta: series.LrMeta = None,
-    lr: series.Lr = None,
-    weight_decay: series.WeightDecay = None,
-    schedule: series.Schedule = None,
-    decay: series.Decay = None,
-    label_smoothing: series.LabelSmoothing = None,
     augment: Annotated[str | None, typer.Option(help="none (default), crop or flip-crop (default for cifar).")] = None,
-    scaling: series.Scaling = None,
-    validation: series.Validation = None,
-    train_examples: series.TrainExamples = None,
-    seeds: series.Seeds = None,
-    data: series.Data = None,
-    out: series.Out = None,
-    tag: series.Tag = None,
-    device: series.Device = None,
-    resume: series.Resume = None,
-    again: series.Again = None,
-    quiet: series.Quiet = None,
 ) -> None:
     """Train a convolutional network on images and test it once, with the best weights by validation; a result file
     (.h5) for each seed goes to runs/conv.

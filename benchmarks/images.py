@@ -41,6 +41,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 
 @app.command()
+@series.with_common
 def images(
     context: typer.Context,
     dataset: series.Dataset = None,
@@ -52,28 +53,7 @@ def images(
     wavelet: Annotated[str | None, typer.Option(help="mexican_hat, morlet or dog.")] = None,
     prompt_dim: Annotated[int | None, typer.Option(help="Numbers in a prompt.")] = None,
     meta_hidden: Annotated[int | None, typer.Option(help="Hidden units of the meta-learner.")] = None,
-    sets: series.Sets = None,
-    epochs: series.Epochs = None,
-    batch: series.Batch = None,
-    lr_prompts: series.LrPrompts = None,
-    lr_meta: series.LrMeta = None,
-    lr: series.Lr = None,
-    weight_decay: series.WeightDecay = None,
-    schedule: series.Schedule = None,
-    decay: series.Decay = None,
-    label_smoothing: series.LabelSmoothing = None,
     augment: Annotated[str | None, typer.Option(help="none (default), crop or flip-crop.")] = None,
-    scaling: series.Scaling = None,
-    validation: series.Validation = None,
-    train_examples: series.TrainExamples = None,
-    seeds: series.Seeds = None,
-    data: series.Data = None,
-    out: series.Out = None,
-    tag: series.Tag = None,
-    device: series.Device = None,
-    resume: series.Resume = None,
-    again: series.Again = None,
-    quiet: series.Quiet = None,
 ) -> None:
     """Train a fully connected network on images (28x28, as vectors) and test it once, with the best weights by
     validation; a result file (.h5) for each seed goes to runs/images.

@@ -6,6 +6,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,6 +84,45 @@ class Family:
     recipe: Callable[[str, str], Recipe]
     out: Path
     flat: bool
+
+
+def _common(
+    sets: Sets = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    lr_prompts: LrPrompts = None,
+    lr_meta: LrMeta = None,
+    lr: Lr = None,
+    weight_decay: WeightDecay = None,
+    schedule: Schedule = None,
+    decay: Decay = None,
+    label_smoothing: LabelSmoothing = None,
+    scaling: Scaling = None,
+    validation: Validation = None,
+    train_examples: TrainExamples = None,
+    seeds: Seeds = None,
+    data: Data = None,
+    out: Out = None,
+    tag: Tag = None,
+    device: Device = None,
+    resume: Resume = None,
+    again: Again = None,
+    quiet: Quiet = None,
+) -> None:
+    """The options that every command line has."""
+
+
+def with_common(own: Callable[..., None]) -> Callable[..., None]:
+    """The command line of a function whose arguments are its own options: these, and then the common ones."""
+
+    def command(context: typer.Context, **options) -> None:
+        own(context)
+
+    first, second = signature(own).parameters, signature(_common).parameters
+    command.__signature__ = Signature([*first.values(), *second.values()])
+    command.__annotations__ = {p.name: p.annotation for p in (*first.values(), *second.values())}
+    command.__name__, command.__doc__ = own.__name__, own.__doc__
+    return command
 
 
 def run(family: Family, params: Mapping) -> None:
