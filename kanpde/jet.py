@@ -7,17 +7,20 @@ A jet holds, for n features y of the inputs x with Jacobian J = dy/dx and S = di
     gram   (N, n, n)   J S J^T  (never J itself: n is 32 where the dimension may be 100 000)
     lap    (N, n)      L y = sum_i s_i d^2 y / dx_i^2
 
-and is pushed forward module by module, in one pass. `gram` takes four forms on its way (classes below): diagonal at
-the input, dense after the first mixing layer, sampled rows for SDGD, tangents for Hutchinson. Rules never ask which.
+and is pushed forward module by module, in one pass. `gram` takes four forms on its way (`kanpde.gram`); rules never
+ask which, and leave out what no later module reads.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from kanpde.gram import Part
+from kanpde.streams import add
 
 
 class MissingJetRule(TypeError):
@@ -45,174 +48,38 @@ class Jet:
         return self.gram
 
     def __add__(self, other: "Jet") -> "Jet":
-        return Jet(*(_add(a, b) for a, b in zip(_fields(self), _fields(other), strict=True)))
+        return Jet(*(add(a, b) for a, b in zip(_fields(self), _fields(other), strict=True)))
 
 
 def _fields(jet: Jet) -> tuple:
     return jet.value, jet.along, jet.gram, jet.lap
 
 
-def _add(a, b):
-    return b if a is None else a if b is None else a + b
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The forms of G = J S J^T
-
-
-class _SymmetricProduct(torch.autograd.Function):
-    """G = A^T diag(s) A per point; its backward needs one product, s A (Gbar + Gbar^T), instead of two."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(a, s):
-        return a.mT @ (a * s.unsqueeze(-1))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, grad):
-        a, s = ctx.saved_tensors
-        product = a @ (grad + grad.mT)
-        grad_s = (0.5 * product * a).sum(-1).sum_to_size(s.shape) if ctx.needs_input_grad[1] else None
-        return product * s.unsqueeze(-1), grad_s
-
-
-@dataclass(frozen=True)
-class Diagonal:
-    """S itself, s (1 or N, d): the Gram matrix of the inputs, and of any elementwise function of them."""
-
-    s: Tensor
-
-    def diagonal(self) -> Tensor:
-        return self.s
-
-    def split(self, chunk: int) -> list["Diagonal"]:
-        return [Diagonal(piece) for piece in self.s.split(chunk, -1)]
-
-    def through(self, a: Tensor) -> "Dense":
-        return Dense(_SymmetricProduct.apply(a, self.s))
-
-    def linear(self, w: Tensor) -> "Dense":
-        if self.s.shape[0] == 1:  # one W^T S W for the whole batch
-            return Dense((w.mT @ (w * self.s.mT)).unsqueeze(0))
-        pairs = lambda w, s: (s @ (w.unsqueeze(2) * w.unsqueeze(1)).flatten(1)).unflatten(1, (w.shape[1], w.shape[1]))
-        return Dense(add_up(pairs, list(zip(w.split(256), self.s.split(256, -1), strict=True))))
-
-    def scaled(self, a: Tensor) -> "Diagonal":
-        return Diagonal(self.s * a.square())
-
-    def dense(self) -> Tensor:
-        return torch.diag_embed(self.s)
-
-
-@dataclass(frozen=True)
-class Dense:
-    """G (1 or N, n, n), after a layer that mixes features."""
-
-    matrix: Tensor
-
-    def diagonal(self) -> Tensor:
-        return self.matrix.diagonal(dim1=-2, dim2=-1)
-
-    def split(self, chunk: int) -> list["Dense"]:
-        return [self]  # features are coupled: the matrix goes through a layer whole
-
-    def through(self, a: Tensor) -> "Dense":
-        return Dense(a.mT @ (self.matrix @ a))
-
-    def linear(self, w: Tensor) -> "Dense":
-        return Dense(w.mT @ (self.matrix @ w))
-
-    def scaled(self, a: Tensor) -> "Dense":
-        return Dense(a.unsqueeze(-1) * self.matrix * a.unsqueeze(-2))
-
-    def dense(self) -> Tensor:
-        return self.matrix
-
-    def __add__(self, other: "Dense") -> "Dense":
-        return Dense(self.matrix + other.matrix)
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """S restricted to the inputs `index` (B,), with s (1 or N, B): the input of SDGD."""
-
-    s: Tensor
-    index: Tensor
-    dim: int
-
-    def diagonal(self) -> Tensor:
-        return self.s.new_zeros(len(self.s), self.dim).index_copy(1, self.index, self.s)
-
-    def linear(self, w: Tensor) -> Dense:
-        return Diagonal(self.s).linear(w[self.index])
-
-    def through(self, a: Tensor) -> Dense:
-        return Diagonal(self.s).through(a[:, self.index])
-
-    def scaled(self, a: Tensor) -> "Sampled":
-        return Sampled(self.s * a[:, self.index].square(), self.index, self.dim)
-
-    def dense(self) -> Tensor:
-        return torch.diag_embed(self.diagonal())
-
-
-@dataclass(frozen=True)
-class Tangents:
-    """G = T^T T with T (1 or N, V, n) = J w_k: the Gram matrix of V probes, E[G] = J S J^T."""
-
-    rows: Tensor
-
-    def diagonal(self) -> Tensor:
-        return self.rows.square().sum(-2)
-
-    def split(self, chunk: int) -> list["Tangents"]:
-        return [Tangents(piece) for piece in self.rows.split(chunk, -1)]
-
-    def through(self, a: Tensor) -> "Tangents":
-        return Tangents(self.rows @ a)
-
-    def linear(self, w: Tensor) -> "Tangents":
-        return Tangents(self.rows @ w)
-
-    def scaled(self, a: Tensor) -> "Tangents":
-        return Tangents(self.rows * a.unsqueeze(-2))
-
-    def dense(self) -> Tensor:
-        return self.rows.mT @ self.rows
-
-    def __add__(self, other: "Tangents") -> "Tangents":
-        return Tangents(self.rows + other.rows)
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # Rules
 
 
-def add_up(part: Callable, pieces: list[tuple]):
-    """sum of part(*piece); with more than one piece each is recomputed in the backward pass, so only one is alive."""
-    total = None
-    for piece in pieces:
-        if len(pieces) == 1 or torch._C._are_functorch_transforms_active():  # which refuse checkpoints
-            total = _add(total, part(*piece))
-        else:
-            total = _add(total, checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False))
-    return total
+class _Rule(NamedTuple):
+    push: Callable[[nn.Module, Jet, Part], Jet]
+    reads: Callable[[nn.Module, Part], Part]
 
 
-Rule = Callable[[nn.Module, Jet], Jet]
-_RULES: dict[type[nn.Module], Rule] = {}
+_RULES: dict[type[nn.Module], _Rule] = {}
 
 
-def rule(*modules: type[nn.Module]) -> Callable[[Rule], Rule]:
-    """Register the function below as the jet rule of these module types."""
+def rule(*modules: type[nn.Module], reads: Callable[[nn.Module, Part], Part] | None = None):
+    """Register the function below, (module, jet) -> jet, as the jet rule of these module types.
 
-    def register(function: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(modules, function))
+    Args:
+        reads: (module, wanted) -> how much of the given Gram matrix the rule reads where `wanted` of its result is
+            read; default all. A function of three arguments, (module, jet, wanted), is told `wanted`, and may leave
+            out what is not.
+    """
+
+    def register(function):
+        told = len(inspect.signature(function).parameters) == 3
+        pushed = function if told else lambda module, jet, wanted: function(module, jet)
+        _RULES.update(dict.fromkeys(modules, _Rule(pushed, reads or (lambda module, wanted: Part.FULL))))
         return function
 
     return register
@@ -225,40 +92,61 @@ def has_rules(module) -> bool:
     return not isinstance(module, nn.Sequential) or all(map(has_rules, module))
 
 
-def push(module: nn.Module, jet: Jet) -> Jet:
-    """The jet of module(y), given the jet of y.
+def push(module: nn.Module, jet: Jet, wanted: Part = Part.FULL) -> Jet:
+    """The jet of module(y), given the jet of y; of its Gram matrix as much as is wanted, or more.
 
     Raises:
         MissingJetRule: the module's type has no rule.
     """
+    return _rule_of(module).push(module, jet, wanted)
+
+
+def _rule_of(module: nn.Module) -> _Rule:
     try:
-        function = _RULES[type(module)]
+        return _RULES[type(module)]
     except KeyError:
         raise MissingJetRule(
             f"no jet rule for {type(module).__name__}: use the operator Autograd, or register one with kanpde.jet.rule"
         ) from None
-    return function(module, jet)
 
 
-@rule(nn.Sequential)
-def _sequential(module: nn.Sequential, jet: Jet) -> Jet:
-    for child in module:
-        jet = push(child, jet)
+def _wanted_along(module: nn.Sequential, wanted: Part) -> list[Part]:
+    """What is read of the Gram matrix before each child and after the last."""
+    parts = [wanted]
+    for child in reversed(module):
+        parts.append(_rule_of(child).reads(child, parts[-1]))
+    return parts[::-1]
+
+
+@rule(nn.Sequential, reads=lambda module, wanted: _wanted_along(module, wanted)[0])
+def _sequential(module: nn.Sequential, jet: Jet, wanted: Part) -> Jet:
+    for child, part in zip(module, _wanted_along(module, wanted)[1:], strict=True):
+        jet = push(child, jet, part)
     return jet
 
 
-@rule(nn.Identity)
+def _itself_and_diagonal(module: nn.Module, wanted: Part) -> Part:
+    """Of an elementwise function: the diagonal goes into the second-order part."""
+    return max(wanted, Part.DIAGONAL)
+
+
+def _all_or_nothing(module: nn.Module, wanted: Part) -> Part:
+    """Of a linear map: every entry of the result mixes all that are given."""
+    return Part.FULL if wanted else Part.NONE
+
+
+@rule(nn.Identity, reads=lambda module, wanted: wanted)
 def _identity(module: nn.Module, jet: Jet) -> Jet:
     return jet
 
 
-@rule(nn.Linear)
-def _linear(module: nn.Linear, jet: Jet) -> Jet:
+@rule(nn.Linear, reads=_all_or_nothing)
+def _linear(module: nn.Linear, jet: Jet, wanted: Part) -> Jet:
     w = module.weight.mT
     return Jet(
         value=module(jet.value),
         along=None if jet.along is None else jet.along @ w,
-        gram=None if jet.gram is None else jet.gram.linear(w),
+        gram=None if jet.gram is None or not wanted else jet.gram.linear(w, wanted),
         lap=None if jet.lap is None else jet.lap @ w,
     )
 
@@ -267,7 +155,7 @@ def elementwise(jet: Jet, value: Tensor, first: Tensor, second: Tensor) -> Jet:
     """The jet of a(y) from a, a' and a'' at y: a' v.grad y, a' G a', a' Ly + a'' diag G."""
     lap = None if jet.lap is None else first * jet.lap
     if jet.gram is not None:
-        lap = _add(lap, second * jet.gram.diagonal())
+        lap = add(lap, second * jet.gram.diagonal())
     return Jet(
         value=value,
         along=None if jet.along is None else first.unsqueeze(-2) * jet.along,
@@ -283,7 +171,7 @@ def general(jet: Jet, value: Tensor, jacobian: Tensor | None, second: Tensor | N
         value=value,
         along=None if jet.along is None else jet.along @ jacobian,
         gram=None if jet.gram is None else jet.gram.through(jacobian),
-        lap=_add(lap, second),
+        lap=add(lap, second),
     )
 
 
@@ -324,27 +212,27 @@ def layer_norm_terms(module: nn.LayerNorm, jet: Jet) -> tuple[Tensor, Tensor, Te
     return module(jet.value), jacobian, second
 
 
-@rule(nn.Tanh)
+@rule(nn.Tanh, reads=_itself_and_diagonal)
 def _tanh(module: nn.Module, jet: Jet) -> Jet:
     y = torch.tanh(jet.value)
     first = 1 - y * y
     return elementwise(jet, y, first, -2 * y * first)
 
 
-@rule(nn.Sigmoid)
+@rule(nn.Sigmoid, reads=_itself_and_diagonal)
 def _sigmoid(module: nn.Module, jet: Jet) -> Jet:
     y = torch.sigmoid(jet.value)
     first = y * (1 - y)
     return elementwise(jet, y, first, first * (1 - 2 * y))
 
 
-@rule(nn.SiLU)
+@rule(nn.SiLU, reads=_itself_and_diagonal)
 def _silu(module: nn.Module, jet: Jet) -> Jet:
     x, s = jet.value, torch.sigmoid(jet.value)
     return elementwise(jet, x * s, s * (1 + x * (1 - s)), s * (1 - s) * (2 + x * (1 - 2 * s)))
 
 
-@rule(nn.Softplus)
+@rule(nn.Softplus, reads=_itself_and_diagonal)
 def _softplus(module: nn.Softplus, jet: Jet) -> Jet:
     s = torch.sigmoid(module.beta * jet.value)
     return elementwise(jet, module(jet.value), s, module.beta * s * (1 - s))
@@ -364,7 +252,7 @@ class Sine(nn.Module):
         return f"frequency={self.frequency}"
 
 
-@rule(Sine)
+@rule(Sine, reads=_itself_and_diagonal)
 def _sine(module: Sine, jet: Jet) -> Jet:
     w = module.frequency
     y = module(jet.value)
@@ -387,7 +275,7 @@ def _product(module: Product, jet: Jet) -> Jet:
     lap, gram = scaled.lap, None
     if jet.gram is not None:
         cross = 2 * jet.gram.dense().diagonal(1, -2, -1)[..., 0::2]
-        gram = jet.gram.scaled(partner).linear(pair_sum)
+        gram = jet.gram.scaled(partner).linear(pair_sum, Part.FULL)
         lap = cross if lap is None else lap @ pair_sum + cross
     elif lap is not None:
         lap = lap @ pair_sum

@@ -382,7 +382,7 @@ def test_tiles_of_points_are_the_points(monkeypatch, case, tile):
     """9 points, 3 inputs: one point a tile (the last case of 3 numbers to 5 too), two, all."""
     basis = made(case)
     monkeypatch.setattr(base, "TILE", tile)
-    assert len(base._tiles(torch.empty(9, 3))) == {1: 9, 5: 9, 7: 5, 2**13: 1}[tile]
+    assert len(base._tiles(torch.empty(9, 3), -1)) == {1: 9, 5: 9, 7: 5, 2**13: 1}[tile]
     x, theta = across(basis).requires_grad_(), weights_of(basis).requires_grad_()
     check_contraction(basis, x, theta)
     empty = basis.contract(x[:0], theta).value

@@ -9,8 +9,10 @@ from conftest import close, generator, one_line, points
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn.functional import pad, unfold
 
+from benchmarks.memory import peak_bytes
 from kanpde.kan import network
 from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Gram, Legendre, Wavelet
 from kanpde.kan.basis.base import Basis, LinearBasis
@@ -18,6 +20,7 @@ from kanpde.kan.conv import KANConv2d
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.network import count_parameters
 from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaReleased, materialize
+from kanpde.metrics import saved_memory
 
 BASES = {
     "bspline": partial(BSpline, grid_size=4, base="gelu"),
@@ -328,6 +331,99 @@ def test_description_names_the_options():
     assert text.strip() == (
         "4, 6, kernel_size=(2, 3), stride=(2, 2), padding=(1, 0), dilation=(3, 3), groups=2, bias=True"
     )
+
+
+# Images taken some at a time --------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "padding": {"padding": 1},
+    "stride": {"kernel": (2, 3), "stride": 2, "dilation": (2, 1), "padding": (1, 0)},
+    "groups": {"groups": 2, "padding": 1},
+    "norm": {"norm": nn.InstanceNorm2d(4, affine=True)},
+    "batch norm": {"norm": nn.BatchNorm2d(4), "stride": 2, "padding": 1},
+}
+
+
+@pytest.fixture
+def taken(monkeypatch) -> list[int]:
+    """The numbers of images taken at a time, which is 1 unless a kernel has more numbers than features of an image."""
+    counts, piece = [], KANConv2d._piece
+
+    def noted(self, x, *rest):
+        counts.append(len(x))
+        return piece(self, x, *rest)
+
+    monkeypatch.setattr(KANConv2d, "_piece", noted)
+    monkeypatch.setattr("kanpde.kan.conv.PIECE_BYTES", 1)
+    return counts
+
+
+def whole(conv: KANConv2d, x: Tensor) -> Tensor:
+    """The convolution of all features together, by automatic differentiation alone."""
+    rows = lambda t: t.permute(0, 2, 3, 1).flatten(0, 2)
+    normed = x if conv.norm is None else conv.norm(x)
+    b = torch.cat([conv.basis.functions(rows(normed), 0)[0], conv.basis.base_function(rows(x), 0)[0]], -1)
+    b = b.flatten(1).unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2)
+    kernel = theta_of(conv).unflatten(0, (-1, *conv.kernel_size)).permute(4, 0, 3, 1, 2).flatten(1, 2)
+    settings = conv.stride, conv.padding, conv.dilation, conv.groups
+    return nn.functional.conv2d(b, kernel, conv.bias, *settings)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("weights", ["direct", "meta"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_pieces_equal_the_whole(name, weights, options, taken):
+    """Values, gradients, and gradients of these."""
+    conv = copy.deepcopy(made(name, 4, 6, weights=weights, bias=True, **{"kernel": 3, **OPTIONS[options]}))
+    x = images(3, 4, 9, 8).requires_grad_()
+    given = [x, *(p for p in conv.parameters() if p.requires_grad)]
+    results = []
+    for y in (conv(x), whole(conv, x)):
+        first = torch.autograd.grad(y.sin().sum(), given, create_graph=True)
+        results.append((y, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), given)))
+    assert set(taken) == {1} and len(taken) >= 6  # of the forward pass, and again of the backward pass
+    for a, b in zip(*results, strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("options", ["padding", "groups", "norm"])
+@pytest.mark.parametrize("name", ["bspline", "rbf", "gram"])
+def test_gradients_per_sample_equal_those_one_by_one(name, options, taken):
+    """A sample is two images, taken one after the other."""
+    conv = copy.deepcopy(made(name, 4, 6, weights="meta", bias=True, **OPTIONS[options]))
+    x = images(6, 4, 9, 8).unflatten(0, (3, 2))
+    trained = {key: p.detach() for key, p in conv.named_parameters() if p.requires_grad}
+    loss = lambda given, x: functional_call(conv, given, (x,)).sin().sum()
+    gradients = vmap(grad(loss), (None, 0))(trained, x)
+    assert set(taken) == {1}
+    for i in range(3):
+        expected = torch.autograd.grad(whole(conv, x[i]).sin().sum(), [conv.get_parameter(key) for key in trained])
+        for key, e in zip(trained, expected, strict=True):
+            close(gradients[key][i], e, name=key)
+
+
+@pytest.mark.parametrize("norm", [None, nn.InstanceNorm2d(4, affine=True)], ids=["none", "norm"])
+def test_no_features_are_kept(norm, taken):
+    """Kept are the images, the kernel and what a norm keeps; nothing of the size of the features is ever alive."""
+    conv, x = made("bspline", 4, 1, padding=1, norm=copy.deepcopy(norm)), images(64, 4, 12, 12).requires_grad_()
+    features = conv.basis.size * x.nbytes
+    with saved_memory(conv) as saved:
+        conv(x)
+    of_norm = 0 if norm is None else 1.1 * x.nbytes  # its result, and a few numbers of each channel
+    assert saved() <= x.nbytes + theta_of(conv).nbytes + of_norm
+    step = lambda: conv(x).square().sum().backward()
+    step()
+    x.grad, conv.weights.theta.grad = None, None
+    assert peak_bytes(step, 0, torch.device("cpu")) < 0.75 * features
+    assert peak_bytes(lambda: whole(conv, x).square().sum().backward(), 0, torch.device("cpu")) > features
+
+
+def test_a_piece_is_no_smaller_than_the_kernel(taken):
+    """Else reading the kernel for every piece would take longer than its convolution."""
+    conv, x = made("rbf", 2, 64), images(50, 2, 5, 5)
+    conv(x)
+    assert theta_of(conv).numel() // (2 * 25 * conv.basis.size) == 23
+    assert taken == [23, 23, 4]
 
 
 # The layout of the released code -----------------------------------------------------------------------------------

@@ -465,7 +465,7 @@ def test_scalar_prompts_of_many_edges_generate_by_a_table(monkeypatch):
     """On the CPU, from TABLE_FROM edges on."""
     used = []
     table = weights._table
-    monkeypatch.setattr(weights, "_table", lambda *a: used.append(len(a[0])) or table(*a))
+    monkeypatch.setattr(weights, "_table", lambda *a: used.append(n_in) or table(*a))
     for n_in, prompt_dim in ((weights.TABLE_FROM, 1), (weights.TABLE_FROM - 1, 1), (weights.TABLE_FROM, 2)):
         learner = learner_of(prompt_dim)
         prompts = points(n_in * prompt_dim, 1).unflatten(0, (n_in, prompt_dim))

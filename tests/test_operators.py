@@ -11,7 +11,8 @@ from torch.func import functional_call, grad, jacrev, vmap
 from kanpde import backbones, jet
 from kanpde.ansatz import Ansatz, Field
 from kanpde.domains import Ball, Box, Cylinder
-from kanpde.jet import Dense, Diagonal, Jet, LayerNorm, MissingJetRule, Product, Sampled, Sine, Tangents, push
+from kanpde.gram import Dense, Diagonal, Sampled, Tangents
+from kanpde.jet import Jet, LayerNorm, MissingJetRule, Product, Sine, push
 from kanpde.kan import layers, weights
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.basis.base import Basis
@@ -663,7 +664,9 @@ def saved_bytes(case: str, dim: int, n: int = 32) -> int:
 def test_saved_memory_of_a_streamed_layer_does_not_grow_with_points_inputs_outputs(monkeypatch, case):
     growth = lambda: saved_bytes(case, 192) - saved_bytes(case, 64)
     one_number_per_point_and_input = 32 * (192 - 64) * 8
-    assert growth() > 16 * one_number_per_point_and_input  # not streamed, every edge is kept
+    assert growth() == 0  # fused: the inputs alone
+    monkeypatch.setattr(layers.KANLinear, "fused", False)
+    assert growth() > 16 * one_number_per_point_and_input  # neither fused nor streamed, every edge is kept
     monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
     assert growth() < 4 * one_number_per_point_and_input
 

@@ -1,11 +1,16 @@
 """The convolution of a KAN layer: the linear layer on every patch."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
+from torch.utils.checkpoint import checkpoint
 
 from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.layers import check_norm, check_sizes
+
+PIECE_BYTES = 2**22  # of features at a time, of at least one image: a few MB stay in the cache
 
 
 class KANConv2d(nn.Module):
@@ -68,18 +73,33 @@ class KANConv2d(nn.Module):
         return self.in_channels // self.groups * height * width
 
     def _by_features(self, x: Tensor, theta: Tensor) -> Tensor:
-        """One convolution of the features, whose padding is zeros; channels last, as the features come."""
+        """One convolution of the features, some images at a time: those of all images never exist together."""
+        per_tap = theta.unflatten(0, (-1, *self.kernel_size))  # (in, a, b, size, out)
+        kernel = per_tap.permute(4, 1, 2, 0, 3).flatten(3).permute(0, 3, 1, 2)  # (out, in size, a, b), channels last
+        normed = None if self.norm is None else self.norm(x)
+        if torch.compiler.is_compiling():  # an exported network takes any number of images
+            return self._piece(x, normed, kernel)
+        images = self._images_to_a_piece(x, kernel)
+        pieces = x.split(images)
+        norms = [None] * len(pieces) if normed is None else normed.split(images)
+        return torch.cat([_recomputed(self._piece, *piece, kernel) for piece in zip(pieces, norms, strict=True)])
+
+    def _piece(self, x: Tensor, normed: Tensor | None, kernel: Tensor) -> Tensor:
+        """The convolution of some images; their features are padded by zeros, and channels last, as they come."""
         n, channels, height, width = x.shape
         rows = lambda t: t.permute(0, 2, 3, 1).reshape(-1, channels)
-        if self.norm is None:
+        if normed is None:
             (b,) = self.basis.features(rows(x), 0)
         else:
-            functions, base = self.basis.functions(rows(self.norm(x)), 0), self.basis.base_function(rows(x), 0)
+            functions, base = self.basis.functions(rows(normed), 0), self.basis.base_function(rows(x), 0)
             b = torch.cat([functions[0], base[0]], -1)
         images = b.flatten(1).unflatten(0, (n, height, width)).permute(0, 3, 1, 2)  # (N, in size, H, W)
-        per_tap = theta.unflatten(0, (-1, *self.kernel_size))  # (in, a, b, size, out)
-        kernel = per_tap.permute(4, 0, 3, 1, 2).flatten(1, 2)  # (out, in size, a, b)
         return conv2d(images, kernel, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def _images_to_a_piece(self, x: Tensor, kernel: Tensor) -> int:
+        """Their features have PIECE_BYTES, or as many as the kernel, which every piece reads."""
+        of_image = x.shape[1:].numel() * self.basis.size * x.element_size()
+        return max(1, max(PIECE_BYTES, kernel.nbytes) // max(1, of_image))
 
     def _by_taps(self, x: Tensor, theta: Tensor) -> Tensor:
         """Any basis: tap by tap, the linear layer on the pixels that the tap sees, added where it puts them."""
@@ -125,6 +145,13 @@ class KANConv2d(nn.Module):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
         )
+
+
+def _recomputed(part: Callable[..., Tensor], *given: Tensor | None) -> Tensor:
+    """part(*given), of which nothing but `given` is kept: the backward pass computes again what it needs."""
+    if torch._C._are_functorch_transforms_active():  # which refuse checkpoints
+        return part(*given)
+    return checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

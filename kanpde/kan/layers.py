@@ -5,10 +5,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from kanpde.jet import Dense, Diagonal, Jet, Sampled, add_up, general, layer_norm_terms, rule
+from kanpde.gram import Dense, Diagonal, Part, Sampled, Tangents
+from kanpde.jet import Jet, general, layer_norm_terms, rule
 from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
+from kanpde.kan.fused import Inputs, Layer, push
+from kanpde.streams import add, add_up
 
-CHUNK_BYTES = 2**24  # what one piece of a streamed layer may hold; larger pieces leave the cache
+WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed
+CHUNK_BYTES = 3 * 2**20  # what one piece of a streamed layer may hold; larger pieces leave the cache
 
 
 class KANLinear(nn.Module):
@@ -24,6 +28,8 @@ class KANLinear(nn.Module):
         bias: adds b (out,), zero at first.
         norm: a LayerNorm before the basis functions; the base function sees x itself (FastKAN). Linear bases only.
     """
+
+    fused = True  # False: plain operations and automatic differentiation, by pieces that are checkpoints
 
     def __init__(
         self,
@@ -45,12 +51,50 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out)."""
+        y = self._fused(Jet(x)).value if self.fuses else self._summed(x)
+        return y if self.bias is None else y + self.bias
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the pieces of the layer are those of `kanpde.kan.fused`."""
+        closed = isinstance(self.basis, LinearBasis) and not self.basis.has_parameters
+        return self.fused and closed and self.norm is None
+
+    def _fused(self, jet: Jet, wanted: Part = Part.NONE) -> Jet:
+        x, gram = jet.value, jet.gram
+        tangents = gram.rows if isinstance(gram, Tangents) else None
+        q = None if gram is None else gram.diagonal()
+        g = gram.s if isinstance(gram, Diagonal) else gram.matrix if isinstance(gram, Dense) else None
+        g = None if not wanted else g
+        given = [t for t in (jet.along, None if jet.lap is None else jet.lap.unsqueeze(-2), tangents) if t is not None]
+        live = slice(None) if not _eager() else self.basis.live(x)
+        columns = self._columns(live)
+        recipe = self.weights.recipe(columns)
+        layer = Layer(self.basis.together(live), recipe.generate, recipe.pullback, wanted, _is_one(g))
+        per_input = self.basis.footprint(self.out_features, 2 if q is not None else int(bool(given)))
+        per_input += 2 * self.out_features if given or q is not None else 0
+        chunk = self.in_features if isinstance(gram, Dense) else self.chunk(x, per_input)
+        out = push(layer, self.basis, Inputs(x, q, g, tuple(given)), recipe, chunk)
+        rows = iter(out.rows)
+        along = None if jet.along is None else next(rows)
+        lap = add(None if jet.lap is None else next(rows).squeeze(-2), out.bend)
+        gram = Tangents(next(rows)) if tangents is not None else out.gram
+        if out.gram is not None:
+            gram = Diagonal(out.gram) if wanted == Part.DIAGONAL else Dense(out.gram)
+        return Jet(out.value, along, gram, lap)
+
+    def _columns(self, live: slice) -> Tensor | None:
+        """The weights of an edge that belong to the live functions and the base; None for all."""
+        size = self.basis.size
+        columns = [*range(*live.indices(self.basis.count)), *range(self.basis.count, size)]
+        return None if len(columns) == size else torch.tensor(columns, device=self.basis.low.device)
+
+    def _summed(self, x: Tensor) -> Tensor:
         chunk = self.chunk(x, per_input=self.basis.footprint(self.out_features, 0))
         pieces = [x.split(chunk, -1), self.weights.split(chunk), self.slices(chunk)]
         if self.norm is not None:
             pieces.append(self.norm(x).split(chunk, -1))
-        y = add_up(self._part, list(zip(*pieces, strict=True)))
-        return y if self.bias is None else y + self.bias
+        return add_up(self._part, list(zip(*pieces, strict=True)))
 
     def _part(self, x: Tensor, raw: Tensor, inputs: slice, normed: Tensor | None = None) -> Tensor:
         theta, basis = self.weights.generate(raw), self.basis
@@ -61,9 +105,12 @@ class KANLinear(nn.Module):
 
     def chunk(self, x: Tensor, per_input: int) -> int:
         """Inputs to a piece, for `per_input` numbers per point and input."""
-        if self.in_features <= 16 or torch.compiler.is_compiling():  # an exported network takes any number of points
+        compiling = torch.compiler.is_compiling()
+        if self.in_features <= 16 or torch.compiler.is_exporting():  # an exported network takes any number of points
             return self.in_features
         bytes_of_input = x.element_size() * (max(1, len(x)) * per_input + self.weights.generated_per_input)
+        if compiling and self.in_features * bytes_of_input <= WHOLE_BYTES:
+            return self.in_features
         return min(self.in_features, max(16, CHUNK_BYTES // bytes_of_input))
 
     def slices(self, chunk: int) -> list[slice]:
@@ -88,8 +135,18 @@ def check_sizes(basis: Basis, weights: nn.Module, inputs: int, edges: int, outpu
         )
 
 
-@rule(KANLinear)
-def _kan_linear(layer: KANLinear, jet: Jet) -> Jet:
+def _eager() -> bool:
+    """Whether a branch may depend on the numbers in a tensor."""
+    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def _is_one(s: Tensor | None) -> bool:
+    """Whether a diagonal, the same for all points, is known to be that of the identity."""
+    return _eager() and s is not None and s.ndim == 2 and len(s) == 1 and not s.requires_grad and bool((s == 1).all())
+
+
+@rule(KANLinear, reads=lambda layer, wanted: Part.FULL if wanted or layer.norm is not None else Part.DIAGONAL)
+def _kan_linear(layer: KANLinear, jet: Jet, wanted: Part) -> Jet:
     """With A_io = phi'_io(x_i): along' = along A, gram' = A^T gram A, lap' = sum_i phi''_io gram_ii + lap A."""
     if jet.gram is not None and layer.basis.smoothness < 2:
         raise ValueError(f"a jet with lap needs two continuous derivatives; {layer.basis} has {layer.basis.smoothness}")
@@ -97,6 +154,8 @@ def _kan_linear(layer: KANLinear, jet: Jet) -> Jet:
         out = _kan_linear_normed(layer, jet)
     elif isinstance(jet.gram, Sampled):
         return _kan_linear_sampled(layer, jet)
+    elif layer.fuses:
+        out = layer._fused(jet, wanted)
     else:
         out = _kan_linear_streamed(layer, jet)
     return out if layer.bias is None else replace(out, value=out.value + layer.bias)
@@ -130,7 +189,7 @@ def _kan_linear_streamed(layer: KANLinear, jet: Jet) -> Jet:
 def _kan_linear_sampled(layer: KANLinear, jet: Jet) -> Jet:
     """Second-order part from the sampled inputs alone; value and directions from all of them."""
     gram = jet.gram
-    out = _kan_linear(layer, replace(jet, gram=None))
+    out = _kan_linear(layer, replace(jet, gram=None), Part.NONE)
     theta = layer.weights.generate(layer.weights.pick(gram.index))
     edges = layer.basis.contract(jet.value[:, gram.index], theta, gram.index, slope=True, curvature=gram.s)
     lap = edges.bend if out.lap is None else out.lap + edges.bend

@@ -1,15 +1,28 @@
 """Where the weights of the edges come from: free parameters, or a meta-learner that maps a prompt to them.
 
-Both hand out theta (in, size, out) in pieces along the inputs, so that a layer with 100 000 of them can be streamed:
-`split` cuts the parameter (one node of the autograd graph), `pick` takes the inputs of an index, and `generate` turns
-what either gave into weights.
+Both hand out theta (in, size, out). A layer with 100 000 inputs takes it in pieces along the inputs, by a `Recipe`.
 """
 
 import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+
+class Recipe(NamedTuple):
+    """How a piece of theta comes about, in pure functions of tensors.
+
+    `pieces` are cut along the inputs, `shared` serve all of them: theta = generate(*pieces, *shared), and
+    pullback(grad, *pieces, *shared) are the gradients of all these (None of what has none).
+    """
+
+    generate: Callable[..., Tensor]
+    pullback: Callable[..., tuple[Tensor | None, ...]]
+    pieces: tuple[Tensor, ...]
+    shared: tuple[Tensor | None, ...]
 
 
 class Direct(nn.Module):
@@ -30,8 +43,30 @@ class Direct(nn.Module):
     def generate(self, piece: Tensor) -> Tensor:
         return piece
 
+    def recipe(self, columns: Tensor | None = None) -> Recipe:
+        """Of the weights `columns` of an edge alone, by default all."""
+        if columns is None:
+            return Recipe(_as_it_is, _as_it_is_pullback, (self.theta,), ())
+        return Recipe(_chosen, _chosen_pullback, (self.theta,), (columns,))
+
     def extra_repr(self) -> str:
         return "in={}, size={}, out={}".format(*self.theta.shape)
+
+
+def _as_it_is(theta: Tensor) -> Tensor:
+    return theta
+
+
+def _as_it_is_pullback(grad: Tensor, theta: Tensor) -> tuple[Tensor]:
+    return (grad,)
+
+
+def _chosen(theta: Tensor, columns: Tensor) -> Tensor:
+    return theta[:, columns]
+
+
+def _chosen_pullback(grad: Tensor, theta: Tensor, columns: Tensor) -> tuple[Tensor, None]:
+    return torch.zeros_like(theta).index_copy(1, columns, grad), None
 
 
 class MetaLearner(nn.Module):
@@ -57,11 +92,24 @@ class MetaLearner(nn.Module):
 
     def forward(self, prompts: Tensor) -> Tensor:
         """prompts (in, p, out) -> theta (in, D, out)."""
-        n_in, _, n_out = prompts.shape
-        edges = prompts.mT.flatten(0, 1)  # (in out, p)
-        by_table = edges.shape[1] == 1 and edges.device.type == "cpu" and len(edges) >= TABLE_FROM
-        theta = (_GenerateByTable if by_table else _Generate).apply(edges, self.w1, self.b1, self.w2, self.b2)
-        return theta.unflatten(0, (n_in, n_out)).mT
+        recipe = self.recipe(prompts)
+        if torch.compiler.is_compiling():  # the compiler differentiates and recomputes by itself
+            return recipe.generate(*recipe.pieces, *recipe.shared)
+        return _Generate.apply(recipe.generate, recipe.pullback, *recipe.pieces, *recipe.shared)
+
+    def recipe(self, prompts: Tensor, columns: Tensor | None = None) -> Recipe:
+        """By a table where it costs less than the hidden units; of the weights `columns` of an edge, by default all."""
+        w2 = self.w2 if columns is None else self.w2[columns]
+        b2 = self.b2 if columns is None or self.b2 is None else self.b2[columns]
+        if not self._by_table(prompts):
+            return Recipe(_by_tiles, _by_tiles_pullback, (prompts,), (self.w1, self.b1, w2, b2))
+        knots, *table = _table(self.w1, self.b1, w2, b2)
+        return Recipe(_by_table, _by_table_pullback, (prompts, _segments(prompts, knots)), tuple(table))
+
+    def _by_table(self, prompts: Tensor) -> bool:
+        few = prompts.shape[0] * prompts.shape[2] < TABLE_FROM
+        # on a GPU the sums over the edges of a segment need atomics
+        return prompts.shape[1] == 1 and prompts.device.type == "cpu" and not few
 
     def extra_repr(self) -> str:
         hidden, prompt_dim = self.w1.shape
@@ -69,103 +117,109 @@ class MetaLearner(nn.Module):
 
 
 class _Generate(torch.autograd.Function):
-    """M(z) for edges z (E, p) -> (E, D). Saves no hidden unit: the backward computes them again, tile by tile."""
+    """theta of a recipe. Saves its pieces and shared tensors, no hidden unit."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(z, w1, b1, w2, b2):
-        return _joined([linear(torch.relu(linear(tile, w1, b1)), w2, b2) for tile in z.split(_tile(z, w1, w2))])
+    def forward(generate, pullback, *tensors):
+        return generate(*tensors)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
+        _, ctx.pullback, *tensors = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx, grad):
-        z, w1, b1, w2, b2 = ctx.saved_tensors
-        tile = _tile(z, w1, w2)
-        grad_z, sums = [], [0] * 4
-        for z_tile, g in zip(z.split(tile), grad.split(tile), strict=True):
-            hidden = torch.relu(linear(z_tile, w1, b1))
-            grad_hidden = (g @ w2) * (hidden > 0)
-            grad_z.append(grad_hidden @ w1)
-            parts = grad_hidden.mT @ z_tile, grad_hidden.sum(0), g.mT @ hidden, g.sum(0)
-            sums = [total + part for total, part in zip(sums, parts, strict=True)]
-        grad_w1, grad_b1, grad_w2, grad_b2 = sums
-        return _joined(grad_z), grad_w1, None if b1 is None else grad_b1, grad_w2, None if b2 is None else grad_b2
+        return None, None, *ctx.pullback(grad, *ctx.saved_tensors)
 
 
-TABLE_FROM = 4096  # edges from which a table of M costs less than its hidden units
+# Scalar prompts: between its knots -b1 / W1, M is a straight line alpha_s z + beta_s. A table of H + 1 lines replaces the
+# hidden units of every edge, and the gradients of the lines are sums over the edges of a segment; those of W1, b1, W2
+# and b2 follow by automatic differentiation of the table.
+
+TABLE_FROM = 2048  # edges from which a table costs less than their hidden units
 
 
-class _GenerateByTable(torch.autograd.Function):
-    """M(z) for scalar prompts: between its knots -b1 / W1, M is a straight line alpha_s z + beta_s.
-
-    A table of H + 1 segments replaces the hidden units of every edge, and the gradients are sums over the edges of a
-    segment, then over the segments in which a unit is on. On a GPU such sums need atomics: it computes tiles instead.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(z, w1, b1, w2, b2):
-        alpha, beta, segment, _, _ = _table(z, w1, b1, w2, b2)
-        return torch.addcmul(beta[segment], alpha[segment], z)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, grad):
-        z, w1, b1, w2, b2 = ctx.saved_tensors
-        alpha, _, segment, order, rises = _table(z, w1, b1, w2, b2)
-        zero = grad.new_zeros(len(alpha), grad.shape[1])
-        sums = zero.index_add(0, segment, grad), zero.index_add(0, segment, grad * z)  # by segment
-        past = [torch.cumsum(t, 0) for t in sums]
-        on = [torch.where(rises, t[-1] - t[:-1], t[:-1]) for t in past]  # over the segments in which a unit is on
-        on_b, on_a = (torch.empty_like(t).index_copy(0, order, t) for t in on)  # (H, D), in the order of the units
-        grad_w2 = w1 * on_a if b1 is None else w1 * on_a + b1.unsqueeze(1) * on_b
-        return (
-            (alpha[segment] * grad).sum(-1, keepdim=True),
-            (w2.mT * on_a).sum(-1, keepdim=True),
-            None if b1 is None else (w2.mT * on_b).sum(-1),
-            grad_w2.mT,
-            None if b2 is None else past[0][-1],
-        )
-
-
-def _table(z, w1, b1, w2, b2) -> tuple[Tensor, ...]:
-    """Slopes and intercepts (H + 1, D), the segment of each edge, the units by knot, and which of them rise (H, 1)."""
+def _table(w1, b1, w2, b2) -> tuple[Tensor, Tensor, Tensor]:
+    """The knots (H,), and the slopes and intercepts (H + 1, D) of the segments between them."""
     w = w1[:, 0]
     b = torch.zeros_like(w) if b1 is None else b1
     far = torch.where(b > 0, -torch.inf, torch.inf)  # a unit without slope is on or off everywhere
-    knots, order = torch.where(w == 0, far, -b / w).sort()
+    knots, order = torch.where(w == 0, far, -b / w).detach().sort()
     rises = (w >= 0)[order].unsqueeze(1)
     sign = torch.where(rises, 1, -1)
-    columns = w2.mT  # (H, D)
-    pieces = []
+    table = []
     for factor in (w, b):
-        steps = (columns * factor.unsqueeze(1))[order] * sign
+        steps = (w2.mT * factor.unsqueeze(1))[order] * sign
         start = -(steps * ~rises).sum(0, keepdim=True)  # falling units are on at the far left
-        pieces.append(torch.cat([start, start + torch.cumsum(steps, 0)]))
-    alpha, beta = pieces
-    segment = torch.searchsorted(knots.detach(), z[:, 0].detach().contiguous())
-    return alpha, beta if b2 is None else beta + b2, segment, order, rises
+        table.append(torch.cat([start, start + torch.cumsum(steps, 0)]))
+    alpha, beta = table
+    return knots, alpha, beta if b2 is None else beta + b2
 
+
+def _segments(prompts: Tensor, knots: Tensor) -> Tensor:
+    """The segment of each prompt (in, 1, out), one byte each where they are few."""
+    found = torch.searchsorted(knots, prompts.detach().contiguous(), out_int32=True)
+    return found.to(torch.uint8 if len(knots) < 256 else torch.int16 if len(knots) < 2**15 else torch.int32)
+
+
+def _by_table(z: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    index = segment.flatten().int()
+    lines = torch.addcmul(beta.index_select(0, index), alpha.index_select(0, index), z.reshape(-1, 1))
+    return lines.reshape(z.shape[0], z.shape[2], -1).mT.contiguous()  # (in, D, out)
+
+
+def _by_table_pullback(grad: Tensor, z: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> tuple:
+    index, per_edge = segment.flatten().int(), _per_edge(grad)
+    grad_z = (alpha.index_select(0, index) * per_edge).sum(-1).reshape(z.shape)
+    zero = torch.zeros_like(alpha)
+    sums = [zero.index_add(0, index, t) for t in (per_edge * z.reshape(-1, 1), per_edge)]
+    return grad_z, None, *sums
+
+
+# Any prompts: the hidden units of a tile of edges at a time, computed again in the backward pass
 
 TILE = 2**16  # hidden numbers of a tile at least: a few hundred kB stay in the cache
+
+
+def _by_tiles(prompts: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None) -> Tensor:
+    z = _per_edge(prompts)
+    theta = _joined([linear(torch.relu(linear(tile, w1, b1)), w2, b2) for tile in z.split(_tile(z, w1, w2))])
+    return theta.reshape(prompts.shape[0], prompts.shape[2], -1).mT
+
+
+def _by_tiles_pullback(grad: Tensor, prompts: Tensor, w1, b1, w2, b2) -> tuple:
+    z, per_edge = _per_edge(prompts), _per_edge(grad)
+    tile = _tile(z, w1, w2)
+    grad_z, sums = [], [0] * 4
+    for z_tile, g in zip(z.split(tile), per_edge.split(tile), strict=True):
+        hidden = torch.relu(linear(z_tile, w1, b1))
+        grad_hidden = (g @ w2) * (hidden > 0)
+        grad_z.append(grad_hidden @ w1)
+        parts = grad_hidden.mT @ z_tile, grad_hidden.sum(0), g.mT @ hidden, g.sum(0)
+        sums = [total + part for total, part in zip(sums, parts, strict=True)]
+    grad_w1, grad_b1, grad_w2, grad_b2 = sums
+    grad_prompts = _joined(grad_z).reshape(prompts.mT.shape).mT
+    return grad_prompts, grad_w1, None if b1 is None else grad_b1, grad_w2, None if b2 is None else grad_b2
 
 
 def _tile(z: Tensor, w1: Tensor, w2: Tensor) -> int:
     """Edges to a tile: its hidden units are small beside what all edges generate."""
     size, hidden = w2.shape
-    return max(1, max(TILE, len(z) * size // 8) // hidden)
+    if torch.compiler.is_compiling():
+        return max(1, z.shape[0])
+    return max(1, max(TILE, z.shape[0] * size // 8) // hidden)
 
 
-def _joined(tiles: list[Tensor]) -> Tensor:
-    return tiles[0] if len(tiles) == 1 else torch.cat(tiles)
+def _per_edge(t: Tensor) -> Tensor:
+    """(in, p, out) -> (in out, p)."""
+    return t.mT.reshape(-1, t.shape[1])
+
+
+def _joined(tiles: Sequence[Tensor]) -> Tensor:
+    return tiles[0] if len(tiles) == 1 else torch.cat(list(tiles))
 
 
 class Meta(nn.Module):
@@ -188,6 +242,9 @@ class Meta(nn.Module):
 
     def generate(self, piece: Tensor) -> Tensor:
         return self.learner(piece)
+
+    def recipe(self, columns: Tensor | None = None) -> Recipe:
+        return self.learner.recipe(self.prompts, columns)
 
     def extra_repr(self) -> str:
         return "in={}, prompt_dim={}, out={}".format(*self.prompts.shape)

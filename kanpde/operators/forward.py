@@ -1,13 +1,14 @@
 """The exact operator: one jet through the network, one ordinary backward pass."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from kanpde.ansatz import Ansatz
-from kanpde.jet import Diagonal, Jet, push
+from kanpde.gram import Diagonal, Part
+from kanpde.jet import Jet, push
 
 
 def coefficients_for(u, x: Tensor, s, directions):
@@ -49,11 +50,17 @@ def input_jet(x: Tensor, gram, directions: Tensor | None) -> Jet:
     return Jet(x, along, gram)
 
 
-def scalar(jet: Jet, reads_grad_sq: bool = True) -> Jet:
+def pushed(net: nn.Module, x: Tensor, gram, directions: Tensor | None, reads_grad_sq: bool = True) -> Jet:
+    """The jet of net(x), from the Gram form of S (None: no second derivatives)."""
+    jet = push(net, input_jet(x, gram, directions), Part.FULL if reads_grad_sq else Part.NONE)
+    return scalar(jet, gram is not None, reads_grad_sq)
+
+
+def scalar(jet: Jet, second: bool, reads_grad_sq: bool) -> Jet:
     """Matrices instead of Gram forms, and no feature axis where there is but one feature."""
     gram = jet.gram.dense() if jet.gram is not None and reads_grad_sq else None
     lap = jet.lap
-    if jet.gram is not None:  # second derivatives were asked for: those of an affine function are zero
+    if second:  # second derivatives were asked for: those of an affine function are zero
         lap = torch.zeros_like(jet.value) if lap is None else lap.expand(len(jet.value), -1)
     if gram is not None:
         gram = gram.expand(len(jet.value), -1, -1)
@@ -70,6 +77,9 @@ class Forward:
     Cost of a KAN [d, n, ..., 1] per point: 3 D n d + n^2 d for the first layer and O(n^3) for each other, so beyond
     the first layer nothing depends on d. Needs a jet rule for every module of the network (`kanpde.jet`).
 
+    Args:
+        compile: torch.compile the pass where gradients are recorded (a training step); the first call then takes half a
+            minute. Layers too wide to be held whole stay streamed.
     Source: second-order chain rule; forward Laplacian (Li et al. 2023, arXiv 2307.08214) with J S J^T instead of J.
 
     Example:
@@ -78,6 +88,8 @@ class Forward:
         >>> Forward()(net, torch.zeros(2, 3)).lap.shape
         torch.Size([2])
     """
+
+    compile: bool = False
 
     def __call__(
         self,
@@ -100,10 +112,22 @@ class Forward:
 
     def _estimate(self, u, x, s, directions, generator) -> Jet:
         if isinstance(u, Ansatz):
-            return u.jet(partial(_push, reads_grad_sq=u.problem.reads_grad_sq), x, s, directions)
-        return _push(u, x, s, directions)
+            return u.jet(partial(self._push, reads_grad_sq=u.problem.reads_grad_sq), x, s, directions)
+        return self._push(u, x, s, directions)
+
+    def _push(self, net: nn.Module, x: Tensor, s, directions, reads_grad_sq: bool = True) -> Jet:
+        training = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+        run = compiled_push() if self.compile and training else pushed
+        return run(net, x, None if s is None else Diagonal(s), directions, reads_grad_sq)
 
 
-def _push(net: nn.Module, x: Tensor, s, directions, reads_grad_sq: bool = True) -> Jet:
-    gram = None if s is None else Diagonal(s)
-    return scalar(push(net, input_jet(x, gram, directions)), reads_grad_sq)
+@cache
+def compiled_push():
+    """`pushed`, compiled for the shapes it meets."""
+    compiled = torch.compile(pushed, dynamic=False)
+
+    def run(*args):
+        with torch._dynamo.config.patch(recompile_limit=256):  # one for each network and number of points
+            return compiled(*args)
+
+    return run

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from kanpde.ansatz import Ansatz
-from kanpde.jet import Diagonal, Jet, Sampled, Tangents, has_rules, push
+from kanpde.gram import Diagonal, Sampled, Tangents
+from kanpde.jet import Jet, has_rules
 from kanpde.operators.autograd import scalar_value
-from kanpde.operators.forward import coefficients_for, input_jet, scalar, with_own_gradient
+from kanpde.operators.forward import coefficients_for, pushed, with_own_gradient
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class _Estimator:
 
     def _of_network(self, net, x, s, directions, gram, reads_grad_sq: bool = True) -> Jet:
         if has_rules(net):
-            return scalar(push(net, input_jet(x, gram, directions)), reads_grad_sq)
+            return pushed(net, x, gram, directions, reads_grad_sq)
         return _nested(net, x, directions, gram, reads_grad_sq)
 
 

@@ -96,6 +96,8 @@ class LinearBasis(Basis):
         base: silu, gelu, identity or none; its weight is the last one of an edge.
     """
 
+    has_parameters = False  # whether its functions are trained themselves
+
     def __init__(self, in_features: int, count: int, grid_range=(-1.0, 1.0), base: str = "none"):
         super().__init__(in_features, grid_range)
         if base not in BASE_FUNCTIONS:
@@ -103,27 +105,38 @@ class LinearBasis(Basis):
         self.count, self.base, self.size = count, base, count + (base != "none")
 
     def formula(self) -> Callable[..., list[Tensor]]:
-        """f(first, last, x, *constants) -> [b^(first), ..., b^(last)] at x (N, in), each (N, in, count)."""
+        """f(first, last, x, *constants, axis) -> [b^(first), ..., b^(last)] at x, the functions as a new axis.
+
+        axis = -1: x (N, in) -> (N, in, count). axis = -2: x (in, N) -> (in, count, N), which is faster where there are
+        many points.
+        """
         raise NotImplementedError
 
-    def constants(self, inputs: slice | Tensor) -> tuple[Tensor, ...]:
-        """The tensors without a gradient that the formula reads: low (in,) and dz/dx (in,)."""
-        return self.low[inputs], self.scale(inputs)
+    def constants(self, inputs: slice | Tensor, axis: int = -1) -> tuple[Tensor, ...]:
+        """The tensors without a gradient that the formula reads: low and dz/dx, shaped to meet x."""
+        limits = self.low[inputs], self.scale(inputs)
+        return limits if axis == -1 else tuple(t.unsqueeze(-1) for t in limits)
+
+    def live(self, x: Tensor) -> slice:
+        """The functions b_c that can be other than 0 somewhere at x; the others need not be computed."""
+        return slice(0, self.count)
 
     def functions(self, x: Tensor, order: int, inputs: slice | Tensor = slice(None)) -> Derivatives:
         """b, b', ... up to the derivative `order` at x (N, in): each (N, in, count)."""
-        return _Closed.apply(self.formula(), 0, order, x, *self.constants(inputs))
+        return closed(self.formula(), 0, order, x, *self.constants(inputs))
 
     def base_function(self, x: Tensor, order: int) -> Derivatives:
         """The base function and its derivatives, each (N, in, 1), or (N, in, 0) without one."""
-        return _Closed.apply(BASE_FUNCTIONS[self.base], 0, order, x)
+        return closed(BASE_FUNCTIONS[self.base], 0, order, x)
 
     def features(self, x: Tensor, order: int, inputs: slice | Tensor = slice(None)) -> Derivatives:
         """All functions of an edge, base last: each (N, in, size)."""
-        if self.base == "none":
-            return self.functions(x, order, inputs)
-        together = partial(_together, self.formula(), BASE_FUNCTIONS[self.base])
-        return _Closed.apply(together, 0, order, x, *self.constants(inputs))
+        return closed(self.together(), 0, order, x, *self.constants(inputs))
+
+    def together(self, live: slice = slice(None)) -> Callable[..., list[Tensor]]:
+        """The formula of all functions of an edge, base last; of the basis functions only the live ones."""
+        formula = self.formula() if live in (slice(None), slice(0, self.count)) else partial(self.formula(), live=live)
+        return formula if self.base == "none" else partial(_together, formula, BASE_FUNCTIONS[self.base])
 
     def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
         order = 2 if curvature is not None else int(slope)
@@ -142,10 +155,10 @@ class LinearBasis(Basis):
         return theta + main * self.init_activation().unsqueeze(-1)
 
 
-def _together(formula: Callable, base: Callable, first: int, last: int, x: Tensor, *constants: Tensor) -> list[Tensor]:
+def _together(formula: Callable, base: Callable, first: int, last: int, x: Tensor, *constants, axis: int = -1) -> list:
     """The derivatives of the basis functions and, last, of the base function."""
-    pairs = zip(formula(first, last, x, *constants), base(first, last, x), strict=True)
-    return [torch.cat(pair, -1) for pair in pairs]
+    pairs = zip(formula(first, last, x, *constants, axis=axis), base(first, last, x, axis=axis), strict=True)
+    return [torch.cat(pair, axis) for pair in pairs]
 
 
 def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Tensor | None) -> Edges:
@@ -158,37 +171,42 @@ def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Ten
     )
 
 
+def closed(formula: Callable, first: int, last: int, x: Tensor, *constants: Tensor, axis: int = -1) -> Derivatives:
+    """Derivatives first ... last of functions in closed form, which differentiate into the next ones."""
+    if torch.compiler.is_compiling():  # the compiler fuses the steps itself, and differentiates once at most
+        return tuple(formula(first, last, x, *constants, axis=axis))
+    return _Closed.apply(formula, first, last, axis, x, *constants)
+
+
 class _Closed(torch.autograd.Function):
     """Derivatives first ... last of functions in closed form. Saves x alone: the backward is the next derivative."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(formula, first, last, x, *constants):
-        tiles = [formula(first, last, tile, *constants) for tile in _tiles(x)]
+    def forward(formula, first, last, axis, x, *constants):
+        tiles = [formula(first, last, tile, *constants, axis=axis) for tile in _tiles(x, axis)]
         return tuple(tiles[0]) if len(tiles) == 1 else tuple(map(torch.cat, zip(*tiles, strict=True)))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.formula, ctx.first, ctx.last, *tensors = inputs
+        ctx.formula, ctx.first, ctx.last, ctx.axis, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx, *grads):
-        x, *constants = ctx.saved_tensors
+        (x, *constants), axis = ctx.saved_tensors, ctx.axis
         parts = []
-        for tile, *g in zip(_tiles(x), *map(_tiles, grads, [x] * len(grads)), strict=True):
-            higher = _Closed.apply(ctx.formula, ctx.first + 1, ctx.last + 1, tile, *constants)
-            parts.append(sum((a * b).sum(-1) for a, b in zip(g, higher, strict=True)))
-        return None, None, None, torch.cat(parts), *[None] * len(constants)
+        for tile, *g in zip(_tiles(x, axis), *(_tiles(g, axis, x) for g in grads), strict=True):
+            higher = closed(ctx.formula, ctx.first + 1, ctx.last + 1, tile, *constants, axis=axis)
+            parts.append(sum((a * b).sum(axis) for a, b in zip(g, higher, strict=True)))
+        return None, None, None, None, torch.cat(parts), *[None] * len(constants)
 
 
 TILE = 2**13  # values of x to a tile: the steps of a formula on all its functions stay in the cache
 
 
-def _tiles(t: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Some points at a time, as many as make a tile of `like` (N, in), by default t itself."""
+def _tiles(t: Tensor, axis: int, like: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Some points (N, in) at a time, as many as make a tile of `like`, by default t itself; of (in, N) all."""
     x = t if like is None else like
-    if torch.compiler.is_compiling():  # the compiler fuses the steps itself
-        return (t,)
-    return t.split(max(1, TILE // max(1, x.shape[-1])))
+    return t.split(max(1, TILE // max(1, x.shape[-1]))) if axis == -1 else (t,)

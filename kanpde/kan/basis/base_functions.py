@@ -3,7 +3,6 @@
 from functools import cache
 from math import pi, sqrt
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,10 +10,11 @@ from torch import Tensor
 @cache
 def _sigmoid_polynomials(n: int) -> tuple[float, ...]:
     """Coefficients of P_n, highest first, with sigmoid^(n) = P_n(sigmoid): P_0 = s, P_n+1 = s (1 - s) P_n'."""
-    p = np.polynomial.Polynomial([0, 1])
+    p = [0, 1]
     for _ in range(n):
-        p = p.deriv() * np.polynomial.Polynomial([0, 1, -1])
-    return tuple(p.coef[::-1])
+        slope = [i * c for i, c in enumerate(p)]  # coefficients of s P_n'
+        p = [a - b for a, b in zip([*slope, 0], [0, *slope], strict=True)]
+    return tuple(p[::-1])
 
 
 def silu_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
@@ -55,12 +55,17 @@ def identity_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
 
 def _with_axis(derivatives):
     """One function of an edge: the axis of functions has length 1."""
-    return lambda first, last, x: [d.unsqueeze(-1) for d in derivatives(first, last, x)]
+    return lambda first, last, x, axis=-1: [d.unsqueeze(axis) for d in derivatives(first, last, x)]
+
+
+def _nothing(first: int, last: int, x: Tensor, axis: int = -1) -> list[Tensor]:
+    """No function of an edge: the axis of functions has length 0."""
+    return [x.unsqueeze(axis).narrow(axis, 0, 0)] * (last - first + 1)
 
 
 BASE_FUNCTIONS = {
     "silu": _with_axis(silu_derivatives),
     "gelu": _with_axis(gelu_derivatives),
     "identity": _with_axis(identity_derivatives),
-    "none": lambda first, last, x: [x.new_zeros(*x.shape, 0)] * (last - first + 1),
+    "none": _nothing,
 }

@@ -46,6 +46,14 @@ class BSpline(LinearBasis):
     def formula(self):
         return partial(bspline_derivatives, self.grid_size, self.spline_order)
 
+    def live(self, x: Tensor) -> slice:
+        """The splines of the cells in which there are points."""
+        if x.numel() == 0:
+            return super().live(x)
+        cells = ((x - self.low) * (self.scale() * (self.grid_size / 2))).detach()
+        first, last = (int(c) if c.isfinite() else 0 for c in (cells.amin().floor(), cells.amax().floor()))
+        return slice(min(max(first, 0), self.count - 1), max(min(last + self.spline_order + 1, self.count), 1))
+
     def init_activation(self) -> Tensor:
         """t + base(x) with t in [-1, 1] across the grid: splines weighted by their centres reproduce straight lines."""
         g, k = self.grid_size, self.spline_order
@@ -56,24 +64,31 @@ class BSpline(LinearBasis):
         return f"grid_size={self.grid_size}, spline_order={self.spline_order}, base={self.base}"
 
 
-def bspline_derivatives(grid_size: int, k: int, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor) -> list:
-    """[B^(first), ..., B^(last)] of the grid_size + k splines at x (N, in): each (N, in, grid_size + k)."""
+def bspline_derivatives(
+    grid_size: int, k: int, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, axis=-1, live=slice(None)
+) -> list[Tensor]:
+    """[B^(first), ..., B^(last)] of the grid_size + k splines at x, which are a new axis; `live`: of these alone."""
     per_step = scale * (grid_size / 2)
-    tau = ((x - low) * per_step).unsqueeze(-1)
+    tau = ((x - low) * per_step).unsqueeze(axis)
+    count = grid_size + k
+    along = (-1,) + (1,) * (-1 - axis)
+    centres = lambda index: index + (1 - k) / 2
     if grid_size < LOCAL_FROM:
-        index = torch.arange(grid_size + k, dtype=x.dtype, device=x.device)
-        return _cardinal(tau - (index + (1 - k) / 2), k, first, last, per_step)
-    cell = tau.floor().clamp(-k - 1, grid_size + k).nan_to_num()  # cell ... cell + k live there; k + 1 spare columns
-    index = cell + torch.arange(k + 1, dtype=x.dtype, device=x.device)
-    live = _cardinal(tau - (index + (1 - k) / 2), k, first, last, per_step)
-    width = grid_size + 3 * k + 2
-    columns = (index + (k + 1)).long()
-    spread = lambda b: b.new_zeros(*b.shape[:-1], width).scatter(-1, columns, b)[..., k + 1 : k + 1 + grid_size + k]
-    return [spread(b) for b in live]
+        index = torch.arange(*live.indices(count), dtype=x.dtype, device=x.device).view(along)
+        return _cardinal(tau - centres(index), k, first, last, per_step.unsqueeze(axis))
+    cell = tau.floor().clamp(-k - 1, grid_size + k).nan_to_num()  # cell ... cell + k live there; k + 1 spare places
+    index = cell + torch.arange(k + 1, dtype=x.dtype, device=x.device).view(along)
+    near = _cardinal(tau - centres(index), k, first, last, per_step.unsqueeze(axis))
+    places = (index + (k + 1)).long()
+    sizes = list(tau.shape)
+    sizes[axis] = count + 2 * (k + 1)
+    spread = lambda b: b.new_zeros(sizes).scatter(axis, places, b).narrow(axis, k + 1, count)
+    start, stop, _ = live.indices(count)
+    return [spread(b).narrow(axis, start, stop - start) for b in near]
 
 
 def _cardinal(tau: Tensor, k: int, first: int, last: int, per_step: Tensor) -> list[Tensor]:
-    """Derivatives of the cardinal B-spline of order k at tau, with respect to x where dtau/dx = per_step (in,)."""
+    """Derivatives of the cardinal B-spline of order k at tau, with respect to x where dtau/dx = per_step."""
     sign = tau.sign() if last > first or first % 2 else None  # odd derivatives need it
     distance = tau.abs_()
     plus = [((k + 1) / 2 - i - distance).clamp_min_(0) for i in range(k // 2 + 1)]
@@ -89,7 +104,7 @@ def _cardinal(tau: Tensor, k: int, first: int, last: int, per_step: Tensor) -> l
         total = power[0] if len(power) == 1 else torch.add(power[0], power[1], alpha=factors[1])
         for factor, q in zip(factors[2:], power[2:], strict=True):
             total = total.add_(q, alpha=factor)
-        total = total * ((-per_step).unsqueeze(-1) ** r / factorial(k - r))
+        total = total * ((-per_step) ** r / factorial(k - r))
         out.append(total.mul_(sign) if r % 2 else total)
         if r > first:
             power = [q * p for q, p in zip(power, plus, strict=True)]

@@ -48,11 +48,14 @@ class Fourier(LinearBasis):
         return f"harmonics={self.harmonics}, base={self.base}"
 
 
-def fourier_derivatives(harmonics: int, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor) -> list[Tensor]:
-    """Derivatives first ... last of the K cosines, then the K sines, at x (N, in): each (N, in, 2 K)."""
+def fourier_derivatives(
+    harmonics: int, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, axis: int = -1
+) -> list[Tensor]:
+    """Derivatives first ... last of the K cosines, then the K sines, at x, which are a new axis."""
     omega = torch.arange(1, harmonics + 1, dtype=x.dtype, device=x.device) * (pi / 2)
-    angle = ((x - low) * scale - 1).unsqueeze(-1) * omega
+    omega = omega.view((-1,) + (1,) * (-1 - axis))
+    angle = ((x - low) * scale - 1).unsqueeze(axis) * omega
     c, s = torch.cos(angle), torch.sin(angle)
     turns = ((c, s), (-s, c), (-c, -s), (s, -c))  # derivatives by angle
-    rate = scale.unsqueeze(-1) * omega
-    return [torch.cat([f * rate**r if r else f for f in turns[r % 4]], -1) for r in range(first, last + 1)]
+    rate = scale.unsqueeze(axis) * omega
+    return [torch.cat([f * rate**r if r else f for f in turns[r % 4]], axis) for r in range(first, last + 1)]

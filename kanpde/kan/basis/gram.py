@@ -21,6 +21,8 @@ class Gram(Polynomial):
     n^2 ((n + 1)^2 - n^2) (4 n^2 - 1) / (n + 1)^2.
     """
 
+    has_parameters = True
+
     def __init__(
         self,
         in_features: int,

@@ -58,9 +58,9 @@ class Polynomial(LinearBasis):
 
 
 def polynomial_derivatives(
-    recurrence: tuple, squash: str, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor
+    recurrence: tuple, squash: str, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, axis: int = -1
 ) -> list[Tensor]:
-    """[p^(first), ..., p^(last)] of p_0 ... p_D at x (N, in): each (N, in, D + 1)."""
+    """[p^(first), ..., p^(last)] of p_0 ... p_D at x, which are a new axis."""
     z = (x - low) * scale - 1
     powers = [scale**r for r in range(last + 1)]
     if squash == "tanh":
@@ -72,7 +72,7 @@ def polynomial_derivatives(
         before, now = p[-2:]
         leibniz = lambda r, now=now: sum(comb(r, j) * t[j] * now[r - j] for j in range(r + 1))
         p.append([a * leibniz(r) - c * before[r] for r in range(last + 1)])
-    return [torch.stack([q[r] for q in p], -1) for r in range(first, last + 1)]
+    return [torch.stack([q[r] for q in p], axis) for r in range(first, last + 1)]
 
 
 @cache

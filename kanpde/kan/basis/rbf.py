@@ -32,8 +32,8 @@ class GaussianRBF(LinearBasis):
     def formula(self):
         return gaussian_rbf_derivatives
 
-    def constants(self, inputs) -> tuple[Tensor, ...]:
-        return *super().constants(inputs), self.centers
+    def constants(self, inputs, axis=-1) -> tuple[Tensor, ...]:
+        return *super().constants(inputs, axis), self.centers
 
     def init_activation(self) -> Tensor:
         """Gaussians weighted by their centres rise across the range; and the base function."""
@@ -43,14 +43,16 @@ class GaussianRBF(LinearBasis):
         return f"centers={self.count}, base={self.base}"
 
 
-def gaussian_rbf_derivatives(first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, centers: Tensor) -> list:
-    """[b^(first), ..., b^(last)] of the Gaussians at x (N, in): each (N, in, c)."""
-    per_width = (scale * ((len(centers) - 1) / 2)).unsqueeze(-1)  # 1 / delta of each input
-    z = (x - low) * scale - 1
-    u = (z.unsqueeze(-1) - centers) * ((len(centers) - 1) / 2)
+def gaussian_rbf_derivatives(
+    first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, centers: Tensor, axis: int = -1
+) -> list[Tensor]:
+    """[b^(first), ..., b^(last)] of the Gaussians at x, which are a new axis."""
+    steps = (len(centers) - 1) / 2  # between the centres, in units of z
+    u = (((x - low) * scale - 1) * steps).unsqueeze(axis) - (centers * steps).view((-1,) + (1,) * (-1 - axis))
     value = torch.exp(-u * u)
     twice = 2 * u
     hermite = [torch.ones_like(u), twice]
     for r in range(1, last):
         hermite.append(twice * hermite[r] - 2 * r * hermite[r - 1])
+    per_width = (scale * steps).unsqueeze(axis)  # 1 / delta of each input
     return [value if r == 0 else (-per_width) ** r * hermite[r] * value for r in range(first, last + 1)]
