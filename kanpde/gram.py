@@ -2,7 +2,7 @@
 rows for SDGD, tangents for Hutchinson. Each knows its diagonal and how it goes through a linear map of the features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import torch
@@ -55,9 +55,15 @@ class Diagonal:
     def through(self, a: Tensor) -> "Dense":
         return Dense(_SymmetricProduct.apply(a, self.s))
 
-    def linear(self, w: Tensor, wanted: Part = Part.FULL) -> "Dense | Diagonal":
+    def is_few(self, features: int) -> bool:
+        """Whether the tangents of all inputs cost less than a Gram matrix of so many features."""
+        return self.s.shape[-1] <= FEW * features
+
+    def linear(self, w: Tensor, wanted: Part = Part.FULL) -> "Dense | Diagonal | Tangents":
         if wanted == Part.DIAGONAL:
             return Diagonal(self.s @ w.square())
+        if self.is_few(w.shape[1]):
+            return Tangents(w.unsqueeze(0), self.s)
         if self.s.shape[0] == 1:  # one W^T S W for the whole batch
             return Dense((w.mT @ (w * self.s.mT)).unsqueeze(0))
         pairs = lambda w, s: (s @ (w.unsqueeze(2) * w.unsqueeze(1)).flatten(1)).unflatten(1, (w.shape[1], w.shape[1]))
@@ -110,7 +116,7 @@ class Sampled:
     def diagonal(self) -> Tensor:
         return self.s.new_zeros(len(self.s), self.dim).index_copy(1, self.index, self.s)
 
-    def linear(self, w: Tensor, wanted: Part = Part.FULL) -> "Dense | Diagonal":
+    def linear(self, w: Tensor, wanted: Part = Part.FULL) -> "Dense | Diagonal | Tangents":
         return Diagonal(self.s).linear(w[self.index], wanted)
 
     def through(self, a: Tensor) -> Dense:
@@ -125,27 +131,43 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Tangents:
-    """G = T^T T with T (1 or N, V, n) = J w_k: the Gram matrix of V probes, E[G] = J S J^T."""
+    """G = T^T diag(s) T with T (1 or N, V, n) = J w_k.
+
+    The Gram matrix of V probes w_k, E[G] = J S J^T, s = 1 (None); or, w_k being the axes, J S J^T itself, which costs
+    less than n x n numbers where there are fewer inputs than features.
+    """
 
     rows: Tensor
+    s: Tensor | None = None  # (1 or N, V)
+
+    @staticmethod
+    def of_axes(s: Tensor) -> "Tangents":
+        """J S J^T of the inputs themselves, from s (1 or N, d)."""
+        return Tangents(torch.eye(s.shape[-1], dtype=s.dtype, device=s.device).unsqueeze(0), s)
+
+    def _weighted(self) -> Tensor:
+        return self.rows if self.s is None else self.rows * self.s.unsqueeze(-1)
 
     def diagonal(self) -> Tensor:
-        return self.rows.square().sum(-2)
+        return (self.rows * self._weighted()).sum(-2)
 
     def split(self, chunk: int) -> list["Tangents"]:
-        return [Tangents(piece) for piece in self.rows.split(chunk, -1)]
+        return [replace(self, rows=piece) for piece in self.rows.split(chunk, -1)]
 
     def through(self, a: Tensor) -> "Tangents":
-        return Tangents(self.rows @ a)
+        return replace(self, rows=self.rows @ a)
 
     def linear(self, w: Tensor, wanted: Part = Part.FULL) -> "Tangents":
-        return Tangents(self.rows @ w)
+        return replace(self, rows=self.rows @ w)
 
     def scaled(self, a: Tensor) -> "Tangents":
-        return Tangents(self.rows * a.unsqueeze(-2))
+        return replace(self, rows=self.rows * a.unsqueeze(-2))
 
     def dense(self) -> Tensor:
-        return self.rows.mT @ self.rows
+        return self.rows.mT @ self._weighted()
 
     def __add__(self, other: "Tangents") -> "Tangents":
-        return Tangents(self.rows + other.rows)
+        return replace(self, rows=self.rows + other.rows)
+
+
+FEW = 1.5  # inputs for each feature up to which their tangents cost less than the Gram matrix of the features

@@ -62,6 +62,8 @@ class KANLinear(nn.Module):
 
     def _fused(self, jet: Jet, wanted: Part = Part.NONE) -> Jet:
         x, gram = jet.value, jet.gram
+        if isinstance(gram, Diagonal) and wanted == Part.FULL and gram.is_few(self.out_features):
+            gram = Tangents.of_axes(gram.s)
         tangents = gram.rows if isinstance(gram, Tangents) else None
         q = None if gram is None else gram.diagonal()
         g = gram.s if isinstance(gram, Diagonal) else gram.matrix if isinstance(gram, Dense) else None
@@ -78,10 +80,10 @@ class KANLinear(nn.Module):
         rows = iter(out.rows)
         along = None if jet.along is None else next(rows)
         lap = add(None if jet.lap is None else next(rows).squeeze(-2), out.bend)
-        gram = Tangents(next(rows)) if tangents is not None else out.gram
-        if out.gram is not None:
-            gram = Diagonal(out.gram) if wanted == Part.DIAGONAL else Dense(out.gram)
-        return Jet(out.value, along, gram, lap)
+        if tangents is not None:
+            return Jet(out.value, along, replace(gram, rows=next(rows)), lap)
+        form = Diagonal if wanted == Part.DIAGONAL else Dense
+        return Jet(out.value, along, None if out.gram is None else form(out.gram), lap)
 
     def _columns(self, live: slice) -> Tensor | None:
         """The weights of an edge that belong to the live functions and the base; None for all."""

@@ -4,7 +4,7 @@ Both hand out theta (in, size, out). A layer with 100 000 inputs takes it in pie
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -140,6 +140,7 @@ class _Generate(torch.autograd.Function):
 # and b2 follow by automatic differentiation of the table.
 
 TABLE_FROM = 2048  # edges from which a table costs less than their hidden units
+TABLE_TILE = 2**13  # edges to a tile
 
 
 def _table(w1, b1, w2, b2) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,18 +166,33 @@ def _segments(prompts: Tensor, knots: Tensor) -> Tensor:
     return found.to(torch.uint8 if len(knots) < 256 else torch.int16 if len(knots) < 2**15 else torch.int32)
 
 
-def _by_table(z: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    index = segment.flatten().int()
-    lines = torch.addcmul(beta.index_select(0, index), alpha.index_select(0, index), z.reshape(-1, 1))
-    return lines.reshape(z.shape[0], z.shape[2], -1).mT.contiguous()  # (in, D, out)
+def _by_table(prompts: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    tiles = []
+    for z, index in _table_tiles(prompts, segment):
+        lines = torch.addcmul(beta.index_select(0, index), alpha.index_select(0, index), z)
+        tiles.append(lines.reshape(-1, prompts.shape[2], alpha.shape[1]).mT)
+    return _joined(tiles)  # (in, D, out)
 
 
-def _by_table_pullback(grad: Tensor, z: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> tuple:
-    index, per_edge = segment.flatten().int(), _per_edge(grad)
-    grad_z = (alpha.index_select(0, index) * per_edge).sum(-1).reshape(z.shape)
-    zero = torch.zeros_like(alpha)
-    sums = [zero.index_add(0, index, t) for t in (per_edge * z.reshape(-1, 1), per_edge)]
-    return grad_z, None, *sums
+def _by_table_pullback(grad: Tensor, prompts: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> tuple:
+    grad_z, sums = [], alpha.new_zeros(alpha.shape[0], 2 * alpha.shape[1])
+    for (z, index), g in zip(_table_tiles(prompts, segment), grad.split(_inputs(prompts)), strict=True):
+        per_edge = _per_edge(g)
+        grad_z.append((alpha.index_select(0, index) * per_edge).sum(-1))
+        sums = sums.index_add(0, index, torch.cat([per_edge * z, per_edge], 1))
+    return _joined(grad_z).reshape(prompts.shape), None, *sums.split(alpha.shape[1], 1)
+
+
+def _table_tiles(prompts: Tensor, segment: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The prompts (E, 1) and the segments (E,) of some inputs at a time."""
+    inputs = _inputs(prompts)
+    for z, index in zip(prompts.split(inputs), segment.split(inputs), strict=True):
+        yield z.reshape(-1, 1), index.reshape(-1).long()
+
+
+def _inputs(prompts: Tensor) -> int:
+    """Inputs to a tile: what their edges generate stays in the cache."""
+    return max(1, prompts.shape[0] if torch.compiler.is_compiling() else TABLE_TILE // prompts.shape[2])
 
 
 # Any prompts: the hidden units of a tile of edges at a time, computed again in the backward pass
