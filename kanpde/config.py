@@ -22,6 +22,7 @@ from pydantic import (
 PACKAGE = Path(__file__).resolve().parent
 
 
+MEMORY = r"(\d+(?:\.\d+)?) *([MG]i?B)"  # such as 8GB, 500 MB, 1.5GiB
 NAMED = ("problem", "backbone", "operator")  # keys where a bare name stands for {name: ...}
 
 
@@ -43,6 +44,12 @@ def suggest(kind: str, given: str, allowed: Sequence[str]) -> str:
 def _point_count(value):
     if isinstance(value, str) and not re.fullmatch(r"[1-9]\d*d", value):
         raise ValueError("a number of points is an integer, a multiple of the dimension such as 100d, or {dim: number}")
+    return value
+
+
+def _memory(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(MEMORY, value.strip(), re.IGNORECASE):
+        raise ValueError("an amount of memory is such as 8GB, 500MB or 1.5GiB")
     return value
 
 
@@ -130,6 +137,8 @@ class RunConfig(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
+    compile: bool | Literal["auto"] = "auto"
+    max_memory: Annotated[str | None, AfterValidator(_memory)] = None
 
     @property
     def steps(self) -> int:

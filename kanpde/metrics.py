@@ -139,6 +139,14 @@ class PeakMemory:
             return peak if sys.platform == "darwin" else peak * 1024
 
 
+def resident_bytes() -> int:
+    """What this process holds now, where the system says so, else 0."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
 @contextmanager
 def saved_memory(module: nn.Module):
     """Measure what autograd saves for the backward pass in the block: yields a function that returns the bytes.

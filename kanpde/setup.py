@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from kanpde.config import (
 )
 from kanpde.construct import call, class_from_source, construct, load_class
 from kanpde.jet import has_rules
-from kanpde.kan.layers import CHUNK_BYTES, KANLinear
+from kanpde.kan.layers import KANLinear
 from kanpde.losses import Loss
 from kanpde.operators import OPERATORS
 from kanpde.optimisers import rates
@@ -35,6 +36,7 @@ from kanpde.problems import PROBLEMS
 from kanpde.record import Run
 from kanpde.samplers import SOBOL_MAX_DIM, stream
 
+COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 PYTHON = "python."  # before the class name of a problem or network that no YAML can name
 
 
@@ -87,7 +89,8 @@ def backbone(config: RunConfig, problem) -> nn.Module:
 
 def operator(config: RunConfig, problem):
     """The operator; what samples more dimensions than there are is refused here, not in the first step."""
-    made = construct("operator", OPERATORS, config.operator)
+    options = {"compile": True} if config.compile is True and config.operator["name"] == "forward" else {}
+    made = construct("operator", OPERATORS, {**options, **config.operator})
     if getattr(made, "dims", 0) > problem.domain.dim:
         raise ConfigError(f"operator sdgd: dims: given {made.dims}, the problem has {problem.domain.dim} inputs")
     return made
@@ -121,7 +124,28 @@ def resolved(config: RunConfig, problem) -> RunConfig:
         )
     numbers = {kind: resolve_count(getattr(points, kind), problem.dim) for kind in ("interior", "boundary", "initial")}
     backbone = {**backbones.defaults(config.backbone["name"]), **config.backbone}
-    return config.model_copy(update={"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone})
+    changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
+    return config.model_copy(update={**changes, "compile": _compile(config)})
+
+
+def _compile(config: RunConfig) -> bool:
+    """Whether to compile: auto does where it pays and works."""
+    if config.operator["name"] != "forward":
+        if config.compile is True:
+            raise ConfigError(f"compile: only the operator forward compiles, given {config.operator['name']}")
+        return False
+    if config.compile != "auto":
+        return config.compile
+    return config.steps >= COMPILE_FROM and compiles(config.device)
+
+
+@cache
+def compiles(device: str) -> bool:
+    """Whether torch.compile works here: on a CPU it needs a C++ compiler, on a GPU Triton."""
+    try:
+        return torch.compile(lambda t: t + 1)(torch.zeros(1, device=device)).item() == 1
+    except Exception:  # whatever is missing, it does not
+        return False
 
 
 def check(config: RunConfig, problem, net: nn.Module) -> None:
@@ -326,24 +350,3 @@ def _leaves(tree, prefix: str = "") -> dict:
     for key, value in items:
         out |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     return out
-
-
-def estimate_memory(config: RunConfig, problem, net: nn.Module) -> tuple[int, int]:
-    """Bytes of parameters with gradient, two moments and best copy; and of what one training step saves and holds.
-
-    Per point a layer in -> out keeps its features, the slope matrix and its product with the Gram matrix; a streamed
-    layer keeps its inputs and one piece.
-    """
-    size = getattr(torch, config.dtype).itemsize
-    n = sum(counts(config, problem).values())
-    saved = n * problem.domain.dim * 3
-    for layer in net.modules():
-        if isinstance(layer, KANLinear):
-            mixed = layer.in_features * (layer.basis.footprint(layer.out_features, 2) + 2 * layer.out_features)
-            streamed = n * mixed * size > CHUNK_BYTES and layer.in_features > 16 and layer.norm is None
-            if layer.norm is not None:  # Jacobian and Gram matrix of what the functions and the base see
-                saved += 6 * n * layer.in_features**2
-            saved += (3 * CHUNK_BYTES // size if streamed else n * mixed) + 2 * n * layer.out_features**2
-        elif isinstance(layer, nn.Linear):
-            saved += n * (layer.in_features + 4 * layer.out_features + 3 * layer.out_features**2)
-    return 5 * size * sum(p.numel() for p in net.parameters()), size * saved

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from kanpde import config as configuration
-from kanpde import setup
+from kanpde import memory, setup
 from kanpde.api import resume, train
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
@@ -34,6 +34,8 @@ def solve(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Such as 8GB: micro-batches of points that fit.")] = None,
+    compiled: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Default: where it pays.")] = None,
     out: Annotated[Path | None, typer.Option(help="Result file (.h5); default a new one under runs/.")] = None,
     resume_from: Annotated[
         Path | None, typer.Option("--resume", help="Go on with a run; more --steps extend it.")
@@ -50,7 +52,8 @@ def solve(
 
     Exit codes: 0 done, 1 the run failed, 2 a bad call, 130 interrupted by Ctrl-C (--resume goes on).
     """
-    flags = _tree({"problem.dim": dim, "backbone": backbone, "seed": seed, "device": device, "dtype": dtype})
+    flags = {"problem.dim": dim, "backbone": backbone, "seed": seed, "device": device, "dtype": dtype}
+    flags = _tree(flags | {"max_memory": max_memory, "compile": compiled})
     say = Console(quiet=True) if quiet else console
     if resume_from is not None:
         if out is not None and out != resume_from:
@@ -123,6 +126,7 @@ def _announce(say: Console, config: RunConfig, problem, net) -> None:
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
         f"residual scaled by {scale}, {config.steps} steps on {config.device} in {config.dtype}"
+        + (", compiled" if config.compile else "")
     )
 
 
@@ -132,7 +136,7 @@ def _operator(config: RunConfig) -> str:
 
 
 def _dry_run(say: Console, config: RunConfig, problem, net) -> None:
-    fixed, step = setup.estimate_memory(config, problem, net)
+    fixed, step = memory.estimate(config, problem, net)
     say.print(f"parameters {count_parameters(net):,}")
     say.print(f"estimated memory: {fixed / 2**20:,.1f} MB parameters and optimiser, {step / 2**20:,.1f} MB one step")
     say.print("configuration:\n" + setup.dump(config), markup=False)

@@ -1,7 +1,8 @@
 """Training: a visible loop over phases of optimisers, with evaluation, exact checkpoints, and callbacks."""
 
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,10 +10,11 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor, nn
 
-from kanpde import metrics, setup
+from kanpde import memory, metrics, setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import PhaseConfig, RunConfig
 from kanpde.evaluation import Evaluator
+from kanpde.losses import Points
 from kanpde.optimisers import make_optimizer, schedule
 from kanpde.record import Run, replacing
 from kanpde.samplers import Pool, stream
@@ -64,6 +66,8 @@ class Training:
         self.best: dict = {"score": float("inf"), "step": 0, "weights": None, "stale": 0}
         self.elapsed = 0.0  # wall-clock seconds of earlier sessions
         self.saved_bytes = float("nan")
+        self.micro_batch = memory.micro_batch(config, problem, net)  # points of each kind at a time; None: all
+        self._shrunk = False
         self.optimizer: torch.optim.Optimizer | None = None
 
     def _pools(self) -> dict[str, Pool]:
@@ -141,21 +145,52 @@ class Training:
             if start is not None:
                 probes.set_state(start)  # a line search needs one function: the same probes at every call
             optimizer.zero_grad()
-            with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else nullcontext() as saved:
-                terms = self.loss.terms(self.u, self.operator, points, probes)
-                loss = self.loss.total(terms)
-            if saved is not None:
-                self.saved_bytes = saved()
-            state.terms = {name: term.item() for name, term in terms.items()}
-            state.loss = loss.item()
-            self._check_finite()
-            loss.backward()
-            return loss
+            try:
+                return self._backward(points, probes)
+            except torch.OutOfMemoryError:
+                self._shrink(points)
+            return closure()
 
         optimizer.step(closure)
         if frozen:
             probes.set_state(start)
         state.step += 1
+
+    def _backward(self, points: Points, probes: torch.Generator) -> Tensor:
+        """The loss at these points, its gradient added up over micro-batches."""
+        state, sums = self.state, {}
+        for part, shares in self._parts(points):
+            with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else nullcontext() as saved:
+                terms = self.loss.terms(self.u, self.operator, part, probes)
+                terms = {name: term * shares[name] if name in shares else term for name, term in terms.items()}
+                loss = self.loss.total(terms)
+            if saved is not None:
+                self.saved_bytes = saved()
+            sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
+            state.terms, state.loss = sums, self.loss.total(sums)
+            self._check_finite()
+            loss.backward()
+        return torch.tensor(state.loss, dtype=torch.float64)
+
+    def _parts(self, points: Points) -> Iterator[tuple[Points, dict[str, float]]]:
+        """Micro-batches, and the share of each in the mean of a term; a term without points of its own counts once."""
+        most = max(map(len, points.values()))
+        count = -(-most // (self.micro_batch or most))
+        cut = {name: x.tensor_split(count) for name, x in points.items()}
+        for i in range(count):
+            part = {name: pieces[i] for name, pieces in cut.items() if len(pieces[i])}
+            shares = {name: len(x) / len(points[name]) for name, x in part.items()}
+            yield part, {**dict.fromkeys(self.u.problem.terms, 1 / count), **shares} if count > 1 else {}
+
+    def _shrink(self, points: Points) -> None:
+        """After running out of memory: half the points at a time, once for all."""
+        if self._shrunk:
+            raise
+        most = max(map(len, points.values()))
+        self._shrunk, self.micro_batch = True, -(-min(self.micro_batch or most, most) // 2)
+        warnings.warn(f"out of memory: from now on {self.micro_batch} points at a time", stacklevel=2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _check_finite(self) -> None:
         bad = [name for name, value in self.state.terms.items() if not abs(value) < float("inf")]
@@ -292,6 +327,7 @@ class Training:
             "history": self.run.history,
             "floors": self.run.floors,
             "saved_bytes": self.saved_bytes,
+            "micro_batch": self.micro_batch,
             "elapsed": self.clock.seconds(),
         }
 
@@ -311,6 +347,7 @@ class Training:
         self.run.history = {k: list(v) for k, v in saved["history"].items()}
         self.run.floors = saved["floors"]
         self.saved_bytes, self.elapsed = saved["saved_bytes"], saved["elapsed"]
+        self.micro_batch = saved.get("micro_batch", self.micro_batch)
 
 
 def now() -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jacrev
 
-from kanpde import backbones
+from kanpde import backbones, setup
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Meta, MetaLearner
@@ -23,6 +23,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_compiling_by_itself(monkeypatch):
+    """Runs of a few seconds that keep the default number of steps would spend half a minute compiling."""
+    monkeypatch.setattr(setup, "COMPILE_FROM", float("inf"))
 
 
 def generator(seed: int = 0) -> torch.Generator:

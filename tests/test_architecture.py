@@ -12,7 +12,7 @@ LEVELS = [  # a module imports from its own line or the lines above it
     {"domains", "kan", "operators"},
     {"problems", "backbones", "losses"},
     {"setup", "evaluation", "optimisers", "testing"},
-    {"checkpoints"},
+    {"checkpoints", "memory"},
     {"training"},
     {"api"},
     {"plot", "compare"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import kanpde
-from kanpde import setup, training
+from kanpde import memory, setup, training
 from kanpde.config import ConfigError, PhaseConfig
 from kanpde.domains import Box
 from kanpde.optimisers import schedule
@@ -416,7 +416,7 @@ def test_users_own_network_trains(tmp_path):
 def test_memory_estimate_is_of_the_right_size(tmp_path, problem):
     config = setup.config_for(problem, {"backbone": "metakan", "points": {"interior": 200}})
     net = setup.backbone(config, problem)
-    _, step = setup.estimate_memory(config, problem, net)
+    _, step = memory.estimate(config, problem, net)
     run = kanpde.train(
         problem, net, config=config.model_copy(update={"phases": [PhaseConfig(steps=1)]}), out=tmp_path / "m.h5"
     )

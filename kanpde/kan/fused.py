@@ -79,11 +79,7 @@ class Layer:
         b = closed(self.features, 0, order + need.x, x.mT.contiguous(), *constants, axis=-2)
         theta = self.generate(*weights)
         a = None if order == 0 else _slopes(b[1], theta)
-        grad_a = None
-        for r, bar_r in zip(rows, bar.rows, strict=True):
-            grad_a = add(grad_a, r.mT @ bar_r)
-        if g is not None:
-            grad_a = add(grad_a, self._grad_a(a, g, bar.gram))
+        grad_a = self._grad_a(a, g, rows, bar)
         grad_theta = _matrix(b[0]) @ bar.value
         if q is not None:
             grad_theta = torch.addmm(grad_theta, _matrix(b[2] * _each(q)), bar.bend)
@@ -111,12 +107,20 @@ class Layer:
             a, g = a.to(self.gram_dtype), g.to(self.gram_dtype)
         return a, a if self.is_identity else a * g.unsqueeze(-1) if g.ndim == 2 else g @ a
 
-    def _grad_a(self, a: Tensor, g: Tensor, bar: Tensor) -> Tensor:
-        """G A (bar + bar^T)."""
+    def _grad_a(self, a: Tensor | None, g: Tensor | None, rows: tuple, bar: Outputs) -> Tensor | None:
+        """sum_k r_k^T r_bar_k + G A (G_bar + G_bar^T), as one product where all is of one kind."""
+        left, right = [r.mT.expand(len(bar.value), -1, -1) for r in rows], list(bar.rows)
+        if g is None:
+            return torch.cat(left, -1) @ torch.cat(right, 1) if rows else None
         _, half = self._halves(a, g)
         if self.wanted == Part.DIAGONAL:
-            return half * (2 * bar).unsqueeze(1)
-        return (half @ (bar + bar.mT).to(half.dtype)).to(a.dtype)
+            grad = half * (2 * bar.gram).unsqueeze(1)
+            return grad + torch.cat(left, -1) @ torch.cat(right, 1) if rows else grad
+        both = bar.gram + bar.gram.mT
+        if half.dtype != a.dtype:
+            grad = (half @ both.to(half.dtype)).to(a.dtype)
+            return grad + torch.cat(left, -1) @ torch.cat(right, 1) if rows else grad
+        return torch.cat([half, *left], -1) @ torch.cat([both, *right], 1)
 
     def _grad_g(self, a: Tensor, g: Tensor, bar: Tensor) -> Tensor:
         right = a * bar.unsqueeze(1) if self.wanted == Part.DIAGONAL else a @ bar

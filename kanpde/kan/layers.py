@@ -30,6 +30,7 @@ class KANLinear(nn.Module):
     """
 
     fused = True  # False: plain operations and automatic differentiation, by pieces that are checkpoints
+    gram_dtype: torch.dtype | None = None  # of the products with the Gram matrix in a fused layer; see docs/speed.md
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class KANLinear(nn.Module):
         x, gram = jet.value, jet.gram
         if isinstance(gram, Diagonal) and wanted == Part.FULL and gram.is_few(self.out_features):
             gram = Tangents.of_axes(gram.s)
-        tangents = gram.rows if isinstance(gram, Tangents) else None
+        tangents = gram.rows if wanted and isinstance(gram, Tangents) else None
         q = None if gram is None else gram.diagonal()
         g = gram.s if isinstance(gram, Diagonal) else gram.matrix if isinstance(gram, Dense) else None
         g = None if not wanted else g
@@ -72,7 +73,7 @@ class KANLinear(nn.Module):
         live = slice(None) if not _eager() else self.basis.live(x)
         columns = self._columns(live)
         recipe = self.weights.recipe(columns)
-        layer = Layer(self.basis.together(live), recipe.generate, recipe.pullback, wanted, _is_one(g))
+        layer = Layer(self.basis.together(live), recipe.generate, recipe.pullback, wanted, _is_one(g), self.gram_dtype)
         per_input = self.basis.footprint(self.out_features, 2 if q is not None else int(bool(given)))
         per_input += 2 * self.out_features if given or q is not None else 0
         chunk = self.in_features if isinstance(gram, Dense) else self.chunk(x, per_input)

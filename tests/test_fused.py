@@ -1,0 +1,168 @@
+"""Fused layers against plain operations and automatic differentiation, and what torch.compile makes of both."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.func import functional_call, grad, vmap
+
+from conftest import F64, close, points
+from kanpde import setup
+from kanpde.ansatz import Ansatz
+from kanpde.backbones import build
+from kanpde.gram import Dense, Diagonal, Part, Tangents
+from kanpde.jet import push
+from kanpde.kan import fused, layers, weights
+from kanpde.kan.layers import KANLinear
+from kanpde.operators import Forward
+from kanpde.operators.forward import input_jet
+from kanpde.problems import AllenCahn
+from kanpde.samplers import stream
+
+NETS = {
+    "kan": {"widths": (5, 4)},
+    "metakan": {"widths": (5, 4)},
+    "metakan-prompt2": {"widths": (5, 4), "prompt_dim": 2},
+    "fastkan": {"widths": (5, 4)},
+    "legendrekan": {"widths": (5, 4)},
+}
+
+
+def network(case: str, dim: int, **options):
+    net = build(case.split("-")[0], dim, generator=stream(0, "init"), **{**NETS[case], **options}).double()
+    with torch.no_grad():  # first weights are small
+        for p in net.parameters():
+            p.mul_(1.5)
+    return net
+
+
+def jets(net, x, s, wanted=Part.FULL, along=2):
+    """All parts of the jet of a network, and the gradients of their sum in parameters, x, s and directions."""
+    directions = points(along * len(x), x.shape[1], seed=5).reshape(len(x), along, -1).requires_grad_()
+    given = [x.requires_grad_(), s.requires_grad_(), directions, *(p for p in net.parameters() if p.requires_grad)]
+    jet = push(net, input_jet(x, Diagonal(s), directions), wanted)
+    parts = [jet.value, jet.along, jet.lap, *([jet.gram.dense()] if wanted else [])]
+    total = sum((part * torch.linspace(0.5, 1.5, part.numel(), dtype=F64).view(part.shape)).sum() for part in parts)
+    return [*parts, *torch.autograd.grad(total, given)]
+
+
+@pytest.mark.parametrize("few", [0.0, 1.5], ids=["gram", "tangents"])
+@pytest.mark.parametrize("chunk", [1, 3 * 2**20], ids=["streamed", "whole"])
+@pytest.mark.parametrize("case", NETS)
+def test_fused_equals_plain(monkeypatch, case, chunk, few):
+    """Both ways to carry second derivatives; coefficients for each point, of either sign."""
+    import kanpde.gram
+
+    monkeypatch.setattr(kanpde.gram, "FEW", few)
+    monkeypatch.setattr(layers, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(weights, "TABLE_FROM", 1)
+    net, x, s = network(case, 20), points(3, 20), points(3, 20, seed=7)
+    results = []
+    for way in (True, False):
+        monkeypatch.setattr(KANLinear, "fused", way)
+        results.append(jets(net, x.clone(), s.clone()))
+    for got, expected in zip(*results, strict=True):
+        close(got, expected, 1e-11)
+
+
+@pytest.mark.parametrize("case", ["kan", "metakan"])
+def test_what_no_layer_reads_is_left_out(case):
+    """The last Gram matrix where |grad u|^2 is not read, and all but the diagonal of the one before."""
+    net, x = network(case, 6), points(3, 6)
+    s = torch.ones(1, 6, dtype=F64)
+    whole, lean = (jets(net, x.clone(), s.clone(), wanted) for wanted in (Part.FULL, Part.NONE))
+    assert push(net, input_jet(x, Diagonal(s), None), Part.NONE).gram is None
+    for a, b in zip(whole[:3], lean[:3], strict=True):
+        close(b, a, 1e-13)
+    hidden = net[:-1]
+    for form in (Diagonal(torch.ones(1, 6, dtype=F64)), Diagonal(torch.ones(3, 6, dtype=F64))):
+        jet = input_jet(x, form, None)
+        part, full = push(hidden, jet, Part.DIAGONAL), push(hidden, jet, Part.FULL)
+        assert isinstance(part.gram, Diagonal | Tangents) and isinstance(full.gram, Dense | Tangents)
+        close(part.gram.diagonal(), full.gram.diagonal(), 1e-13)
+
+
+@pytest.mark.parametrize("case", ["kan", "metakan"])
+def test_live_splines_are_all_that_count(monkeypatch, case):
+    """Points in one cell of the grid: the other splines are neither computed nor trained, and nothing changes."""
+    net, s = network(case, 6, grid_range=(-1.0, 1.0), grid_size=8), torch.ones(1, 6, dtype=F64)
+    x = points(4, 6, reach=0.1) + 0.12
+    columns = net[0]._columns(net[0].basis.live(x))
+    assert columns.tolist() == [4, 5, 6, 7, 11]
+    sliced = jets(net, x.clone(), s.clone())
+    monkeypatch.setattr(type(net[0].basis), "live", lambda self, x: slice(0, self.count))
+    assert net[0]._columns(net[0].basis.live(x)) is None
+    for got, expected in zip(sliced, jets(net, x.clone(), s.clone()), strict=True):
+        close(got, expected, 1e-12)
+
+
+def test_per_sample_gradients_of_the_jet(monkeypatch):
+    """vmap over points, the layer streamed."""
+    net, x = network("metakan", 20), points(3, 20)
+    monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
+    named = dict(net.named_parameters())
+    residual = lambda p, x: functional_call(net_lap, p, (x[None],)).sum()
+
+    class Lap(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return Forward()(self.net, x).lap ** 2
+
+    net_lap = Lap()
+    named = {f"net.{name}": p for name, p in named.items()}
+    batched = vmap(grad(residual), (None, 0))(named, x)
+    for i in range(3):
+        row = torch.autograd.grad(residual(named, x[i]), list(named.values()))
+        for name, expected in zip(named, row, strict=True):
+            close(batched[name][i], expected, 1e-11)
+
+
+def test_gram_products_in_bfloat16_touch_the_second_order_part_alone():
+    """Values and directions are the same numbers; L u is off by no more than the rounding of the products."""
+    net, x = build("kan", 100, generator=stream(0, "init")), points(16, 100, reach=0.3).float()
+    v = torch.ones(1, 100)
+    exact = Forward()(network_like(net), x.double(), directions=v.double())
+    plain = Forward()(net, x, directions=v)
+    for layer in net:
+        layer.gram_dtype = torch.bfloat16
+    rounded = Forward()(net, x, directions=v)
+    assert torch.equal(rounded.value, plain.value) and torch.equal(rounded.along, plain.along)
+    error = lambda jet: ((jet.lap - exact.lap).norm() / exact.lap.norm()).item()
+    assert error(plain) < 1e-5 < error(rounded) < 1e-2
+
+
+def network_like(net):
+    copy = build("kan", 100).double()
+    copy.load_state_dict(net.state_dict())
+    return copy
+
+
+# torch.compile -----------------------------------------------------------------------------------------------------
+
+
+def residual(u, operator, x):
+    jet = operator(u, x)
+    loss = (jet.lap + jet.value**3).square().mean()
+    return [loss, *torch.autograd.grad(loss, list(u.parameters()))]
+
+
+@pytest.mark.skipif(not setup.compiles("cpu"), reason="torch.compile does not work here")
+@pytest.mark.parametrize("name, streamed", [("kan", False), ("metakan", True), ("mlp", False)])
+def test_compiled_step_equals_eager(monkeypatch, name, streamed):
+    """Also where the first layer is too wide to be held whole: its pieces are compiled, the rest around them."""
+    if streamed:
+        monkeypatch.setattr(layers, "WHOLE_BYTES", 1)
+        monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
+    problem = AllenCahn(24)
+    u = Ansatz(problem, build(name, 24, generator=stream(0, "init"), **({} if name == "mlp" else {"widths": (5,)})))
+    u, x = u.double(), problem.domain.interior(6, stream(1, "x"), dtype=F64)
+    operator = Forward()
+    for got, expected in zip(residual(u, replace(operator, compile=True), x), residual(u, operator, x), strict=True):
+        close(got, expected, 1e-10)
+    with torch.no_grad():  # evaluations have other numbers of points: they are not compiled
+        before = len(fused._COMPILED)
+        close(replace(operator, compile=True)(u, x[:3]).lap, operator(u, x[:3]).lap, 1e-12)
+        assert len(fused._COMPILED) == before

@@ -1,0 +1,84 @@
+"""Limits of memory: micro-batches with the gradient of the whole batch, refusals, and running out of memory once."""
+
+import pytest
+import torch
+
+import kanpde
+from conftest import one_line
+from kanpde import memory, setup
+from kanpde.config import ConfigError, PhaseConfig
+from kanpde.metrics import resident_bytes
+from kanpde.operators import Forward
+from kanpde.problems import Poisson
+from kanpde.training import Training
+from kanpde.record import Run
+
+SMALL = {"backbone": "kan", "points": {"interior": 30, "boundary": 7, "test": 40, "validation": 10}, "dtype": "float64"}
+
+
+def training(path, **settings) -> Training:
+    problem = Poisson(4)
+    config = setup.resolved(setup.config_for(problem, {**SMALL, "steps": 3, **settings}), problem)
+    return Training(config, problem, setup.backbone(config, problem), Run(path / "run.h5"))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 7, 29, 30, 100])
+def test_micro_batches_have_the_gradient_of_the_whole(tmp_path, micro_batch):
+    """Two terms with points of their own and different numbers of them."""
+    made = [training(tmp_path, constraint="soft", loss={"weights": {"boundary": 3.0}}) for _ in range(2)]
+    points = {name: pool() for name, pool in made[0].pools.items()}
+    made[1].micro_batch = micro_batch
+    losses = [t._backward(points, t.streams["operator"]) for t in made]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
+    assert made[0].state.terms.keys() == made[1].state.terms.keys() == {"interior", "boundary"}
+    for a, b in zip(made[1].u.parameters(), made[0].u.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-14)
+    sizes = [len(part["interior"]) for part, _ in made[1]._parts(points)]
+    assert sum(sizes) == 30 and max(sizes) <= micro_batch
+
+
+def test_a_limit_makes_micro_batches_that_fit(tmp_path):
+    problem = Poisson(100)
+    config = setup.config_for(problem, {"backbone": "kan", "points": {"interior": 4000}})
+    net = setup.backbone(config, problem)
+    fixed, step = memory.estimate(config, problem, net)
+    limit = lambda share: f"{(resident_bytes() + fixed + share * step) / 1e6:.0f}MB"
+    batch = lambda share: memory.micro_batch(config.model_copy(update={"max_memory": limit(share)}), problem, net)
+    assert memory.micro_batch(config, problem, net) is None and batch(1.5) is None
+    assert 1000 < batch(0.5) < 3000
+    with pytest.raises(ConfigError, match="max_memory: given 1MB, one point at a time needs about") as info:
+        memory.micro_batch(config.model_copy(update={"max_memory": "1MB"}), problem, net)
+    one_line(info)
+
+
+@pytest.mark.parametrize("text, size", [("8GB", 8 * 10**9), ("1.5 GiB", 3 * 2**29), ("500mb", 5 * 10**8)])
+def test_amounts_of_memory(text, size):
+    assert memory.parse(text) == size
+
+
+def test_other_amounts_are_refused_in_one_line():
+    with pytest.raises(ConfigError, match="max_memory.*8 apples.*8GB") as info:
+        setup.config_for(Poisson(3), {"max_memory": "8 apples"})
+    one_line(info)
+
+
+def test_out_of_memory_is_tried_once_more_with_half_the_points(tmp_path, monkeypatch):
+    """And said so; a second time it is an error."""
+    most = [20]
+
+    class Small(Forward):
+        def __call__(self, u, x, *args, **kwargs):
+            if len(x) > most[0] and torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().__call__(u, x, *args, **kwargs)
+
+    monkeypatch.setattr(setup, "operator", lambda config, problem: Small())
+    whole = {**SMALL, "phases": [PhaseConfig(steps=2)]}
+    with pytest.warns(UserWarning, match="out of memory: from now on 15 points at a time"):
+        run = kanpde.train(Poisson(4), out=tmp_path / "a.h5", **whole)
+    most[0] = 100
+    plain = kanpde.train(Poisson(4), out=tmp_path / "b.h5", **whole)
+    assert run.history["loss"][-1] == pytest.approx(plain.history["loss"][-1], rel=1e-10)
+    most[0] = 3
+    with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning):
+        kanpde.train(Poisson(4), out=tmp_path / "c.h5", **whole)
