@@ -137,7 +137,7 @@ class RunConfig(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
-    compile: bool | Literal["auto"] = "auto"
+    compile: Literal["auto", True, False] = "auto"
     max_memory: Annotated[str | None, AfterValidator(_memory)] = None
 
     @property

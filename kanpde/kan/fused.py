@@ -30,9 +30,9 @@ from kanpde.streams import add
 
 
 class Inputs(NamedTuple):
-    """What goes into a layer or a piece of it, each (1 or N, ...); or its gradients; or whether these are needed."""
+    """What goes into a layer or a piece of it, each but x (1 or N, ...); or its gradients; or whether these are needed."""
 
-    x: Tensor  # (N, in)
+    x: Tensor  # (in, N): points innermost
     q: Tensor | None  # (in)       curvatures
     g: Tensor | None  # (in), a diagonal, or (in, in)
     rows: tuple[Tensor, ...]  # each (m, in)
@@ -62,7 +62,7 @@ class Layer:
         """One piece forward; `constants` are those of the basis."""
         x, q, g, rows = inputs
         order = _order(inputs)
-        b = closed(self.features, 0, order, x.mT.contiguous(), *constants, axis=-2)
+        b = closed(self.features, 0, order, x, *constants, axis=-2)
         theta = self.generate(*weights)
         a = None if order == 0 else _slopes(b[1], theta)
         return Outputs(
@@ -76,7 +76,7 @@ class Layer:
         """One piece backward: the gradients of the inputs where `need` says so, and of the weights."""
         x, q, g, rows = inputs
         order = _order(inputs)
-        b = closed(self.features, 0, order + need.x, x.mT.contiguous(), *constants, axis=-2)
+        b = closed(self.features, 0, order + need.x, x, *constants, axis=-2)
         theta = self.generate(*weights)
         a = None if order == 0 else _slopes(b[1], theta)
         grad_a = self._grad_a(a, g, rows, bar)
@@ -108,19 +108,20 @@ class Layer:
         return a, a if self.is_identity else a * g.unsqueeze(-1) if g.ndim == 2 else g @ a
 
     def _grad_a(self, a: Tensor | None, g: Tensor | None, rows: tuple, bar: Outputs) -> Tensor | None:
-        """sum_k r_k^T r_bar_k + G A (G_bar + G_bar^T), as one product where all is of one kind."""
-        left, right = [r.mT.expand(len(bar.value), -1, -1) for r in rows], list(bar.rows)
-        if g is None:
-            return torch.cat(left, -1) @ torch.cat(right, 1) if rows else None
-        _, half = self._halves(a, g)
-        if self.wanted == Part.DIAGONAL:
-            grad = half * (2 * bar.gram).unsqueeze(1)
-            return grad + torch.cat(left, -1) @ torch.cat(right, 1) if rows else grad
-        both = bar.gram + bar.gram.mT
-        if half.dtype != a.dtype:
-            grad = (half @ both.to(half.dtype)).to(a.dtype)
-            return grad + torch.cat(left, -1) @ torch.cat(right, 1) if rows else grad
-        return torch.cat([half, *left], -1) @ torch.cat([both, *right], 1)
+        """G A (G_bar + G_bar^T) + sum_k r_k^T r_bar_k."""
+        grad = None
+        if g is not None:
+            _, half = self._halves(a, g)
+            if self.wanted == Part.DIAGONAL:
+                grad = half * (2 * bar.gram).unsqueeze(1)
+            else:
+                grad = (half @ (bar.gram + bar.gram.mT).to(half.dtype)).to(a.dtype)
+        for r, bar_r in zip(rows, bar.rows, strict=True):
+            if bar_r.shape[1] == 1:
+                grad = add(grad, r.mT * bar_r)
+            else:
+                grad = add(grad, r.mT @ bar_r)
+        return grad
 
     def _grad_g(self, a: Tensor, g: Tensor, bar: Tensor) -> Tensor:
         right = a * bar.unsqueeze(1) if self.wanted == Part.DIAGONAL else a @ bar
@@ -133,7 +134,7 @@ class Layer:
             grad = grad + (b[2] * (theta @ grad_a.permute(1, 2, 0))).sum(1)
         if q is not None:
             grad = grad + q.mT * (b[3] * (theta @ bar.bend.mT)).sum(1)
-        return grad.mT
+        return grad
 
 
 class Compiled:
@@ -197,6 +198,7 @@ def push(layer: Layer, basis: LinearBasis, inputs: Inputs, recipe: Recipe, chunk
     if not torch.compiler.is_compiling():
         return _stream(layer, basis, inputs, recipe, chunk)
     if chunk >= inputs.x.shape[-1]:  # the compiler saves and recomputes by itself
+        inputs = inputs._replace(x=inputs.x.mT.contiguous())
         return layer.push(inputs, basis.constants(slice(None), -2), (*recipe.pieces, *recipe.shared))
     return _stream_uncompiled(layer, basis, inputs, recipe, chunk)
 
@@ -229,7 +231,7 @@ class _Stream:
         for i in range(0, x.shape[-1], self.chunk):
             of = slice(i, i + self.chunk)
             part = lambda t, of=of: None if t is None else t if t.ndim == 3 and t is g else t[..., of]
-            inputs = Inputs(part(x), part(q), part(g), tuple(map(part, rows)))
+            inputs = Inputs(part(x).mT.contiguous(), part(q), part(g), tuple(map(part, rows)))
             yield inputs, self.basis.constants(of, -2), (*(t[of] for t in pieces), *shared)
 
     def _sorted(self, tensors: tuple) -> tuple[tuple, tuple, tuple]:
@@ -270,10 +272,14 @@ class _Streamed(torch.autograd.Function):
         along, shared = [], None
         for piece in stream.cut(ctx.saved_tensors):
             inputs, weights = stream.layer.pull(*piece, bar, need)
-            along.append((*inputs[:3], *inputs.rows, *weights[: stream.pieces]))
+            along.append((_mT(inputs.x), *inputs[1:3], *inputs.rows, *weights[: stream.pieces]))
             sums = weights[stream.pieces :]
             shared = sums if shared is None else tuple(map(add, shared, sums))
         return None, *_joined(along, stream), *shared
+
+
+def _mT(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.mT
 
 
 def _joined(pieces: list[tuple], stream: _Stream) -> list[Tensor | None]:

@@ -9,6 +9,7 @@ from kanpde.gram import Dense, Diagonal, Part, Sampled, Tangents
 from kanpde.jet import Jet, general, layer_norm_terms, rule
 from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
 from kanpde.kan.fused import Inputs, Layer, push
+from kanpde.kan.values import values
 from kanpde.streams import add, add_up
 
 WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed
@@ -52,14 +53,25 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out)."""
-        y = self._fused(Jet(x)).value if self.fuses else self._summed(x)
+        if self._closed and self._at_once(x):
+            y = values(self.basis, self.weights.recipe(), x, None if self.norm is None else self.norm(x))
+        else:
+            y = self._fused(Jet(x)).value if self.fuses else self._summed(x)
         return y if self.bias is None else y + self.bias
 
     @property
+    def _closed(self) -> bool:
+        return self.fused and isinstance(self.basis, LinearBasis) and not self.basis.has_parameters
+
+    @property
     def fuses(self) -> bool:
-        """Whether the pieces of the layer are those of `kanpde.kan.fused`."""
-        closed = isinstance(self.basis, LinearBasis) and not self.basis.has_parameters
-        return self.fused and closed and self.norm is None
+        """Whether jets go through the pieces of `kanpde.kan.fused`."""
+        return self._closed and self.norm is None
+
+    def _at_once(self, x: Tensor) -> bool:
+        """Whether the weights may exist whole for the values, whose tiles are for the cache of a CPU."""
+        generated = self.weights.generated_per_input * self.in_features * x.element_size()
+        return x.device.type == "cpu" and generated <= WHOLE_BYTES
 
     def _fused(self, jet: Jet, wanted: Part = Part.NONE) -> Jet:
         x, gram = jet.value, jet.gram

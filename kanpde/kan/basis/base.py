@@ -105,15 +105,19 @@ class LinearBasis(Basis):
         self.count, self.base, self.size = count, base, count + (base != "none")
 
     def formula(self) -> Callable[..., list[Tensor]]:
-        """f(first, last, x, *constants, axis) -> [b^(first), ..., b^(last)] at x, the functions as a new axis.
+        """f(first, last, x, *constants, axis, out) -> [b^(first), ..., b^(last)] at x, the functions as a new axis.
 
         axis = -1: x (N, in) -> (N, in, count). axis = -2: x (in, N) -> (in, count, N), which is faster where there are
-        many points.
+        many points; x (N, in) and constants (in) -> (N, count, in). The formula may write its results into `out`, a
+        tensor each, or leave that to `fill`.
         """
         raise NotImplementedError
 
     def constants(self, inputs: slice | Tensor, axis: int = -1) -> tuple[Tensor, ...]:
-        """The tensors without a gradient that the formula reads: low and dz/dx, shaped to meet x."""
+        """The tensors without a gradient that the formula reads: low and dz/dx, shaped to meet x.
+
+        A member may hand out others; the first two are of the inputs, further ones serve all of them.
+        """
         limits = self.low[inputs], self.scale(inputs)
         return limits if axis == -1 else tuple(t.unsqueeze(-1) for t in limits)
 
@@ -136,7 +140,8 @@ class LinearBasis(Basis):
     def together(self, live: slice = slice(None)) -> Callable[..., list[Tensor]]:
         """The formula of all functions of an edge, base last; of the basis functions only the live ones."""
         formula = self.formula() if live in (slice(None), slice(0, self.count)) else partial(self.formula(), live=live)
-        return formula if self.base == "none" else partial(_together, formula, BASE_FUNCTIONS[self.base])
+        count = len(range(*live.indices(self.count)))
+        return formula if self.base == "none" else partial(_together, formula, count, BASE_FUNCTIONS[self.base])
 
     def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
         order = 2 if curvature is not None else int(slope)
@@ -155,10 +160,29 @@ class LinearBasis(Basis):
         return theta + main * self.init_activation().unsqueeze(-1)
 
 
-def _together(formula: Callable, base: Callable, first: int, last: int, x: Tensor, *constants, axis: int = -1) -> list:
-    """The derivatives of the basis functions and, last, of the base function."""
-    pairs = zip(formula(first, last, x, *constants, axis=axis), base(first, last, x, axis=axis), strict=True)
-    return [torch.cat(pair, axis) for pair in pairs]
+def _together(formula: Callable, count: int, base: Callable, first: int, last: int, x: Tensor, *constants, axis=-1):
+    """The derivatives of `count` basis functions and, last, of the base function."""
+    if transformed():
+        pairs = zip(formula(first, last, x, *constants, axis=axis), base(first, last, x, axis=axis), strict=True)
+        return [torch.cat(pair, axis) for pair in pairs]
+    shape = list(x.shape)
+    shape.insert(x.ndim + 1 + axis, count + 1)
+    both = [x.new_empty(shape) for _ in range(first, last + 1)]
+    fill(formula, first, last, x, *constants, axis=axis, out=[b.narrow(axis, 0, count) for b in both])
+    fill(base, first, last, x, axis=axis, out=[b.narrow(axis, count, 1) for b in both])
+    return both
+
+
+def fill(formula: Callable, first: int, last: int, x: Tensor, *constants: Tensor, axis: int, out: list[Tensor]) -> None:
+    """The derivatives first ... last of a formula, into `out`."""
+    for b, place in zip(formula(first, last, x, *constants, axis=axis, out=out), out, strict=True):
+        if b.data_ptr() != place.data_ptr():  # the formula has not put it there itself
+            place.copy_(b)
+
+
+def transformed() -> bool:
+    """Whether torch.compile or torch.func look on: they take no buffers that are written into."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Tensor | None) -> Edges:

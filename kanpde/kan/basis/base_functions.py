@@ -1,10 +1,13 @@
 """Base functions of KAN edges: smooth activations beside the basis, with derivatives of any order in closed form."""
 
+from collections.abc import Sequence
 from functools import cache
 from math import pi, sqrt
 
 import torch
 from torch import Tensor
+
+Out = Sequence[Tensor] | None  # where results are written, one tensor each; a function may leave that to its caller
 
 
 @cache
@@ -17,11 +20,22 @@ def _sigmoid_polynomials(n: int) -> tuple[float, ...]:
     return tuple(p[::-1])
 
 
-def silu_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
+def _sigmoid_derivatives(last: int, s: Tensor) -> list[Tensor]:
+    """[s, s', ..., s^(last)] of s = sigmoid(x)."""
+    found = [s]
+    if last > 0:
+        found.append(torch.addcmul(s, s, s, value=-1))
+    if last > 1:
+        found.append(torch.addcmul(found[1], found[1], s, value=-2))
+    return found + [s * _horner(_sigmoid_polynomials(n)[:-1], s) for n in range(3, last + 1)]
+
+
+def silu_derivatives(first: int, last: int, x: Tensor, out: Out = None) -> list[Tensor]:
     """[silu^(first), ..., silu^(last)] with silu^(n) = x sigmoid^(n) + n sigmoid^(n-1)."""
-    s = torch.sigmoid(x)
-    sigmoids = {n: s * _horner(_sigmoid_polynomials(n)[:-1], s) for n in range(max(first - 1, 0), last + 1)}
-    return [x * sigmoids[n] + (n * sigmoids[n - 1] if n else 0) for n in range(first, last + 1)]
+    out = out or [None] * (last + 1 - first)
+    s = _sigmoid_derivatives(last, torch.sigmoid(x))
+    one = lambda n, out: torch.mul(x, s[0], out=out) if n == 0 else torch.add(x * s[n], s[n - 1], alpha=n, out=out)
+    return [one(n, out[n - first]) for n in range(first, last + 1)]
 
 
 def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor | float:
@@ -42,23 +56,28 @@ def gaussian_derivatives(first: int, last: int, x: Tensor, factor: float = 1.0) 
     return [f * factor, *signed] if first == 0 else signed
 
 
-def gelu_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
+def gelu_derivatives(first: int, last: int, x: Tensor, out: Out = None) -> list[Tensor]:
     """[gelu^(first), ..., gelu^(last)] of x Phi(x): x Phi^(n) + n Phi^(n-1), with Phi' the normal density."""
     density = gaussian_derivatives(0, last, x)
     cumulative = [0.5 * (1 + torch.erf(x / sqrt(2))), *(d / sqrt(2 * pi) for d in density)]
     return [x * cumulative[n] + (n * cumulative[n - 1] if n else 0) for n in range(first, last + 1)]
 
 
-def identity_derivatives(first: int, last: int, x: Tensor) -> list[Tensor]:
+def identity_derivatives(first: int, last: int, x: Tensor, out: Out = None) -> list[Tensor]:
     return [x, torch.ones_like(x), *[torch.zeros_like(x)] * last][first : last + 1]
 
 
 def _with_axis(derivatives):
     """One function of an edge: the axis of functions has length 1."""
-    return lambda first, last, x, axis=-1: [d.unsqueeze(axis) for d in derivatives(first, last, x)]
+
+    def with_axis(first: int, last: int, x: Tensor, axis: int = -1, out: Out = None) -> list[Tensor]:
+        given = out and [o.squeeze(axis) for o in out]
+        return [d.unsqueeze(axis) for d in derivatives(first, last, x, given)]
+
+    return with_axis
 
 
-def _nothing(first: int, last: int, x: Tensor, axis: int = -1) -> list[Tensor]:
+def _nothing(first: int, last: int, x: Tensor, axis: int = -1, out: Out = None) -> list[Tensor]:
     """No function of an edge: the axis of functions has length 0."""
     return [x.unsqueeze(axis).narrow(axis, 0, 0)] * (last - first + 1)
 

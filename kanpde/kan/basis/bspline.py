@@ -1,10 +1,12 @@
 """B-splines on a uniform grid."""
 
+from collections.abc import Sequence
 from functools import partial
 from math import comb, factorial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softshrink
 
 from kanpde.kan.basis.base import LinearBasis
 
@@ -65,47 +67,85 @@ class BSpline(LinearBasis):
 
 
 def bspline_derivatives(
-    grid_size: int, k: int, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, axis=-1, live=slice(None)
+    grid_size: int,
+    k: int,
+    first: int,
+    last: int,
+    x: Tensor,
+    low: Tensor,
+    scale: Tensor,
+    axis: int = -1,
+    live: slice = slice(None),
+    out: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor]:
     """[B^(first), ..., B^(last)] of the grid_size + k splines at x, which are a new axis; `live`: of these alone."""
-    per_step = scale * (grid_size / 2)
+    count, local = grid_size + k, grid_size >= LOCAL_FROM
+    out = out or [None] * (last + 1 - first)
+    unit = 1.0 if local or max(last, 2) >= k else factorial(k) ** (-1 / k)
+    per_step = scale * (grid_size / 2 * unit)
     tau = ((x - low) * per_step).unsqueeze(axis)
-    count = grid_size + k
     along = (-1,) + (1,) * (-1 - axis)
-    centres = lambda index: index + (1 - k) / 2
-    if grid_size < LOCAL_FROM:
-        index = torch.arange(*live.indices(count), dtype=x.dtype, device=x.device).view(along)
-        return _cardinal(tau - centres(index), k, first, last, per_step.unsqueeze(axis))
+    start, stop, _ = live.indices(count)
+    if not local:
+        of = lambda j: (j + (1 - k) / 2) * unit
+        centres = torch.linspace(of(start), of(stop - 1), stop - start, dtype=x.dtype, device=x.device).view(along)
+        return _cardinal(tau - centres, k, first, last, per_step.unsqueeze(axis), unit, out)
     cell = tau.floor().clamp(-k - 1, grid_size + k).nan_to_num()  # cell ... cell + k live there; k + 1 spare places
     index = cell + torch.arange(k + 1, dtype=x.dtype, device=x.device).view(along)
-    near = _cardinal(tau - centres(index), k, first, last, per_step.unsqueeze(axis))
+    fresh = [None] * len(out)
+    near = _cardinal(tau - (index + (1 - k) / 2), k, first, last, per_step.unsqueeze(axis), unit, fresh)
     places = (index + (k + 1)).long()
     sizes = list(tau.shape)
     sizes[axis] = count + 2 * (k + 1)
     spread = lambda b: b.new_zeros(sizes).scatter(axis, places, b).narrow(axis, k + 1, count)
-    start, stop, _ = live.indices(count)
     return [spread(b).narrow(axis, start, stop - start) for b in near]
 
 
-def _cardinal(tau: Tensor, k: int, first: int, last: int, per_step: Tensor) -> list[Tensor]:
-    """Derivatives of the cardinal B-spline of order k at tau, with respect to x where dtau/dx = per_step."""
-    sign = tau.sign() if last > first or first % 2 else None  # odd derivatives need it
-    distance = tau.abs_()
-    plus = [((k + 1) / 2 - i - distance).clamp_min_(0) for i in range(k // 2 + 1)]
+def _cardinal(
+    tau: Tensor, k: int, first: int, last: int, per_step: Tensor, unit: float, out: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """Derivatives of the cardinal B-spline of order k with respect to x at tau, which is overwritten.
+
+    dtau/dx = per_step, and a step of the grid is `unit` in tau: 1, or k!^(-1/k), which makes the factor of B_j 1. Each
+    operation is a pass over all functions and points: few of them, on few arrays, is what makes this fast.
+    """
+    top = min(last, k)
+    sign = tau.sign() if first < top or top % 2 else None  # odd derivatives need it
+    plus = [((k + 1) / 2 * unit - tau.abs_()).clamp_min_(0)]
+    plus += [softshrink(plus[0], i * unit) for i in range(1, k // 2 + 1)]
     factors = [(-1) ** i * comb(k + 1, i) for i in range(k // 2 + 1)]
-    if last >= k:
-        power = [(p > 0).to(p.dtype) for p in plus]  # (m - |tau|)_+^0
-    else:
-        power = list(plus)
-        for _ in range(k - last - 1):
-            power = [q * p for q, p in zip(power, plus, strict=True)]
-    out = [torch.zeros_like(tau)] * max(0, last - max(first - 1, k))
-    for r in range(min(last, k), first - 1, -1):  # powers grow as the order of the derivative falls
-        total = power[0] if len(power) == 1 else torch.add(power[0], power[1], alpha=factors[1])
-        for factor, q in zip(factors[2:], power[2:], strict=True):
-            total = total.add_(q, alpha=factor)
-        total = total * ((-per_step) ** r / factorial(k - r))
-        out.append(total.mul_(sign) if r % 2 else total)
-        if r > first:
-            power = [q * p for q, p in zip(power, plus, strict=True)]
-    return out[::-1]
+    height = 1 if unit == 1 else factorial(k)  # unit^-k
+    power, found = plus, [torch.zeros_like(tau) for _ in range(max(first, k + 1), last + 1)]
+    for r in range(top, first - 1, -1):  # powers grow as the order of the derivative falls
+        if r == top:
+            power = [_power(p, k - r, first == top) for p in plus]
+        else:
+            power = [q * p if q is p else q.mul_(p) for q, p in zip(power, plus, strict=True)]
+        total = _weighted(power, factors, out[r - first])
+        if r % 2:
+            total.mul_(sign)
+        if r or height != factorial(k):
+            factor = (-1) ** r * height / factorial(k - r)
+            total.mul_((per_step if r == 1 else per_step**r) * factor if r else factor)
+        found.insert(0, total)
+    return found
+
+
+def _power(p: Tensor, n: int, is_last: bool) -> Tensor:
+    """p^n of p = (...)_+, in place where nobody reads p any more."""
+    if n < 2:
+        return p if n else (p > 0).to(p.dtype)
+    q = p.pow_(n) if is_last and n <= 3 else p.pow(min(n, 3))
+    for _ in range(3, n):
+        q = q.mul_(p)
+    return q
+
+
+def _weighted(terms: list[Tensor], factors: list[int], out: Tensor | None) -> Tensor:
+    """The sum of the terms times the factors, of which the first is 1: a new tensor, or `out`."""
+    if len(terms) == 1:
+        return torch.mul(terms[0], 1, out=out)
+    total = torch.add(terms[0], terms[1], alpha=factors[1], out=out)
+    for factor, term in zip(factors[2:], terms[2:], strict=True):
+        total.add_(term, alpha=factor)
+    return total

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kanpde.kan.basis.base import LinearBasis
+from kanpde.kan.basis.base_functions import Out
 
 
 class Fourier(LinearBasis):
@@ -49,7 +50,7 @@ class Fourier(LinearBasis):
 
 
 def fourier_derivatives(
-    harmonics: int, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, axis: int = -1
+    harmonics: int, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, axis: int = -1, out: Out = None
 ) -> list[Tensor]:
     """Derivatives first ... last of the K cosines, then the K sines, at x, which are a new axis."""
     omega = torch.arange(1, harmonics + 1, dtype=x.dtype, device=x.device) * (pi / 2)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kanpde.kan.basis.base import LinearBasis
+from kanpde.kan.basis.base_functions import Out
 
 
 class Polynomial(LinearBasis):
@@ -58,7 +59,15 @@ class Polynomial(LinearBasis):
 
 
 def polynomial_derivatives(
-    recurrence: tuple, squash: str, first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, axis: int = -1
+    recurrence: tuple,
+    squash: str,
+    first: int,
+    last: int,
+    x: Tensor,
+    low: Tensor,
+    scale: Tensor,
+    axis: int = -1,
+    out: Out = None,
 ) -> list[Tensor]:
     """[p^(first), ..., p^(last)] of p_0 ... p_D at x, which are a new axis."""
     z = (x - low) * scale - 1
@@ -70,9 +79,15 @@ def polynomial_derivatives(
     p = [[torch.ones_like(z), *[torch.zeros_like(z)] * last], t]
     for a, c in recurrence:
         before, now = p[-2:]
-        leibniz = lambda r, now=now: sum(comb(r, j) * t[j] * now[r - j] for j in range(r + 1))
-        p.append([a * leibniz(r) - c * before[r] for r in range(last + 1)])
+        p.append([_leibniz(r, a, t, now, before[r] * -c) for r in range(last + 1)])
     return [torch.stack([q[r] for q in p], axis) for r in range(first, last + 1)]
+
+
+def _leibniz(r: int, a: float, t: list[Tensor], p: list[Tensor], total: Tensor) -> Tensor:
+    """total + a (t p)^(r)."""
+    for j in range(r + 1):
+        total = torch.addcmul(total, t[j], p[r - j], value=a * comb(r, j))
+    return total
 
 
 @cache

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kanpde.kan.basis.base import LinearBasis
+from kanpde.kan.basis.base_functions import Out
 
 
 class GaussianRBF(LinearBasis):
@@ -32,8 +33,11 @@ class GaussianRBF(LinearBasis):
     def formula(self):
         return gaussian_rbf_derivatives
 
-    def constants(self, inputs, axis=-1) -> tuple[Tensor, ...]:
-        return *super().constants(inputs, axis), self.centers
+    def constants(self, inputs: slice | Tensor, axis: int = -1) -> tuple[Tensor, ...]:
+        """low, 1 / delta, and (c_j - low) / delta."""
+        low, scale = super().constants(inputs, axis)
+        steps = (self.count - 1) / 2  # delta in units of z
+        return low, scale * steps, (self.centers + 1) * steps
 
     def init_activation(self) -> Tensor:
         """Gaussians weighted by their centres rise across the range; and the base function."""
@@ -44,15 +48,19 @@ class GaussianRBF(LinearBasis):
 
 
 def gaussian_rbf_derivatives(
-    first: int, last: int, x: Tensor, low: Tensor, scale: Tensor, centers: Tensor, axis: int = -1
+    first: int, last: int, x: Tensor, low: Tensor, per_width: Tensor, places: Tensor, axis: int = -1, out: Out = None
 ) -> list[Tensor]:
     """[b^(first), ..., b^(last)] of the Gaussians at x, which are a new axis."""
-    steps = (len(centers) - 1) / 2  # between the centres, in units of z
-    u = (((x - low) * scale - 1) * steps).unsqueeze(axis) - (centers * steps).view((-1,) + (1,) * (-1 - axis))
-    value = torch.exp(-u * u)
-    twice = 2 * u
-    hermite = [torch.ones_like(u), twice]
-    for r in range(1, last):
-        hermite.append(twice * hermite[r] - 2 * r * hermite[r - 1])
-    per_width = (scale * steps).unsqueeze(axis)  # 1 / delta of each input
-    return [value if r == 0 else (-per_width) ** r * hermite[r] * value for r in range(first, last + 1)]
+    u = ((x - low) * per_width).unsqueeze(axis) - places.view((-1,) + (1,) * (-1 - axis))
+    out = out or [None] * (last + 1 - first)
+    value = torch.addcmul(x.new_zeros(()), u, u, value=-1)  # -u^2 in one pass
+    value = torch.exp(value, out=out[0]) if first == 0 else value.exp_()
+    found = [value]
+    if last > 0:
+        per_width = per_width.unsqueeze(axis)
+        rate = u.mul_(-2 * per_width)
+        found.append(torch.mul(rate, value, out=out[1 - first] if first < 2 else None))
+    for r in range(1, last):  # b^(r+1) = -2 u / delta b^(r) - 2 r / delta^2 b^(r-1)
+        place = out[r + 1 - first] if first <= r + 1 else None
+        found.append(torch.addcmul(rate * found[r], found[r - 1], per_width**2, value=-2 * r, out=place))
+    return found[first:]

@@ -1,0 +1,72 @@
+"""The benchmark of layers: it runs without peers, says what is missing, and measures what it says."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import layers
+from kanpde.config import ConfigError
+
+
+def test_quick_run_without_peers(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kan", None)  # pykan, as if it were not installed
+    out = tmp_path / "results" / "layers.md"
+    layers.main(["--quick", "--out", str(out)])
+    text = out.read_text()
+    assert text.count("\n## ") == 3 + 1 + 1 + 1  # networks, convolution, generation, what was wanted
+    assert text.count("| pykan | not installed |") == 3
+    assert text.count("| efficient-kan | no checkout given |") == text.count("| fast-kan | no checkout given |") == 3
+    assert text.count("| torch-conv-kan") == 2
+    lines = [line for line in text.splitlines() if line.startswith("| kan |")]
+    assert len(lines) == 4 and all(line.split(" | ")[3] == "1.00" for line in lines)
+    assert "- pykan / kanpde at 20-12-1: not installed (wanted: at least 20)" in text
+    assert "autograd / kanpde in generating weights = " in text and "| autograd | " in text
+
+
+def test_weights_of_peers_are_drawn_beside_the_global_generator():
+    before = torch.get_rng_state()
+    found = {"fast-kan": types.SimpleNamespace(layer=lambda: nn.Linear(3, 3))}
+    sides = [layers.peer("fast-kan", found, "fastkan", lambda m: m.layer()) for _ in range(2)]
+    assert torch.equal(sides[0].module.weight, sides[1].module.weight)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_peer_that_computes_something_else_is_no_comparison():
+    own, x = nn.Linear(3, 2), torch.ones(4, 3)
+    sides = [layers.Side("kan", own, "kan"), layers.Side("efficient-kan", nn.Linear(3, 2), "kan")]
+    with pytest.raises(AssertionError, match="efficient-kan differs from kan"):
+        layers.compare(sides, x)
+    sides[1].module.load_state_dict(own.state_dict())
+    layers.compare(sides, x)
+
+
+def test_autograd_saves_the_hidden_units_and_kanpde_does_not():
+    rows = layers.generation(100, 41, repeats=1)
+    assert rows["autograd"][1] == 4 * 64  # float32
+    assert rows["kanpde"][1] < 0.2 * rows["autograd"][1]
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (["--peer", "fastkan=here"], "efficient-kan, fast-kan, torch-conv-kan; given 'fastkan=here'"),
+        (["--peer", "fast-kan"], "given 'fast-kan'"),
+        (["--peer", "fast-kan=nowhere"], "--peer fast-kan=nowhere: there is no fastkan/fastkan.py"),
+        (["--repeats", "0"], "--repeats must be at least 1, given 0"),
+    ],
+)
+def test_bad_input_is_one_line(options, complaint, capsys):
+    with pytest.raises(ConfigError) as info:
+        layers.main(options)
+    assert complaint in str(info.value) and "\n" not in str(info.value)
+
+
+def test_exit_code_of_a_bad_call():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.layers", "--repeats", "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
