@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from kanpde.gram import Part
 from kanpde.kan.basis.base import LinearBasis, closed
@@ -141,7 +140,7 @@ class Compiled:
     """A layer whose pieces torch.compile has fused, once for each shape."""
 
     def __init__(self, layer: Layer):
-        self.layer = layer
+        self.layer, self.contents = layer, contents(layer)
 
     def push(self, inputs: Inputs, constants: tuple, weights: tuple) -> Outputs:
         return self._run(Layer.push, (), inputs, constants, weights)
@@ -149,18 +148,22 @@ class Compiled:
     def pull(self, inputs: Inputs, constants: tuple, weights: tuple, bar: Outputs, need: Inputs) -> tuple:
         return self._run(Layer.pull, (need,), inputs, constants, weights, bar)
 
-    def _run(self, method: Callable, settings: tuple, *args):
-        tensors, structure = tree_flatten(args)
-        layer = self.layer
-        key = method, settings, contents(layer), structure, tuple(None if t is None else (t.shape, t.dtype) for t in tensors)
+    def _run(self, method: Callable, settings: tuple, *given):
+        x = given[0].x
+        key = method, settings, self.contents, x.dtype, x.device, _shapes(given)
         if key not in _COMPILED:
-            piece = lambda *tensors: method(layer, *tree_unflatten(tensors, structure), *settings)
+            layer = self.layer
+            piece = lambda *given: method(layer, *given, *settings)
+            piece.__code__ = piece.__code__.replace(co_name=f"piece_{len(_COMPILED)}")  # a cache of its own in torch
             _COMPILED[key] = torch.compile(piece, dynamic=False, fullgraph=True)
-        with torch._dynamo.config.patch(recompile_limit=256):  # all these share one place in the code
-            return _COMPILED[key](*tensors)
+        return _COMPILED[key](*given)
 
 
 _COMPILED: dict[tuple, Callable] = {}
+
+
+def _shapes(given):
+    return tuple(map(_shapes, given)) if isinstance(given, tuple) else None if given is None else given.shape
 
 
 def contents(thing):
@@ -228,11 +231,17 @@ class _Stream:
         """Inputs, constants and weights of one piece after the other."""
         x, q, g = tensors[:3]
         rows, pieces, shared = self._sorted(tensors)
+        per_input, common = self._constants()
         for i in range(0, x.shape[-1], self.chunk):
             of = slice(i, i + self.chunk)
             part = lambda t, of=of: None if t is None else t if t.ndim == 3 and t is g else t[..., of]
             inputs = Inputs(part(x).mT.contiguous(), part(q), part(g), tuple(map(part, rows)))
-            yield inputs, self.basis.constants(of, -2), (*(t[of] for t in pieces), *shared)
+            yield inputs, (*(t[of] for t in per_input), *common), (*(t[of] for t in pieces), *shared)
+
+    def _constants(self) -> tuple[tuple, tuple]:
+        """Those of each input, the first two, and those of all."""
+        constants = self.basis.constants(slice(None), -2)
+        return constants[:2], constants[2:]
 
     def _sorted(self, tensors: tuple) -> tuple[tuple, tuple, tuple]:
         """Rows, pieces and shared tensors."""

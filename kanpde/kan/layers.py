@@ -13,7 +13,8 @@ from kanpde.kan.values import values
 from kanpde.streams import add, add_up
 
 WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed
-CHUNK_BYTES = 3 * 2**20  # what one piece of a streamed layer may hold; larger pieces leave the cache
+CHUNK_BYTES = 10 * 2**20  # what one piece of a streamed layer may hold; larger pieces leave the cache
+GPU_CHUNK_BYTES = 2**28  # of a GPU, where smaller pieces leave it idle
 
 
 class KANLinear(nn.Module):
@@ -126,7 +127,8 @@ class KANLinear(nn.Module):
         bytes_of_input = x.element_size() * (max(1, len(x)) * per_input + self.weights.generated_per_input)
         if compiling and self.in_features * bytes_of_input <= WHOLE_BYTES:
             return self.in_features
-        return min(self.in_features, max(16, CHUNK_BYTES // bytes_of_input))
+        piece = CHUNK_BYTES if x.device.type == "cpu" else GPU_CHUNK_BYTES
+        return min(self.in_features, max(16, piece // bytes_of_input))
 
     def slices(self, chunk: int) -> list[slice]:
         return [slice(i, min(i + chunk, self.in_features)) for i in range(0, self.in_features, chunk)]

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 
 from kanpde.ansatz import Ansatz
 from kanpde.gram import Diagonal, Part
 from kanpde.jet import Jet, push
+
+
+ACTIVATIONS = 0.8  # share of the activations that a compiled step saves for its backward pass; the rest comes again
 
 
 def coefficients_for(u, x: Tensor, s, directions):
@@ -127,7 +131,9 @@ def compiled_push():
     compiled = torch.compile(pushed, dynamic=False)
 
     def run(*args):
-        with torch._dynamo.config.patch(recompile_limit=256):  # one for each network and number of points
+        many = torch._dynamo.config.patch(recompile_limit=256)  # one for each network and number of points
+        lean = torch._functorch.config.patch(activation_memory_budget=ACTIVATIONS)
+        with many, lean:
             return compiled(*args)
 
     return run
