@@ -8,13 +8,18 @@ from torch.utils.checkpoint import checkpoint
 
 def add_up(part: Callable, pieces: list[tuple]):
     """sum of part(*piece); with more than one piece each is recomputed in the backward pass, so only one is alive."""
+    run = (lambda part, *piece: part(*piece)) if len(pieces) == 1 else recomputed
     total = None
     for piece in pieces:
-        if len(pieces) == 1 or torch._C._are_functorch_transforms_active():  # which refuse checkpoints
-            total = add(total, part(*piece))
-        else:
-            total = add(total, checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False))
+        total = add(total, run(part, *piece))
     return total
+
+
+def recomputed(part: Callable, *given):
+    """part(*given), of which nothing but `given` is kept: the backward pass computes again what it needs."""
+    if torch._C._are_functorch_transforms_active():  # which refuse checkpoints
+        return part(*given)
+    return checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False)
 
 
 def add(a, b):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import F64, close, points
 from torch.func import functional_call, grad, vmap
 
-from conftest import F64, close, points
 from kanpde import setup
 from kanpde.ansatz import Ansatz
 from kanpde.backbones import build

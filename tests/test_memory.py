@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from conftest import one_line
 
 import kanpde
-from conftest import one_line
 from kanpde import memory, setup
 from kanpde.config import ConfigError, PhaseConfig
 from kanpde.metrics import resident_bytes
 from kanpde.operators import Forward
 from kanpde.problems import Poisson
-from kanpde.training import Training
 from kanpde.record import Run
+from kanpde.training import Training
 
 SMALL = {"backbone": "kan", "points": {"interior": 30, "boundary": 7, "test": 40, "validation": 10}, "dtype": "float64"}
 

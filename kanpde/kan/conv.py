@@ -1,14 +1,12 @@
 """The convolution of a KAN layer: the linear layer on every patch."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
-from torch.utils.checkpoint import checkpoint
 
 from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.layers import check_norm, check_sizes
+from kanpde.streams import recomputed
 
 PIECE_BYTES = 2**22  # of features at a time, of at least one image: a few MB stay in the cache
 
@@ -82,7 +80,7 @@ class KANConv2d(nn.Module):
         images = self._images_to_a_piece(x, kernel)
         pieces = x.split(images)
         norms = [None] * len(pieces) if normed is None else normed.split(images)
-        return torch.cat([_recomputed(self._piece, *piece, kernel) for piece in zip(pieces, norms, strict=True)])
+        return torch.cat([recomputed(self._piece, *piece, kernel) for piece in zip(pieces, norms, strict=True)])
 
     def _piece(self, x: Tensor, normed: Tensor | None, kernel: Tensor) -> Tensor:
         """The convolution of some images; their features are padded by zeros, and channels last, as they come."""
@@ -145,13 +143,6 @@ class KANConv2d(nn.Module):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
         )
-
-
-def _recomputed(part: Callable[..., Tensor], *given: Tensor | None) -> Tensor:
-    """part(*given), of which nothing but `given` is kept: the backward pass computes again what it needs."""
-    if torch._C._are_functorch_transforms_active():  # which refuse checkpoints
-        return part(*given)
-    return checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from kanpde.streams import add
 
 
 class Inputs(NamedTuple):
-    """What goes into a layer or a piece of it, each but x (1 or N, ...); or its gradients; or whether these are needed."""
+    """What goes into a layer or a piece of it, (1 or N, ...) but for x; or its gradients; or which are needed."""
 
     x: Tensor  # (in, N): points innermost
     q: Tensor | None  # (in)       curvatures
@@ -292,7 +292,7 @@ def _mT(t: Tensor | None) -> Tensor | None:
 
 
 def _joined(pieces: list[tuple], stream: _Stream) -> list[Tensor | None]:
-    """The gradients of x, q, g and the rows, joined along the last axis, and of the pieces of the weights, the first."""
+    """The gradients of x, q, g, rows joined along the last axis, of the pieces of the weights along the first."""
     join = lambda parts, dim: parts[0] if parts[0] is None or len(parts) == 1 else torch.cat(parts, dim)
     of_inputs = 3 + stream.rows
     return [join(parts, -1 if k < of_inputs else 0) for k, parts in enumerate(zip(*pieces, strict=True))]

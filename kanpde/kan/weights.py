@@ -135,9 +135,9 @@ class _Generate(torch.autograd.Function):
         return None, None, *ctx.pullback(grad, *ctx.saved_tensors)
 
 
-# Scalar prompts: between its knots -b1 / W1, M is a straight line alpha_s z + beta_s. A table of H + 1 lines replaces the
-# hidden units of every edge, and the gradients of the lines are sums over the edges of a segment; those of W1, b1, W2
-# and b2 follow by automatic differentiation of the table.
+# Scalar prompts: between its knots -b1 / W1, M is a straight line alpha_s z + beta_s. A table of H + 1 lines replaces
+# the hidden units of every edge, and the gradients of the lines are sums over the edges of a segment; those of W1, b1,
+# W2 and b2 follow by automatic differentiation of the table.
 
 TABLE_FROM = 2048  # edges from which a table costs less than their hidden units
 TABLE_TILE = 2**13  # edges to a tile

@@ -11,8 +11,7 @@ from kanpde.ansatz import Ansatz
 from kanpde.gram import Diagonal, Part
 from kanpde.jet import Jet, push
 
-
-ACTIVATIONS = 0.8  # share of the activations that a compiled step saves for its backward pass; the rest comes again
+ACTIVATIONS = 0.7  # share of the activations that a compiled step saves for its backward pass; the rest comes again
 
 
 def coefficients_for(u, x: Tensor, s, directions):
@@ -121,14 +120,14 @@ class Forward:
 
     def _push(self, net: nn.Module, x: Tensor, s, directions, reads_grad_sq: bool = True) -> Jet:
         training = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
-        run = compiled_push() if self.compile and training else pushed
+        run = compiled_push(x.is_cuda) if self.compile and training else pushed
         return run(net, x, None if s is None else Diagonal(s), directions, reads_grad_sq)
 
 
 @cache
-def compiled_push():
-    """`pushed`, compiled for the shapes it meets."""
-    compiled = torch.compile(pushed, dynamic=False)
+def compiled_push(graphs: bool):
+    """`pushed`, compiled for the shapes it meets; with `graphs` replayed as CUDA graphs."""
+    compiled = torch.compile(pushed, dynamic=False, mode="reduce-overhead" if graphs else None)
 
     def run(*args):
         many = torch._dynamo.config.patch(recompile_limit=256)  # one for each network and number of points
