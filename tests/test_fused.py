@@ -87,11 +87,11 @@ def test_live_splines_are_all_that_count(monkeypatch, case):
     """Points in one cell of the grid: the other splines are neither computed nor trained, and nothing changes."""
     net, s = network(case, 6, grid_range=(-1.0, 1.0), grid_size=8), torch.ones(1, 6, dtype=F64)
     x = points(4, 6, reach=0.1) + 0.12
-    columns = net[0]._columns(net[0].basis.live(x))
-    assert columns.tolist() == [4, 5, 6, 7, 11]
+    live, columns = net[0]._live(x)
+    assert (live, columns.tolist()) == (slice(4, 8), [4, 5, 6, 7, 11])
     sliced = jets(net, x.clone(), s.clone())
     monkeypatch.setattr(type(net[0].basis), "live", lambda self, x: slice(0, self.count))
-    assert net[0]._columns(net[0].basis.live(x)) is None
+    assert net[0]._live(x) == (slice(0, 11), None)
     for got, expected in zip(sliced, jets(net, x.clone(), s.clone()), strict=True):
         close(got, expected, 1e-12)
 

@@ -12,6 +12,7 @@ from kanpde.kan.fused import Inputs, Layer, push
 from kanpde.kan.values import values
 from kanpde.streams import add, add_up
 
+SPARE = 0.25  # share of the functions from which leaving them out pays
 WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed
 CHUNK_BYTES = 10 * 2**20  # what one piece of a streamed layer may hold; larger pieces leave the cache
 GPU_CHUNK_BYTES = 2**28  # of a GPU, where smaller pieces leave it idle
@@ -57,7 +58,7 @@ class KANLinear(nn.Module):
         if self._closed and self._at_once(x):
             y = values(self.basis, self.weights.recipe(), x, None if self.norm is None else self.norm(x))
         else:
-            y = self._fused(Jet(x)).value if self.fuses else self._summed(x)
+            y = self._pushed(Jet(x)).value if self.fuses else self._summed(x)
         return y if self.bias is None else y + self.bias
 
     @property
@@ -74,7 +75,8 @@ class KANLinear(nn.Module):
         generated = self.weights.generated_per_input * self.in_features * x.element_size()
         return x.device.type == "cpu" and generated <= WHOLE_BYTES
 
-    def _fused(self, jet: Jet, wanted: Part = Part.NONE) -> Jet:
+    def _pushed(self, jet: Jet, wanted: Part = Part.NONE) -> Jet:
+        """The jet by `kanpde.kan.fused`: directions, lap and tangents are rows, the Gram matrix a product."""
         x, gram = jet.value, jet.gram
         if isinstance(gram, Diagonal) and wanted == Part.FULL and gram.is_few(self.out_features):
             gram = Tangents.of_axes(gram.s)
@@ -83,8 +85,7 @@ class KANLinear(nn.Module):
         g = gram.s if isinstance(gram, Diagonal) else gram.matrix if isinstance(gram, Dense) else None
         g = None if not wanted else g
         given = [t for t in (jet.along, None if jet.lap is None else jet.lap.unsqueeze(-2), tangents) if t is not None]
-        live = slice(None) if not _eager() else self.basis.live(x)
-        columns = self._columns(live)
+        live, columns = self._live(x)
         recipe = self.weights.recipe(columns)
         layer = Layer(self.basis.together(live), recipe.generate, recipe.pullback, wanted, _is_one(g), self.gram_dtype)
         per_input = self.basis.footprint(self.out_features, 2 if q is not None else int(bool(given)))
@@ -99,11 +100,14 @@ class KANLinear(nn.Module):
         form = Diagonal if wanted == Part.DIAGONAL else Dense
         return Jet(out.value, along, None if out.gram is None else form(out.gram), lap)
 
-    def _columns(self, live: slice) -> Tensor | None:
-        """The weights of an edge that belong to the live functions and the base; None for all."""
-        size = self.basis.size
-        columns = [*range(*live.indices(self.basis.count)), *range(self.basis.count, size)]
-        return None if len(columns) == size else torch.tensor(columns, device=self.basis.low.device)
+    def _live(self, x: Tensor) -> tuple[slice, Tensor | None]:
+        """The basis functions that x needs, and the weights of an edge that belong to them and the base; or all."""
+        count, size = self.basis.count, self.basis.size
+        live = self.basis.live(x) if _eager() else slice(0, count)
+        columns = [*range(live.start, live.stop), *range(count, size)]
+        if len(columns) > (1 - SPARE) * size:
+            return slice(0, count), None
+        return live, torch.tensor(columns, device=x.device)
 
     def _summed(self, x: Tensor) -> Tensor:
         chunk = self.chunk(x, per_input=self.basis.footprint(self.out_features, 0))
@@ -122,7 +126,7 @@ class KANLinear(nn.Module):
     def chunk(self, x: Tensor, per_input: int) -> int:
         """Inputs to a piece, for `per_input` numbers per point and input."""
         compiling = torch.compiler.is_compiling()
-        if self.in_features <= 16 or torch.compiler.is_exporting():  # an exported network takes any number of points
+        if self.in_features <= 16 or _exporting():  # an exported network takes any number of points
             return self.in_features
         bytes_of_input = x.element_size() * (max(1, len(x)) * per_input + self.weights.generated_per_input)
         if compiling and self.in_features * bytes_of_input <= WHOLE_BYTES:
@@ -152,6 +156,10 @@ def check_sizes(basis: Basis, weights: nn.Module, inputs: int, edges: int, outpu
         )
 
 
+# before torch 2.7 an export cannot be told from compiling
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
 def _eager() -> bool:
     """Whether a branch may depend on the numbers in a tensor."""
     return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
@@ -172,7 +180,7 @@ def _kan_linear(layer: KANLinear, jet: Jet, wanted: Part) -> Jet:
     elif isinstance(jet.gram, Sampled):
         return _kan_linear_sampled(layer, jet)
     elif layer.fuses:
-        out = layer._fused(jet, wanted)
+        out = layer._pushed(jet, wanted)
     else:
         out = _kan_linear_streamed(layer, jet)
     return out if layer.bias is None else replace(out, value=out.value + layer.bias)
