@@ -108,11 +108,15 @@ def _plain(layer: _Layer, x: Tensor, normed: Tensor | None, constants: tuple, th
 
 def _plain_backward(layer: _Layer, x, normed, constants: tuple, theta: Tensor, grad: Tensor) -> tuple:
     """The gradients of x, normed and theta in such operations."""
-    grad_theta = torch.einsum("nci,no->ico", layer.features(0, x, normed, constants), grad)
-    to_x = torch.einsum("no,ico->nci", grad, theta) * layer.features(1, x, normed, constants)
+    b, slope = (layer.features(order, x, normed, constants) for order in (0, 1))  # (N, size, in)
+    n, size, n_in = b.shape
+    flat = theta.transpose(0, 1).reshape(size * n_in, theta.shape[-1])
+    grad_theta = (b.reshape(n, size * n_in).mT @ grad).reshape(size, n_in, theta.shape[-1]).transpose(0, 1)
+    to_x = (grad @ flat.mT).reshape(b.shape) * slope
     if normed is None:
         return to_x.sum(-2), None, grad_theta
-    return to_x[:, layer.count :].sum(-2), to_x[:, : layer.count].sum(-2), grad_theta
+    to_normed, to_base = (to_x.narrow(1, *of).sum(1) for of in ((0, layer.count), (layer.count, size - layer.count)))
+    return to_base, to_normed, grad_theta
 
 
 def _forward(layer: _Layer, x: Tensor, normed: Tensor | None, constants: tuple, theta: Tensor) -> Tensor:
