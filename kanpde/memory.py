@@ -36,14 +36,14 @@ def estimate(config: RunConfig, problem, net: nn.Module) -> tuple[int, int]:
             kept += 3 * out + second
             piece = n * inputs * (layer.basis.footprint(out, 3) + 3 * out)
             streamed = piece * size > CHUNK_BYTES and inputs > 16 and layer.norm is None
-            working = max(working, 3 * CHUNK_BYTES // size if streamed else piece)
+            working = max(working, 1.5 * CHUNK_BYTES // size if streamed else piece)
             if layer.norm is not None:  # Jacobian and Gram matrix of what the functions and the base see
                 kept += 6 * inputs**2
             if layer.norm is not None or not layer.fuses:
                 kept += inputs * (layer.basis.footprint(out, 2) + 2 * out)
         elif isinstance(layer, nn.Linear):
             kept += inputs + 4 * out + 2 * second
-    return 5 * size * sum(p.numel() for p in net.parameters()), size * (n * kept + working)
+    return 5 * size * sum(p.numel() for p in net.parameters()), int(size * (n * kept + working))
 
 
 def micro_batch(config: RunConfig, problem, net: nn.Module) -> int | None:

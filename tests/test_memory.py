@@ -5,12 +5,14 @@ import torch
 from conftest import one_line
 
 import kanpde
-from kanpde import memory, setup
+from benchmarks.memory import peak_bytes
+from kanpde import Ansatz, memory, setup
 from kanpde.config import ConfigError, PhaseConfig
 from kanpde.metrics import resident_bytes
 from kanpde.operators import Forward
 from kanpde.problems import Poisson
 from kanpde.record import Run
+from kanpde.samplers import stream
 from kanpde.training import Training
 
 SMALL = {"backbone": "kan", "points": {"interior": 30, "boundary": 7, "test": 40, "validation": 10}, "dtype": "float64"}
@@ -49,6 +51,20 @@ def test_a_limit_makes_micro_batches_that_fit(tmp_path):
     with pytest.raises(ConfigError, match="max_memory: given 1MB, one point at a time needs about") as info:
         memory.micro_batch(config.model_copy(update={"max_memory": "1MB"}), problem, net)
     one_line(info)
+
+
+@pytest.mark.parametrize("backbone", ["metakan", "kan", "mlp"])
+@pytest.mark.parametrize("dim", [3, 100, 1000])
+def test_estimate_is_of_the_right_size(dim, backbone):
+    """Beside what a step allocates."""
+    problem = Poisson(dim)
+    config = setup.config_for(problem, {"backbone": backbone, "points": {"interior": 200}})
+    net = setup.backbone(config, problem)
+    u, x = Ansatz(problem, net), problem.domain.interior(200, stream(0, "x"))
+    step = lambda: problem.residual(Forward()(u, x), x).square().mean().backward()
+    step()
+    u.zero_grad()
+    assert 0.5 < memory.estimate(config, problem, net)[1] / peak_bytes(step, 0, torch.device("cpu")) < 2.5
 
 
 @pytest.mark.parametrize("text, size", [("8GB", 8 * 10**9), ("1.5 GiB", 3 * 2**29), ("500mb", 5 * 10**8)])

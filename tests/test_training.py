@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import kanpde
-from kanpde import memory, setup, training
+from kanpde import setup, training
 from kanpde.config import ConfigError, PhaseConfig
 from kanpde.domains import Box
 from kanpde.optimisers import schedule
@@ -410,14 +410,3 @@ def test_users_own_network_trains(tmp_path):
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     run = kanpde.train(Poisson(4), net, out=tmp_path / "net.h5", steps=10, **SMALL)
     assert run.attrs["parameters"] == 49 and run.attrs["backbone"] == "Sequential"
-
-
-@pytest.mark.parametrize("problem", [Poisson(100), Poisson(3)])
-def test_memory_estimate_is_of_the_right_size(tmp_path, problem):
-    config = setup.config_for(problem, {"backbone": "metakan", "points": {"interior": 200}})
-    net = setup.backbone(config, problem)
-    _, step = memory.estimate(config, problem, net)
-    run = kanpde.train(
-        problem, net, config=config.model_copy(update={"phases": [PhaseConfig(steps=1)]}), out=tmp_path / "m.h5"
-    )
-    assert 0.4 < step / run.history["saved_memory_bytes"][-1] < 2.5
