@@ -51,7 +51,7 @@ WIDTHS = {"kan": (32,) * 3, "metakan": (32,) * 3, "mlp": (128,) * 4}
 RATES, BETAS = {"prompts": 1.5e-2, "meta": 2e-3, "rest": 3e-3}, (0.9, 0.99)  # the default solver's
 MLP_RATE = 1e-3
 TARGETS = {"s_to_1e-2": 1e-2, "s_to_5e-3": 5e-3, "s_to_3e-3": 3e-3}
-SEED, TEST_POINTS, EVERY = 0, 2000, 20
+SEED, TEST_POINTS, EVERY = 0, 2000, 10
 KEYS, SETTINGS = ("problem", "dim", "side"), ("points", "steps", "threads")
 COLUMNS = (*KEYS, *SETTINGS, "ms", "peak_MB", *TARGETS, "error", "steps_done", "seconds")
 WANTED = {"deepxde-kan": 20, "pina-kan": 20, "deepxde-mlp": 3, "pina-mlp": 3}  # times kanpde; Poisson, d = 100
@@ -319,15 +319,18 @@ def step_rows(sides: dict[str, Side], repeats: int, allowed: float = 15.0) -> di
 
 
 def run_row(side: Side, case: Case, allowed: float) -> dict:
-    """Train until every error of TARGETS is reached, the schedule ends, or `allowed` seconds of steps have passed."""
+    """Train until every error of TARGETS is reached, the schedule ends, or `allowed` seconds of steps have passed.
+
+    The error is taken at the same steps on all sides: it is noisy at first, and crosses a target early and by chance.
+    """
     x = case.problem.domain.interior(TEST_POINTS, stream(SEED, "test"))
     exact = case.problem.exact(x)
-    spent, last, done, error, reached = 0.0, 0.0, 0, float("nan"), {}
+    spent, done, error, reached = 0.0, 0, float("nan"), {}
     while spent < allowed and done < case.steps and len(reached) < len(TARGETS):
         spent, done = spent + seconds_of(side), done + 1
-        if done % EVERY == 0 or spent - last > 1 or done == case.steps or spent >= allowed:
+        if done % EVERY == 0 or done == case.steps or spent >= allowed:
             with torch.no_grad():
-                error, last = ((side.predict(x) - exact).norm() / exact.norm()).item(), spent
+                error = ((side.predict(x) - exact).norm() / exact.norm()).item()
             reached = {name: spent for name, target in TARGETS.items() if error <= target} | reached
     return {"error": error, "steps_done": done, "seconds": spent, **reached}
 
