@@ -148,6 +148,8 @@ class Training:
             try:
                 return self._backward(points, probes)
             except torch.OutOfMemoryError:
+                if self._shrunk:
+                    raise
                 self._shrink(points)
             return closure()
 
@@ -184,8 +186,6 @@ class Training:
 
     def _shrink(self, points: Points) -> None:
         """After running out of memory: half the points at a time, once for all."""
-        if self._shrunk:
-            raise
         most = max(map(len, points.values()))
         self._shrunk, self.micro_batch = True, -(-min(self.micro_batch or most, most) // 2)
         warnings.warn(f"out of memory: from now on {self.micro_batch} points at a time", stacklevel=2)

@@ -1,5 +1,7 @@
 """Helpers of the tests: seeded generators, networks with weights of order one, relative comparison."""
 
+import subprocess
+import sys
 from math import sqrt
 
 import pytest
@@ -120,3 +122,9 @@ def check_off_knots(net: nn.Module, x: Tensor) -> None:
     for handle in handles:
         handle.remove()
     assert all(seen), "a value left the grid or sits on a knot: choose another seed"
+
+
+def refused(module: str, *argv: str) -> None:
+    """Assert that python -m module with these arguments ends with exit code 2 and one line."""
+    done = subprocess.run([sys.executable, "-m", module, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

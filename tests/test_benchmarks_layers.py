@@ -1,11 +1,11 @@
 """The benchmark of layers: it runs without peers, says what is missing, and measures what it says."""
 
-import subprocess
 import sys
 import types
 
 import pytest
 import torch
+from conftest import one_line, refused
 from torch import nn
 
 from benchmarks import layers
@@ -59,14 +59,12 @@ def test_autograd_saves_the_hidden_units_and_kanpde_does_not():
         (["--repeats", "0"], "--repeats must be at least 1, given 0"),
     ],
 )
-def test_bad_input_is_one_line(options, complaint, capsys):
+def test_bad_input_is_one_line(options, complaint):
     with pytest.raises(ConfigError) as info:
         layers.main(options)
-    assert complaint in str(info.value) and "\n" not in str(info.value)
+    assert complaint in str(info.value)
+    one_line(info)
 
 
 def test_exit_code_of_a_bad_call():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.layers", "--repeats", "0"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    refused("benchmarks.layers", "--repeats", "0")

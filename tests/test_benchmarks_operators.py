@@ -1,11 +1,10 @@
 """The benchmark of operators: it runs, its sides compute what they say, and its verdicts are ratios of its rows."""
 
 import csv
-import subprocess
-import sys
 
 import pytest
 import torch
+from conftest import one_line, refused
 
 from benchmarks import operators
 from kanpde import Ansatz
@@ -99,11 +98,9 @@ def test_steps_in_high_dimension():
 def test_bad_input_is_one_line(options, complaint):
     with pytest.raises(ConfigError) as info:
         operators.main(options)
-    assert complaint in str(info.value) and "\n" not in str(info.value)
+    assert complaint in str(info.value)
+    one_line(info)
 
 
 def test_exit_code_of_a_bad_call():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.operators", "--points", "0"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    refused("benchmarks.operators", "--points", "0")

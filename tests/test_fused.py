@@ -7,7 +7,7 @@ import torch
 from conftest import F64, close, points
 from torch.func import functional_call, grad, vmap
 
-from kanpde import setup
+from kanpde import gram, setup
 from kanpde.ansatz import Ansatz
 from kanpde.backbones import build
 from kanpde.gram import Dense, Diagonal, Part, Tangents
@@ -51,9 +51,7 @@ def jets(net, x, s, wanted=Part.FULL, along=2):
 @pytest.mark.parametrize("case", NETS)
 def test_fused_equals_plain(monkeypatch, case, chunk, few):
     """Both ways to carry second derivatives; coefficients for each point, of either sign."""
-    import kanpde.gram
-
-    monkeypatch.setattr(kanpde.gram, "FEW", few)
+    monkeypatch.setattr(gram, "FEW", few)
     monkeypatch.setattr(layers, "CHUNK_BYTES", chunk)
     monkeypatch.setattr(weights, "TABLE_FROM", 1)
     net, x, s = network(case, 20), points(3, 20), points(3, 20, seed=7)

@@ -116,10 +116,7 @@ class Layer:
             else:
                 grad = (half @ (bar.gram + bar.gram.mT).to(half.dtype)).to(a.dtype)
         for r, bar_r in zip(rows, bar.rows, strict=True):
-            if bar_r.shape[1] == 1:
-                grad = add(grad, r.mT * bar_r)
-            else:
-                grad = add(grad, r.mT @ bar_r)
+            grad = add(grad, r.mT * bar_r if bar_r.shape[1] == 1 else r.mT @ bar_r)  # a compiler fuses the former
         return grad
 
     def _grad_g(self, a: Tensor, g: Tensor, bar: Tensor) -> Tensor:
