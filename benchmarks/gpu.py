@@ -37,10 +37,10 @@ from benchmarks.machine import machine
 from benchmarks.report import Parser, exiting
 from benchmarks.rows import Table, TimeUp, limit, markdown, pivot
 from benchmarks.sides import NETS, POINTS, STDE
+from kanpde.checks import check_device
 from kanpde.config import ConfigError, PhaseConfig
 from kanpde.problems import AllenCahn
 from kanpde.samplers import stream
-from kanpde.setup import check_device
 
 SECTIONS = ("check", "speed", "error")
 COLUMNS = ("section", "side", "dim", "points", "parameters", "steps_per_s", "slowest", "fastest", "peak_MB")

@@ -20,10 +20,10 @@ from benchmarks.classify import Training, train
 from benchmarks.data import DATASETS
 from benchmarks.parameter_counts import fitted_hidden
 from benchmarks.recipes import Recipe, Task
+from kanpde.checks import check_device
 from kanpde.config import ConfigError, assign
 from kanpde.construct import call
 from kanpde.record import Run
-from kanpde.setup import check_device
 
 console = Console(highlight=False, soft_wrap=True)
 

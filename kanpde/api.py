@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kanpde import setup
+from kanpde import checks, setup
 from kanpde.checkpoints import fitting, load_checkpoint, saved_weights
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
@@ -50,7 +50,7 @@ def train(
     config = setup.resolved(config, problem)
     if net is None:
         net = setup.backbone(config, problem)
-    setup.check(config, problem, net)
+    checks.check(config, problem, net)
     run = Run(setup.reserve(out, config))
     try:
         run.attrs = attributes(config, problem, net)

@@ -11,6 +11,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -35,6 +36,11 @@ def suggest(kind: str, given: str, allowed: Sequence[str]) -> str:
     near = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"unknown {kind} {str(given)!r}{hint} (known: {', '.join(map(str, allowed))})"
+
+
+def as_mapping(value):
+    """A bare name stands for the mapping with that name."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -63,6 +69,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class AdaptConfig(Strict):
+    """Interior points drawn from `candidates` times as many, by residual: `kanpde.samplers.resampled`."""
+
+    candidates: Annotated[int, Field(ge=2)] = 10
+    power: NonNegativeFloat = 1.0
+    offset: NonNegativeFloat = 1.0
+
+
 class PointsConfig(Strict):
     """How many points of each kind, and how they are drawn. A count may be 100d, or a table by dimension."""
 
@@ -74,6 +88,7 @@ class PointsConfig(Strict):
     law: Literal["radial", "volume"] | None = None
     sequence: Literal["random", "sobol"] = "random"
     refresh: PositiveInt | Literal["fixed"] = 1
+    adapt: AdaptConfig | None = None
 
 
 class LossConfig(Strict):
@@ -82,19 +97,25 @@ class LossConfig(Strict):
     residual: Literal["square", "two_sample"] = "square"
     scale: Literal["2d", "none"] = "2d"
     weights: dict[str, NonNegativeFloat] = {}
+    gradient: Literal["none", "exact", "almost_everywhere"] = "none"
+    directions: PositiveInt | None = None
+    balance: Annotated[dict[str, Any] | None, BeforeValidator(as_mapping)] = None
+    emphasis: Annotated[dict[str, Any] | None, BeforeValidator(as_mapping)] = None
 
 
 class PhaseConfig(Strict):
     """A number of steps with one optimiser. `lr` is one rate, or one per parameter group."""
 
-    optimizer: Literal["adam", "adamw", "lbfgs"] = "adam"
+    optimizer: Literal["adam", "adamw", "soap", "muon", "lbfgs", "gauss_newton"] = "adam"
     steps: PositiveInt
     lr: NonNegativeFloat | dict[Literal["prompts", "meta", "rest", "problem"], NonNegativeFloat] = 1e-3
-    schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "exponential", "one_cycle"] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0
     history: PositiveInt = 50
+    options: dict[str, Any] = {}
 
 
 class EvaluationConfig(Strict):
@@ -134,6 +155,7 @@ class RunConfig(Strict):
     stop: StopConfig = StopConfig()
     slices: SlicesConfig = SlicesConfig()
     start_from: str | None = None
+    average: Annotated[float, Field(ge=0, lt=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
@@ -218,11 +240,6 @@ def locate(problem: Mapping, folder: Path) -> dict:
         return dict(problem)
     near = folder / file
     return {**problem, "name": f"{(near if near.is_file() else Path(file)).resolve()}:{cls}"}
-
-
-def as_mapping(value):
-    """A bare name stands for the mapping with that name."""
-    return {"name": value} if isinstance(value, str) else value
 
 
 def rescale(phases: Sequence[PhaseConfig], steps: int) -> list[PhaseConfig]:
@@ -348,6 +365,5 @@ def _keys_at(path: list[str]) -> list[str]:
     for part in path:
         if part.isdigit():
             continue
-        model = model.model_fields[part].annotation
-        model = PhaseConfig if part == "phases" else model
+        model = {"phases": PhaseConfig, "adapt": AdaptConfig}.get(part) or model.model_fields[part].annotation
     return list(model.model_fields)

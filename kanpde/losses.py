@@ -1,6 +1,6 @@
-"""Named terms of the loss of a problem: interior residual, boundary, initial condition, and its own."""
+"""Named terms of a loss: interior residual and its gradient, boundary, initial condition, and the problem's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,45 +10,92 @@ from torch import Tensor
 from kanpde.ansatz import Ansatz
 
 Points = dict[str, Tensor]  # by the name of the term that reads them
+Residuals = dict[str, Tensor]  # by the name of the term
 
 
 @dataclass(frozen=True)
 class Loss:
-    r"""sum_k w_k L_k over the terms k for which there are points.
+    r"""sum_k w_k L_k over the terms k for which there are points, each a mean of squares.
 
     interior: mean of (c r)^2 for the residual r of the PDE and the scale c; with `two_sample`, the mean of
     (c r_1)(c r_2) for two independent draws of a stochastic operator, whose expectation is that of the exact residual
     where r is affine in the estimated terms: the square of one estimate adds its variance (Hu et al. 2024).
+    gradient: mean of |c grad r|^2 / d, which asks d numbers of every point instead of one; with `directions`, the
+    unbiased mean of (v . c grad r)^2 / d over that many random directions v per point, of components +1 and -1.
     boundary: mean of (u - g)^2 on the boundary. initial: mean of (u - u_0)^2 at t = 0. Others are the problem's own.
 
     Args:
         residual: square or two_sample.
         scale: c: "2d" is the problem's residual_scale, 1 / (2 d); "none" is 1.
         weights: w_k by name, 1 where not given.
+        gradient: none; exact, which needs a network with three continuous derivatives; or almost_everywhere, for cubic
+            splines: grad r jumps across their knots, and the derivative of the loss by the weights then misses that
+            the knots of hidden layers move (those of the first layer do not).
+        directions: of the gradient; None: all of it.
+    Source: gradient-enhanced PINNs, Yu et al. 2022 (arXiv 2111.02801).
     """
 
     residual: Literal["square", "two_sample"] = "square"
     scale: Literal["2d", "none"] = "2d"
     weights: dict[str, float] = field(default_factory=dict)
+    gradient: Literal["none", "exact", "almost_everywhere"] = "none"
+    directions: int | None = None
 
-    def terms(self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator) -> dict[str, Tensor]:
-        """The terms L_k, not yet weighted, in the order in which they are computed."""
+    def residuals(self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator) -> Residuals:
+        """What each term is the mean square of, (N,) or (N, d); a two-sample interior is (2, N), two draws."""
         problem = u.problem
         read = {
             "interior": lambda x: self._interior(u, operator, x, generator),
-            "boundary": lambda x: (u(x) - problem.boundary_value(x)).square().mean(),
-            "initial": lambda x: (u(x) - problem.initial_value(x)).square().mean(),
+            "boundary": lambda x: {"boundary": u(x) - problem.boundary_value(x)},
+            "initial": lambda x: {"initial": u(x) - problem.initial_value(x)},
         }
-        return {name: read[name](x) for name, x in points.items()} | problem.extra_terms(u)
+        found: Residuals = {}
+        for name, x in points.items():
+            found |= read[name](x)
+        return found
 
-    def total(self, terms: dict[str, Tensor]) -> Tensor:
-        return sum(self.weights.get(name, 1.0) * term for name, term in terms.items())
+    def means(self, residuals: Residuals, emphasis: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The mean square of each residual, that of a point (N,) weighted by its emphasis where there is one."""
+        emphasis = emphasis or {}
+        two = "interior" if self.residual == "two_sample" else None
+        squares = {name: r.prod(0) if name == two else r.square() for name, r in residuals.items()}
+        return {name: (square * emphasis.get(name, 1.0)).mean() for name, square in squares.items()}
 
-    def _interior(self, u: Ansatz, operator: Callable, x: Tensor, generator: torch.Generator) -> Tensor:
+    def terms(self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator) -> dict[str, Tensor]:
+        """The terms L_k, not yet weighted, in the order in which they are computed."""
+        return self.means(self.residuals(u, operator, points, generator)) | u.problem.extra_terms(u)
+
+    def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None):
+        """sum_k w_k L_k, with the loss's weights or others."""
+        weights = self.weights if weights is None else weights
+        return sum(weights.get(name, 1.0) * term for name, term in terms.items())
+
+    def _interior(self, u: Ansatz, operator: Callable, x: Tensor, generator: torch.Generator) -> Residuals:
         scale = u.problem.residual_scale if self.scale == "2d" else 1.0
+        residual = lambda x: scale * u.problem.residual(operator(u, x, generator=generator), x)
+        if self.residual == "two_sample":
+            return {"interior": torch.stack([residual(x), residual(x)])}
+        if self.gradient == "none" or not torch.is_grad_enabled():
+            return {"interior": residual(x)}
+        r, slope = _with_gradient(residual, x)
+        return {"interior": r, "gradient": self._components(slope, generator)}
 
-        def residual() -> Tensor:
-            return scale * u.problem.residual(operator(u, x, generator=generator), x)
+    def _components(self, slope: Tensor, generator: torch.Generator) -> Tensor:
+        """grad r (N, d) itself, or d^(-1/2) v . grad r (N, V): the same mean square, or an unbiased estimate of it."""
+        if self.directions is None:
+            return slope
+        shape = len(slope), self.directions, slope.shape[-1]
+        signs = torch.randint(2, shape, generator=generator, device=slope.device, dtype=slope.dtype) * 2 - 1
+        return (signs @ slope.unsqueeze(-1)).squeeze(-1) / slope.shape[-1] ** 0.5
 
-        first = residual()
-        return (first * (residual() if self.residual == "two_sample" else first)).mean()
+
+def _with_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """function(x) (N,) and its gradient (N, d), both with their graphs."""
+    if torch._C._are_functorch_transforms_active():  # per-sample gradients
+        summed = lambda x: ((y := function(x)).sum(), y)
+        slope, value = torch.func.grad(summed, has_aux=True)(x)
+        return value, slope
+    x = x.detach().requires_grad_()
+    value = function(x)
+    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    return value, slope

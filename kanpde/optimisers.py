@@ -7,7 +7,13 @@ from torch import Tensor
 
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, PhaseConfig
+from kanpde.construct import call
 from kanpde.kan.network import parameter_groups
+from kanpde.optim import GaussNewton, RestartingLBFGS
+
+FIRST_ORDER = ("adam", "adamw", "soap", "muon")
+FROZEN = ("lbfgs",)  # optimisers that see one function for the whole phase: the same points, the same probes
+MAX_PRECONDITION_DIM = 512  # longer axes of a parameter have no matrix in SOAP: d = 100 000 inputs must not
 
 
 def rates(phase: PhaseConfig, u: Ansatz) -> dict[str, tuple[list[Tensor], float]]:
@@ -27,30 +33,70 @@ def rates(phase: PhaseConfig, u: Ansatz) -> dict[str, tuple[list[Tensor], float]
 
 
 def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
-    """The optimiser of a phase; its parameter groups have a base_lr. L-BFGS has one group, and the largest rate."""
+    """The optimiser of a phase; its parameter groups have a base_lr. Those of second order have one group.
+
+    Raises:
+        ConfigError: `options` that the optimiser does not have.
+    """
     groups = rates(phase, u)
-    if phase.optimizer == "lbfgs":
-        parameters = [p for group, _ in groups.values() for p in group]
-        rate = max(rate for _, rate in groups.values())
-        optimizer = torch.optim.LBFGS(
-            parameters, rate, max_iter=1, max_eval=25, history_size=phase.history, line_search_fn="strong_wolfe"
-        )
-    else:
+    label = f"optimizer {phase.optimizer}"
+    if phase.optimizer in FIRST_ORDER:
         named = [{"params": parameters, "lr": rate, "name": name} for name, (parameters, rate) in groups.items()]
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[phase.optimizer]
-        optimizer = kind(named, betas=phase.betas, weight_decay=phase.weight_decay)
+        kind, own = _first_order(phase.optimizer, named)
+        fixed = {
+            "lr": max(rate for _, rate in groups.values()),
+            "betas": phase.betas,
+            "weight_decay": phase.weight_decay,
+        }
+        optimizer = call(label, kind, own | phase.options, named, **fixed)
+    else:
+        parameters = [p for group, _ in groups.values() for p in group]
+        if phase.optimizer == "lbfgs":
+            rate = max(rate for _, rate in groups.values())
+            optimizer = call(label, RestartingLBFGS, phase.options, parameters, lr=rate, history_size=phase.history)
+        else:
+            optimizer = call(label, GaussNewton, phase.options, parameters)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
 
 
+def _first_order(name: str, groups: list[dict]) -> tuple[type[torch.optim.Optimizer], dict]:
+    """The class and kanpde's own defaults for it."""
+    if name in ("adam", "adamw"):
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name], {}
+    import pytorch_optimizer  # a second to import: where it is used
+
+    if name == "soap":
+        return pytorch_optimizer.SOAP, {"max_precondition_dim": MAX_PRECONDITION_DIM}
+    for group in groups:
+        group["use_muon"] = all(p.ndim > 1 for p in group["params"])
+    return pytorch_optimizer.AdaMuon, {}
+
+
 def schedule(phase: PhaseConfig, step: int) -> float:
-    """Factor on the learning rates at a step of the phase, from 1 at its start to `final` at its end."""
+    """Factor on the learning rates at a step of the phase: up to 1 over the warm-up, down to `final` at the end.
+
+    one_cycle rises from 1/25 to 1 over 0.3 of the phase by a cosine, and falls by a cosine (Smith & Topin 2018).
+    """
     t, final = step / phase.steps, phase.final
-    if phase.schedule == "linear":
+    if phase.schedule == "one_cycle":
+        rise = 0.3
+        return _wave(1 / 25, 1, t / rise) if t < rise else _wave(1, final, (t - rise) / (1 - rise))
+    rising = min(1.0, (step + 1) / (phase.warmup * phase.steps)) if phase.warmup else 1.0
+    return rising * _falling(phase.schedule, t, final)
+
+
+def _falling(name: str, t: float, final: float) -> float:
+    if name == "linear":
         return final + (1 - final) * (1 - t)
-    if phase.schedule == "cosine":
-        return final + (1 - final) * 0.5 * (1 + cos(pi * t))
-    if phase.schedule == "exponential":
+    if name == "cosine":
+        return _wave(1, final, t)
+    if name == "exponential":
         return max(final, 1e-8) ** t
     return 1.0
+
+
+def _wave(a: float, b: float, t: float) -> float:
+    """From a at t = 0 to b at t = 1, flat at both."""
+    return b + (a - b) * 0.5 * (1 + cos(pi * t))

@@ -76,3 +76,32 @@ class Pool:
         points = state["points"]
         self.points = None if points is None else points.to(device)
         self.age, self.frozen = state["age"], state["frozen"]
+
+
+def resampled(
+    candidates: Tensor,
+    residual: Tensor,
+    n: int,
+    generator: torch.Generator,
+    power: float = 1.0,
+    offset: float = 1.0,
+) -> Tensor:
+    """n of the candidates (M, d) without replacement, p_i proportional to |r_i|^power / mean |r|^power + offset.
+
+    Residual-adaptive distribution (RAD) for residuals r (M,): power = 0 or a large offset is uniform, a large power
+    takes the largest |r|.
+
+    Raises:
+        ValueError: n > M, a residual that is not (M,) or not finite, a negative power or offset.
+    Source: Wu et al. 2023 (arXiv 2207.10289), with k = power and c = offset.
+    """
+    if n > len(candidates):
+        raise ValueError(f"{n} points cannot be drawn from {len(candidates)} candidates")
+    if residual.shape != candidates.shape[:1] or not residual.isfinite().all():
+        raise ValueError(f"a residual is one finite number per candidate, given shape {tuple(residual.shape)}")
+    if not 0 <= power < float("inf") or not 0 <= offset < float("inf"):
+        raise ValueError(f"power and offset are at least 0 and finite, given {power} and {offset}")
+    size, tiny = residual.detach().abs(), torch.finfo(residual.dtype).tiny
+    share = (size / size.max().clamp_min(tiny)) ** power
+    p = (share / share.mean().clamp_min(tiny) + offset).clamp_min(tiny)
+    return candidates[torch.multinomial(p, n, generator=generator)]

@@ -11,7 +11,6 @@ import yaml
 from torch import nn
 
 from kanpde import backbones
-from kanpde.ansatz import Ansatz
 from kanpde.config import (
     NAMED,
     ConfigError,
@@ -23,19 +22,18 @@ from kanpde.config import (
     merge,
     read_yaml,
     resolve_count,
-    suggest,
     validate,
 )
 from kanpde.construct import call, class_from_source, construct, load_class
-from kanpde.jet import has_rules
 from kanpde.kan.layers import KANLinear
 from kanpde.losses import Loss
 from kanpde.operators import OPERATORS
-from kanpde.optimisers import rates
 from kanpde.problems import PROBLEMS
 from kanpde.record import Run
-from kanpde.samplers import SOBOL_MAX_DIM, stream
+from kanpde.samplers import stream
+from kanpde.weighting import BALANCES, EMPHASES
 
+EXACT = ("forward", "autograd")  # operators without an estimate
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 PYTHON = "python."  # before the class name of a problem or network that no YAML can name
 
@@ -97,9 +95,36 @@ def operator(config: RunConfig, problem):
 
 
 def loss(config: RunConfig) -> Loss:
-    if config.loss.residual == "two_sample" and config.operator["name"] in ("forward", "autograd"):
+    """The loss; what its operator cannot give is refused here."""
+    if config.loss.residual == "two_sample" and config.operator["name"] in EXACT:
         raise ConfigError(f"loss.residual: two_sample is for stochastic operators; {config.operator['name']} is exact")
-    return Loss(config.loss.residual, config.loss.scale, dict(config.loss.weights))
+    gradient, exact = config.loss.gradient, config.operator["name"] in EXACT
+    if gradient != "none" and (not exact or config.loss.residual == "two_sample"):
+        raise ConfigError(f"loss.gradient: given {gradient}, the operator {config.operator['name']} is not exact")
+    if config.loss.directions and gradient == "none":
+        raise ConfigError("loss.directions: they are of loss.gradient, which is none")
+    return Loss(**config.loss.model_dump(exclude={"balance", "emphasis"}))
+
+
+def balance(config: RunConfig):
+    """What weighs the terms of the loss as it goes; None: nothing but the weights given."""
+    return None if config.loss.balance is None else construct("loss.balance", BALANCES, config.loss.balance)
+
+
+def emphasis(config: RunConfig, problem):
+    """What weighs the interior points; None: all the same."""
+    spec = config.loss.emphasis
+    if config.loss.residual == "two_sample" and (spec or config.points.adapt):
+        raise ConfigError("loss.emphasis, points.adapt: they read one residual per point, two_sample has two")
+    if spec is None:
+        return None
+    if spec.get("name") == "causal":
+        if not hasattr(problem.domain, "time"):
+            raise ConfigError("loss.emphasis: causal is for problems with time")
+        return construct("loss.emphasis", EMPHASES, spec, time=problem.domain.time)
+    if config.points.refresh == 1:
+        raise ConfigError("loss.emphasis: rba weighs points that stay; points.refresh is fixed or more than 1 with it")
+    return construct("loss.emphasis", EMPHASES, spec)
 
 
 def counts(config: RunConfig, problem) -> dict[str, int]:
@@ -129,7 +154,11 @@ def resolved(config: RunConfig, problem) -> RunConfig:
 
 
 def _compile(config: RunConfig) -> bool:
-    """Whether to compile: auto does where it pays and works."""
+    """Whether to compile: auto does where it pays and works. torch does not compile a second backward pass."""
+    if config.loss.gradient != "none":
+        if config.compile is True:
+            raise ConfigError("compile: a step with loss.gradient is not compiled; given true")
+        return False
     if config.operator["name"] != "forward":
         if config.compile is True:
             raise ConfigError(f"compile: only the operator forward compiles, given {config.operator['name']}")
@@ -146,57 +175,6 @@ def compiles(device: str) -> bool:
         return torch.compile(lambda t: t + 1)(torch.zeros(1, device=device)).item() == 1
     except Exception:  # whatever is missing, it does not
         return False
-
-
-def check(config: RunConfig, problem, net: nn.Module) -> None:
-    """What can be known to fail before the first step.
-
-    Raises:
-        ConfigError: in one line.
-    """
-    check_device(config.device)
-    operator(config, problem)
-    loss(config)
-    for kind, n in counts(config, problem).items():
-        if n < 1:
-            extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
-            raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
-    for name in config.loss.weights:
-        if name not in (known := ("interior", "boundary", "initial", *problem.terms)):
-            raise ConfigError(suggest("key loss.weights", name, known))
-    if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
-        raise ConfigError(
-            f"points.sequence: sobol has at most {SOBOL_MAX_DIM} dimensions, the problem {problem.domain.dim}"
-        )
-    axes = config.slices.plane
-    if axes != "random" and (max(axes) >= problem.domain.dim or axes[0] == axes[1]):
-        allowed = f"two different coordinates of 0 to {problem.domain.dim - 1}"
-        raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
-    if config.start_from and not Path(config.start_from).with_suffix(".pt").is_file():
-        raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
-    for phase in config.phases:
-        rates(phase, Ansatz(problem, net))
-    if config.operator["name"] == "forward" and not has_rules(net):
-        raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
-    check_factor(config, problem)
-
-
-def check_factor(config: RunConfig, problem) -> None:
-    """A factor of the hard constraint that is as good as zero almost everywhere leaves nothing to learn."""
-    points = max(4, min(64, 2**22 // problem.domain.dim))
-    x = problem.domain.interior(points, stream(0, "check"), config.points.law, dtype=torch.float64)
-    m = problem.factor(x) if config.constraint == "hard" else None
-    if m is not None and m.value.abs().median() < 1e-6:
-        raise ConfigError(f"constraint: the factor of a hard one is about {m.value.abs().median():.0e} here; use soft")
-
-
-def check_device(device: str) -> None:
-    """Raises ConfigError where torch does not know the device, or it is not there."""
-    try:
-        torch.empty(0, device=torch.device(device))
-    except (RuntimeError, AssertionError, ValueError):
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise ConfigError(f"device {device!r} is not there (available: {', '.join(there)})") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------

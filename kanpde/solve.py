@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from kanpde import checks, memory, setup
 from kanpde import config as configuration
-from kanpde import memory, setup
 from kanpde.api import resume, train
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
@@ -66,7 +66,7 @@ def solve(
     made = setup.problem(config)
     config = setup.resolved(config, made)
     net = setup.backbone(config, made)
-    setup.check(config, made, net)
+    checks.check(config, made, net)
     if resume_from is None:
         setup.check_out(out)
     _announce(say, config, made, net)

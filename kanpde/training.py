@@ -1,23 +1,25 @@
 """Training: a visible loop over phases of optimisers, with evaluation, exact checkpoints, and callbacks."""
 
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kanpde import memory, metrics, setup
+from kanpde import metrics, setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import PhaseConfig, RunConfig
 from kanpde.evaluation import Evaluator
 from kanpde.losses import Points
-from kanpde.optimisers import make_optimizer, schedule
+from kanpde.objective import Objective
+from kanpde.optim import GaussNewton
+from kanpde.optimisers import FROZEN, make_optimizer, schedule
 from kanpde.record import Run, replacing
-from kanpde.samplers import Pool, stream
+from kanpde.samplers import Pool, resampled, stream
 from kanpde.session import Clock, interruptible
 
 
@@ -57,25 +59,29 @@ class Training:
         self.config, self.run = config, run
         self.device, self.dtype = torch.device(config.device), getattr(torch, config.dtype)
         self.u = Ansatz(problem, net, config.constraint == "hard").to(self.device, self.dtype)
-        self.operator = setup.operator(config, problem)
-        self.loss = setup.loss(config)
+        self.objective = Objective(config, self.u)
+        self.average = None
+        if config.average is not None:
+            self.average = AveragedModel(self.u, multi_avg_fn=get_ema_multi_avg_fn(config.average))
         self.streams = {name: stream(config.seed, name, self.device) for name in ("interior", "boundary", "operator")}
         self.pools = self._pools()
-        self.evaluator = Evaluator(config, self.u)
+        self.evaluator = Evaluator(config, self.tested)
         self.state = State(run, self.u, steps=config.steps)
         self.best: dict = {"score": float("inf"), "step": 0, "weights": None, "stale": 0}
         self.elapsed = 0.0  # wall-clock seconds of earlier sessions
-        self.saved_bytes = float("nan")
-        self.micro_batch = memory.micro_batch(config, problem, net)  # points of each kind at a time; None: all
-        self._shrunk = False
         self.optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def tested(self) -> Ansatz:
+        """What errors are measured of and results hold: u, or with `average` its exponential moving average."""
+        return self.u if self.average is None else self.average.module
 
     def _pools(self) -> dict[str, Pool]:
         points, domain = self.config.points, self.u.problem.domain
         kind = {"sequence": points.sequence, "dtype": self.dtype}
         inside, edge = self.streams["interior"], self.streams["boundary"]
         draw = {
-            "interior": lambda n: domain.interior(n, inside, points.law, **kind),
+            "interior": lambda n: self._adapted(n, lambda m: domain.interior(m, inside, points.law, **kind)),
             "boundary": lambda n: domain.boundary(n, edge, **kind),
             "initial": lambda n: domain.initial(n, edge, points.law, **kind),
         }
@@ -83,6 +89,14 @@ class Training:
             name: Pool(lambda name=name, n=n: draw[name](n), points.refresh)
             for name, n in setup.counts(self.config, self.u.problem).items()
         }
+
+    def _adapted(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
+        """n interior points, with `points.adapt` those of more candidates that the residual prefers."""
+        adapt, inside = self.config.points.adapt, self.streams["interior"]
+        if adapt is None:
+            return draw(n)
+        x = draw(adapt.candidates * n)
+        return resampled(x, self.objective.residual(x, self.streams["operator"]), n, inside, adapt.power, adapt.offset)
 
     # -----------------------------------------------------------------------------------------------------------
     # The loop
@@ -127,7 +141,7 @@ class Training:
                 self.state.phase = number
                 self.optimizer = make_optimizer(phase, self.u)
                 for pool in self.pools.values():
-                    pool.freeze() if phase.optimizer == "lbfgs" else pool.thaw()
+                    pool.freeze() if phase.optimizer in FROZEN else pool.thaw()
             yield phase, self.optimizer, last
 
     def _step(self, phase: PhaseConfig, optimizer: torch.optim.Optimizer, last: int) -> None:
@@ -136,68 +150,50 @@ class Training:
         factor = schedule(phase, state.step - (last - phase.steps))
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        frozen = phase.optimizer == "lbfgs"
         points = {name: pool() for name, pool in self.pools.items()}
-        probes = self.streams["operator"]
+        try:
+            if isinstance(optimizer, GaussNewton):
+                self._step_of_system(optimizer, points)
+            else:
+                self._step_of_loss(optimizer, points, frozen=phase.optimizer in FROZEN)
+        except FloatingPointError as error:
+            raise RunFailed(f"step {state.step + 1}: {error}") from None
+        state.step += 1
+        state.terms, state.loss = self.objective.terms, self.objective.value
+        if self.average is not None:
+            self.average.update_parameters(self.u)
+
+    def _step_of_loss(self, optimizer: torch.optim.Optimizer, points: Points, frozen: bool) -> None:
+        probes, calls = self.streams["operator"], 0
         start = probes.get_state() if frozen else None
 
         def closure() -> Tensor:
+            nonlocal calls
+            calls += 1
             if start is not None:
                 probes.set_state(start)  # a line search needs one function: the same probes at every call
             optimizer.zero_grad()
             try:
-                return self._backward(points, probes)
-            except torch.OutOfMemoryError:
-                if self._shrunk:
+                return self.objective.backward(points, probes, adapt=not frozen)
+            except FloatingPointError:
+                if calls == 1 or not frozen:
                     raise
-                self._shrink(points)
-            return closure()
+                return torch.tensor(float("inf"))  # too long a try of a line search
 
         optimizer.step(closure)
         if frozen:
             probes.set_state(start)
-        state.step += 1
 
-    def _backward(self, points: Points, probes: torch.Generator) -> Tensor:
-        """The loss at these points, its gradient added up over micro-batches."""
-        state, sums = self.state, {}
-        for part, shares in self._parts(points):
-            with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else nullcontext() as saved:
-                terms = self.loss.terms(self.u, self.operator, part, probes)
-                terms = {name: term * shares[name] if name in shares else term for name, term in terms.items()}
-                loss = self.loss.total(terms)
-            if saved is not None:
-                self.saved_bytes = saved()
-            sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
-            state.terms, state.loss = sums, self.loss.total(sums)
-            self._check_finite()
-            loss.backward()
-        return torch.tensor(state.loss, dtype=torch.float64)
+    def _step_of_system(self, optimizer: GaussNewton, points: Points) -> None:
+        """Steps are chosen by the loss at points that they have not seen, but for points that are fixed."""
+        probes, objective = self.streams["operator"], self.objective
+        unseen = {name: x if pool.refresh == "fixed" else pool.draw() for (name, pool), x in self._paired(points)}
+        system = objective.system(points, probes, optimizer.param_groups[0]["params"])
+        optimizer.step(system, lambda: objective.at(unseen, probes))
+        objective.measure(points, probes)
 
-    def _parts(self, points: Points) -> Iterator[tuple[Points, dict[str, float]]]:
-        """Micro-batches, and the share of each in the mean of a term; a term without points of its own counts once."""
-        most = max(map(len, points.values()))
-        count = -(-most // (self.micro_batch or most))
-        cut = {name: x.tensor_split(count) for name, x in points.items()}
-        for i in range(count):
-            part = {name: pieces[i] for name, pieces in cut.items() if len(pieces[i])}
-            shares = {name: len(x) / len(points[name]) for name, x in part.items()}
-            yield part, {**dict.fromkeys(self.u.problem.terms, 1 / count), **shares} if count > 1 else {}
-
-    def _shrink(self, points: Points) -> None:
-        """After running out of memory: half the points at a time, once for all."""
-        most = max(map(len, points.values()))
-        self._shrunk, self.micro_batch = True, -(-min(self.micro_batch or most, most) // 2)
-        warnings.warn(f"out of memory: from now on {self.micro_batch} points at a time", stacklevel=2)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _check_finite(self) -> None:
-        bad = [name for name, value in self.state.terms.items() if not abs(value) < float("inf")]
-        if bad or not abs(self.state.loss) < float("inf"):
-            first = bad[0] if bad else "the weighted sum"
-            value = self.state.terms.get(first, self.state.loss)
-            raise RunFailed(f"step {self.state.step + 1}: the loss term {first} is {value}, first of all terms")
+    def _paired(self, points: Points):
+        return zip(self.pools.items(), points.values(), strict=True)
 
     # -----------------------------------------------------------------------------------------------------------
     # Evaluation and files
@@ -205,11 +201,11 @@ class Training:
     def evaluate(self, on_evaluation: Callback | None = None) -> bool:
         """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
         state, stop = self.state, self.config.stop
-        score = self.evaluator.validation_score(self.loss, self.operator)
+        score = self.evaluator.validation_score(self.objective.loss, self.objective.operator)
         if not score < float("inf") or not all(p.isfinite().all() for p in self.u.parameters()):
             raise RunFailed(f"step {state.step}: the weights are not finite (validation error {score})")
         if score < self.best["score"]:
-            weights = {k: v.detach().clone() for k, v in self.u.state_dict().items()}
+            weights = {k: v.detach().clone() for k, v in self.tested.state_dict().items()}
             self.best = {"score": score, "step": state.step, "weights": weights, "stale": 0}
         else:
             self.best["stale"] += 1
@@ -222,11 +218,12 @@ class Training:
             "wall_s": wall,
             "steps_per_s": state.steps_per_s,
             "peak_memory_bytes": max(self.memory.bytes(), (state.row or {}).get("peak_memory_bytes", 0)),
-            "saved_memory_bytes": self.saved_bytes,
+            "saved_memory_bytes": self.objective.saved_bytes,
             "lr": self._learning_rate(),
             "validation": score,
             **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
-            **{f"weights/{name}": self.loss.weights.get(name, 1.0) for name in (state.terms or self.pools)},
+            **{f"weights/{name}": w for name, w in self.objective.weights(list(state.terms or self.pools)).items()},
+            **{f"optimizer/{name}": value for name, value in getattr(self.optimizer, "report", dict)().items()},
             **self.evaluator.off_grid(),
             **self._estimator_variance(),
             **self._problem_parameters(),
@@ -244,11 +241,12 @@ class Training:
     def _estimator_variance(self) -> dict[str, float]:
         """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
         x = self.pools["interior"].points
-        if x is None or not hasattr(self.operator, "variance"):
+        operator, loss = self.objective.operator, self.objective.loss
+        if x is None or not hasattr(operator, "variance"):
             return {}
-        scale = self.u.problem.residual_scale if self.loss.scale == "2d" else 1.0
+        scale = self.u.problem.residual_scale if loss.scale == "2d" else 1.0
         generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)
-        return {"estimator_variance": scale**2 * self.operator.variance(self.u, x, generator=generator).mean().item()}
+        return {"estimator_variance": scale**2 * operator.variance(self.u, x, generator=generator).mean().item()}
 
     def _problem_parameters(self) -> dict[str, float]:
         """The unknowns of an inverse problem, where they are few."""
@@ -266,17 +264,17 @@ class Training:
 
     def finish(self) -> None:
         """The test error of the last and the best weights, the field and the slices."""
-        run, evaluator, best = self.run, self.evaluator, self.best
-        last = {k: v.detach().clone() for k, v in self.u.state_dict().items()}
+        run, evaluator, best, u = self.run, self.evaluator, self.best, self.tested
+        last = {k: v.detach().clone() for k, v in u.state_dict().items()}
         found, field, digest = evaluator.full_test()
         run.attrs["rel_l2_last"] = found["rel_l2"]
         try:
             if best["step"] != self.state.step:
-                self.u.load_state_dict(best["weights"])
+                u.load_state_dict(best["weights"])
                 found, field, digest = evaluator.full_test()
             slices = evaluator.slices()
         finally:
-            self.u.load_state_dict(last)
+            u.load_state_dict(last)
         run.attrs.update(
             best_step=best["step"],
             rel_l2_best=found["rel_l2"],
@@ -326,8 +324,8 @@ class Training:
             "row": state.row,
             "history": self.run.history,
             "floors": self.run.floors,
-            "saved_bytes": self.saved_bytes,
-            "micro_batch": self.micro_batch,
+            "objective": self.objective.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "elapsed": self.clock.seconds(),
         }
 
@@ -346,8 +344,10 @@ class Training:
             pool.load_state_dict(saved["pools"][name], self.device)
         self.run.history = {k: list(v) for k, v in saved["history"].items()}
         self.run.floors = saved["floors"]
-        self.saved_bytes, self.elapsed = saved["saved_bytes"], saved["elapsed"]
-        self.micro_batch = saved.get("micro_batch", self.micro_batch)
+        self.objective.load_state_dict(saved["objective"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.elapsed = saved["elapsed"]
 
 
 def now() -> str:

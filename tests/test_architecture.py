@@ -7,12 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "kanpde"
 LEVELS = [  # a module imports from its own line or the lines above it
-    {"config", "metrics", "record", "session", "streams", "gram", "jet"},
+    {"config", "metrics", "record", "session", "streams", "gram", "jet", "optim"},
     {"construct", "ansatz", "samplers"},
     {"domains", "kan", "operators"},
-    {"problems", "backbones", "losses"},
+    {"problems", "backbones", "losses", "weighting"},
     {"setup", "evaluation", "optimisers", "testing"},
-    {"checkpoints", "memory"},
+    {"checkpoints", "checks", "memory"},
+    {"objective"},
     {"training"},
     {"api"},
     {"plot", "compare"},

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from kanpde import config, setup
+from kanpde import checks, config, setup
 from kanpde.config import ConfigError
 
 PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
@@ -14,7 +14,7 @@ def resolve(*args, **kwargs):
     made = config.load(*args, **kwargs)
     problem = setup.problem(made)
     made = setup.resolved(made, problem)
-    setup.check(made, problem, setup.backbone(made, problem))
+    checks.check(made, problem, setup.backbone(made, problem))
     return made
 
 

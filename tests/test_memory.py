@@ -29,13 +29,13 @@ def test_micro_batches_have_the_gradient_of_the_whole(tmp_path, micro_batch):
     """Two terms with points of their own and different numbers of them."""
     made = [training(tmp_path, constraint="soft", loss={"weights": {"boundary": 3.0}}) for _ in range(2)]
     points = {name: pool() for name, pool in made[0].pools.items()}
-    made[1].micro_batch = micro_batch
-    losses = [t._backward(points, t.streams["operator"]) for t in made]
+    made[1].objective.micro_batch = micro_batch
+    losses = [t.objective.backward(points, t.streams["operator"]) for t in made]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
-    assert made[0].state.terms.keys() == made[1].state.terms.keys() == {"interior", "boundary"}
+    assert made[0].objective.terms.keys() == made[1].objective.terms.keys() == {"interior", "boundary"}
     for a, b in zip(made[1].u.parameters(), made[0].u.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-14)
-    sizes = [len(part["interior"]) for part, _ in made[1]._parts(points)]
+    sizes = [len(part["interior"]) for part, _, _ in made[1].objective._parts(points, {})]
     assert sum(sizes) == 30 and max(sizes) <= micro_batch
 
 

@@ -10,7 +10,7 @@ from kanpde.jet import Jet
 from kanpde.problems.base import Problem
 from kanpde.problems.solutions import REACH, BallSolution
 
-SolutionName = Literal["two_body", "three_body", "scaled"]
+SolutionName = Literal["two_body", "three_body", "scaled", "coupled"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Poisson(Problem):
     Args:
         dim: d.
         seed: of the coefficients of the solution.
-        solution: two_body, three_body or scaled (`kanpde.problems.solutions`).
+        solution: two_body, three_body, scaled or coupled (`kanpde.problems.solutions`).
     Source: MetaKAN, ICML 2025, eqs. 22-24, after Hu et al. 2024 (arXiv 2307.12306).
     """
 

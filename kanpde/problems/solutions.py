@@ -109,6 +109,33 @@ class ThreeBody:
         return c.sum(), np.zeros(dim), np.zeros(dim), np.zeros(dim - 1)
 
 
+@dataclass(frozen=True)
+class Coupled:
+    """f = sum_i c_i sin(q x_i x_i+1), i = 1 ... d - 1; with q = 2 d the arguments are 2 a b for a, b ~ N(0, |x|^2).
+
+    Each term is odd in both coordinates: where points are symmetric it is orthogonal to every additive function, its
+    best quadratic is q' c_i x_i x_i+1, and both leave most of it. A product of sines would do this too, but be an
+    eigenfunction of the Laplacian, so that as d -> infinity u = -m g / (2 d (1 + k^2 m)) could be read off its source.
+    """
+
+    q: float
+    reach: int = 1
+
+    def local(self, x: Tensor, c: Tensor) -> Local:
+        q, a, b = self.q, x[:, :-1], x[:, 1:]
+        s = q * a * b
+        sine, cosine = c * s.sin(), c * s.cos()
+        grad, second = torch.zeros_like(x), torch.zeros_like(x)
+        grad[:, :-1] += q * cosine * b
+        grad[:, 1:] += q * cosine * a
+        second[:, :-1] -= q * q * sine * b.square()
+        second[:, 1:] -= q * q * sine * a.square()
+        return Local(sine, grad, second)
+
+    def taylor(self, c: np.ndarray, dim: int):
+        return 0.0, np.zeros(dim), np.zeros(dim), self.q * c
+
+
 @cache
 def _scaled_shift() -> float:
     """Mean of sin(a + cos b + b cos a) weighted by m^2 under the radial law, as d -> infinity: a, b ~ N(0, r^2)."""
@@ -125,10 +152,10 @@ def make(name: str, dim: int) -> Solution:
     """The family by name; `scaled` is the two-body with arguments sqrt(d) x and each term centred."""
     if name == "scaled":
         return TwoBody(scale=sqrt(dim), shift=_scaled_shift())
-    return {"two_body": TwoBody, "three_body": ThreeBody}[name]()
+    return Coupled(q=2 * dim) if name == "coupled" else {"two_body": TwoBody, "three_body": ThreeBody}[name]()
 
 
-REACH = {"two_body": 1, "three_body": 2, "scaled": 1}
+REACH = {"two_body": 1, "three_body": 2, "scaled": 1, "coupled": 1}
 SOLUTIONS = tuple(REACH)
 
 

@@ -1,0 +1,199 @@
+"""Poisson with solutions that stay hard in high dimension: errors and learning curves beside what fits them best.
+
+    python -m benchmarks.harder [--dims 20 100] [--solutions scaled coupled] [--minutes 4] [--seeds 0] [--quick]
+        [--backbones kan metakan fastkan chebykan mlp] [--solver default] [--runs DIR]
+        [--out benchmarks/results/harder.md]
+
+Every run has the steps that fill --minutes on this machine, its evaluations included. mlp stands for two: three hidden
+layers of tanh, as wide as give about as many parameters as the kan has, and as the metakan. Runs that have ended are
+not run again and one that was broken off goes on, by the same command. The curves go to a CSV beside --out.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import pi, sqrt
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.budget import checked, configured, markdown, parser, trained
+from benchmarks.machine import machine
+from benchmarks.report import deliver, exiting
+from kanpde import count_parameters, setup
+from kanpde.problems import Poisson
+from kanpde.problems.solutions import SOLUTIONS
+from kanpde.record import Run
+from kanpde.samplers import stream
+
+FRACTIONS = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "end": 1.0}  # of the steps
+LIKE = ("kan", "metakan")  # whose numbers of parameters the mlps have
+KINDS = ("constant", "affine", "additive", "quadratic", "source")
+HEADING = ("solution", "d", "backbone", "seed", "parameters", "steps", "seconds", *FRACTIONS, "error", "/ least fit")
+CURVE = ("solution", "d", "backbone", "seed", "step", "seconds", "rel_l2")
+
+# ---------------------------------------------------------------------------------------------------------------
+# What fits the solution best
+
+
+def columns(problem: Poisson, x: Tensor) -> dict[str, Tensor]:
+    r"""Columns (N, k) of which the best combination is the best fit to u of its kind.
+
+    u = m sum_i c_i phi(x_i ... x_i+r), and the law of x is that of its permutations and changes of sign. So the best
+    fit to a term is the same for all i: p(x_i ... x_i+r) + sum_j q(x_j) with q even, and with C = sum_i c_i that to u
+
+        m [sum_i c_i p(x_i ... x_i+r) + C sum_j q(x_j)]
+
+    where p is a constant; affine; additive, p = sum_k g_k(x_i+k) with g_k and q spanned by y, y^2 and the Fourier
+    functions of [-4, 4] up to the eighth, y = sqrt(d) x; or quadratic with q(x_j) = x_j^2, which is the best of all
+    d (d + 1) / 2 products with a few unknowns. `source`: u read off its source, -m g / (2 d) times a cubic of m.
+    """
+    solution, y, m = problem.closed_form, sqrt(problem.dim) * x, problem.factor(x).value
+    c = torch.as_tensor(solution.c, dtype=x.dtype, device=x.device)
+    parts = [y[:, k : k + len(c)] for k in range(problem.dim - len(c) + 1)]
+    waves = [wave(j * pi / 4 * y) for j in range(1, 9) for wave in (torch.sin, torch.cos)]
+    local = lambda g: [g[:, k : k + len(c)] @ c for k in range(len(parts))]
+    everywhere = lambda g: c.sum() * g.mean(1)
+    constant = [c.sum().expand(len(x))]
+    affine = constant + local(y)
+    additive = affine + [column for g in (y.square(), *waves) for column in (*local(g), everywhere(g))]
+    quadratic = [(a * b) @ c for k, a in enumerate(parts) for b in parts[k:]]
+    quadratic += [*affine, everywhere(y.square())]
+    found = {"constant": constant, "affine": affine, "additive": additive, "quadratic": quadratic}
+    guess = problem.untrained(x)
+    found = {name: m.unsqueeze(1) * torch.stack(cs, 1) for name, cs in found.items()}
+    return found | {"source": torch.stack([guess * m**k for k in range(4)], 1)}
+
+
+def fits(problem: Poisson, points: int, block: int = 250) -> dict[str, float]:
+    """Relative l2 errors of the best fits on radial points, fitted on `points` and measured on as many others."""
+    held = {name: [] for name in ("u", *KINDS)}
+    generator = stream(0, "fits")
+    for _ in range(2 * points // block):
+        x = problem.domain.interior(block, generator, dtype=torch.float32)
+        for name, t in {"u": problem.exact(x), **columns(problem, x)}.items():
+            held[name].append(t.double())
+    u, half = torch.cat(held["u"]), points // block * block
+    return {name: held_out(torch.cat(held[name]), u, half) for name in KINDS}
+
+
+def held_out(a: Tensor, u: Tensor, n: int) -> float:
+    """|a y - u| / |u| on the rows from n on, y fitted to the first n."""
+    a = a / a.norm(dim=0).clamp_min(1e-300)
+    y = torch.linalg.lstsq(a[:n], u[:n].unsqueeze(1), rcond=1e-10, driver="gelsd").solution
+    return ((a[n:] @ y).squeeze(1) - u[n:]).norm().item() / u[n:].norm().item()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Networks of about as many parameters
+
+
+def mlp_width(dim: int, parameters: int, layers: int = 3) -> int:
+    """The width of hidden layers that comes nearest to a number of parameters."""
+    count = lambda w: sum((a + 1) * b for a, b in pairwise([dim, *[w] * layers, 1]))
+    return min(range(1, 2 + int(sqrt(parameters))), key=lambda w: abs(count(w) - parameters))
+
+
+@dataclass(frozen=True)
+class Net:
+    """A backbone by the name it has in the table, and its options."""
+
+    label: str
+    options: dict
+
+
+def networks(args, problem: Poisson) -> Iterator[Net]:
+    for name in args.backbones:
+        if name != "mlp":
+            yield Net(name, {"name": name})
+            continue
+        for like in LIKE:
+            net = setup.backbone(configured(args, problem, {"name": like}, 0), problem)
+            width = mlp_width(problem.dim, count_parameters(net))
+            yield Net(f"mlp_{width}", {"name": "mlp", "widths": [width] * 3})
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The report
+
+
+def row(problem: Poisson, net: Net, run: Run, least: float) -> dict:
+    """What the table says of a run; the learning curve by the evaluation next to a fraction of the steps."""
+    errors, last = dict(zip(run.history["step"], run.history["rel_l2"], strict=True)), run.attrs["steps"]
+    at = lambda fraction: float(errors[min(errors, key=lambda step: abs(step - fraction * last))])
+    return {
+        "solution": problem.solution,
+        "d": problem.dim,
+        "backbone": net.label,
+        "seed": run.attrs["seed"],
+        "parameters": run.attrs["parameters"],
+        "steps": run.attrs["steps"],
+        "seconds": round(float(run.history["wall_s"][-1])),
+        **{name: at(fraction) for name, fraction in FRACTIONS.items()},
+        "error": run.rel_l2,
+        "/ least fit": run.rel_l2 / least,
+    }
+
+
+def curve(problem: Poisson, net: Net, run: Run) -> list[list]:
+    """Rows of the CSV: an evaluation each."""
+    names = problem.solution, problem.dim, net.label, run.attrs["seed"]
+    history = zip(*(run.history[name] for name in ("step", "wall_s", "rel_l2")), strict=True)
+    return [[*names, int(step), f"{seconds:.1f}", f"{error:.6g}"] for step, seconds, error in history]
+
+
+def report(best: dict[Poisson, dict], rows: Sequence[dict], settings: str) -> str:
+    lines = [
+        "# Solutions that stay hard in high dimension",
+        "",
+        f"`python -m benchmarks.harder`: Poisson, {settings}.",
+        "Errors are relative l2 errors on radial points.",
+        "",
+        "## What fits best",
+        "",
+        "m times a constant, an affine, an additive or a quadratic function, and the solution read off its source,",
+        "-m g / (2 d) times a cubic of m: fitted on half of the points, measured on the others.",
+        "",
+        *markdown(("solution", "d", *KINDS), ([p.solution, p.dim, *found.values()] for p, found in best.items())),
+        "",
+        "## What training reaches",
+        "",
+        "At fractions of the steps and at the end; error: of the weights that validation chose; beside it this over",
+        "the least fit. mlp_n has three hidden layers of n tanh, for about as many parameters as kan or metakan.",
+        "",
+        *markdown(HEADING, ([r[name] for name in HEADING] for r in rows)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_curves(path: Path, curves: Sequence[list]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([CURVE, *curves])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parser("harder", __doc__, [20, 100], ["kan", "metakan", "fastkan", "chebykan", "mlp"], 4.0)
+    options.add_argument("--solutions", nargs="+", choices=SOLUTIONS, default=["scaled", "coupled"])
+    args = checked(options.parse_args(argv))
+    length = "--quick, a few steps" if args.quick else f"{args.minutes:g} minutes a run"
+    settings = f"solver {args.solver}, {length}; {machine(args.device)}"
+    problems = [Poisson(dim, solution=name) for name, dim in product(args.solutions, args.dims)]
+    best = {problem: fits(problem, 500 if args.quick else 4000) for problem in problems}
+    rows, curves = [], []
+    for problem, seed in product(problems, args.seeds):
+        for net in networks(args, problem):
+            name = f"{problem.solution}-{problem.dim}d-{net.label}"
+            run = trained(args, name, problem, net.options, seed)
+            rows.append(row(problem, net, run, min(best[problem].values())))
+            curves += curve(problem, net, run)
+            if args.out:
+                deliver(report(best, rows, settings), args.out)
+                write_curves(args.out.with_suffix(".csv"), curves)
+    print(report(best, rows, settings))
+
+
+if __name__ == "__main__":
+    exiting(main, "harder")

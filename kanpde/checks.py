@@ -1,0 +1,89 @@
+"""What can be known to fail before the first step of a run."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kanpde import setup
+from kanpde.ansatz import Ansatz
+from kanpde.config import ConfigError, PhaseConfig, RunConfig, suggest
+from kanpde.jet import has_rules
+from kanpde.kan.layers import KANLinear
+from kanpde.optimisers import make_optimizer
+from kanpde.samplers import SOBOL_MAX_DIM, stream
+
+
+def check(config: RunConfig, problem, net: nn.Module) -> None:
+    """What can be known to fail before the first step.
+
+    Raises:
+        ConfigError: in one line.
+    """
+    check_device(config.device)
+    setup.operator(config, problem)
+    setup.loss(config)
+    setup.balance(config)
+    setup.emphasis(config, problem)
+    for kind, n in setup.counts(config, problem).items():
+        if n < 1:
+            extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
+            raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
+    for name in config.loss.weights:
+        if name not in (known := ("interior", "gradient", "boundary", "initial", *problem.terms)):
+            raise ConfigError(suggest("key loss.weights", name, known))
+    if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
+        raise ConfigError(
+            f"points.sequence: sobol has at most {SOBOL_MAX_DIM} dimensions, the problem {problem.domain.dim}"
+        )
+    axes = config.slices.plane
+    if axes != "random" and (max(axes) >= problem.domain.dim or axes[0] == axes[1]):
+        allowed = f"two different coordinates of 0 to {problem.domain.dim - 1}"
+        raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
+    if config.start_from and not Path(config.start_from).with_suffix(".pt").is_file():
+        raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
+    for phase in config.phases:
+        make_optimizer(phase, Ansatz(problem, net))
+        check_phase(phase, config)
+    check_smoothness(config, net)
+    if config.operator["name"] == "forward" and not has_rules(net):
+        raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
+    check_factor(config, problem)
+
+
+def check_phase(phase: PhaseConfig, config: RunConfig) -> None:
+    """Raises ConfigError where the residuals of a phase of Gauss-Newton are not functions of a point."""
+    if phase.optimizer != "gauss_newton":
+        return
+    if config.operator["name"] not in setup.EXACT:
+        raise ConfigError(f"phases: gauss_newton needs an exact operator, given {config.operator['name']}")
+    if config.loss.directions or config.loss.emphasis:
+        raise ConfigError("phases: gauss_newton has neither loss.directions nor loss.emphasis")
+
+
+def check_smoothness(config: RunConfig, net: nn.Module) -> None:
+    """Raises ConfigError where the network has fewer derivatives than an exact gradient of the residual reads."""
+    layers = [layer for layer in net.modules() if isinstance(layer, KANLinear)]
+    smoothness = min((layer.basis.smoothness for layer in layers), default=3)
+    if config.loss.gradient == "exact" and smoothness < 3:
+        raise ConfigError(
+            "loss.gradient: exact needs backbone.spline_order of at least 4 (more parameters), or say almost_everywhere"
+        )
+
+
+def check_factor(config: RunConfig, problem) -> None:
+    """A factor of the hard constraint that is as good as zero almost everywhere leaves nothing to learn."""
+    points = max(4, min(64, 2**22 // problem.domain.dim))
+    x = problem.domain.interior(points, stream(0, "check"), config.points.law, dtype=torch.float64)
+    m = problem.factor(x) if config.constraint == "hard" else None
+    if m is not None and m.value.abs().median() < 1e-6:
+        raise ConfigError(f"constraint: the factor of a hard one is about {m.value.abs().median():.0e} here; use soft")
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError where torch does not know the device, or it is not there."""
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, ValueError):
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ConfigError(f"device {device!r} is not there (available: {', '.join(there)})") from None

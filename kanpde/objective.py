@@ -1,0 +1,215 @@
+"""What a step makes smaller: the loss at its points, its gradient by micro-batches, and the residuals as a system."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from kanpde import memory, metrics, setup
+from kanpde.ansatz import Ansatz
+from kanpde.config import RunConfig
+from kanpde.losses import Loss, Points
+
+BLOCK = 128  # points whose Jacobian exists at a time
+
+
+class Objective:
+    """The loss of a run as a function of points, with what weighs its terms and its points, and memory for them.
+
+    Attributes:
+        terms, value: of the last evaluation, terms not yet weighted.
+        saved_bytes: what autograd saved in the first backward pass.
+        micro_batch: points of each kind at a time; None: all.
+    """
+
+    def __init__(self, config: RunConfig, u: Ansatz):
+        self.u = u
+        self.operator: Callable = setup.operator(config, u.problem)
+        self.loss: Loss = setup.loss(config)
+        self.balance, self.emphasis = setup.balance(config), setup.emphasis(config, u.problem)
+        self.micro_batch = memory.micro_batch(config, u.problem, u.net)
+        self.terms: dict[str, float] | None = None
+        self.value, self.saved_bytes = float("nan"), float("nan")
+        self._shrunk = False
+
+    def weights(self, names: Sequence[str]) -> dict[str, float]:
+        """w_k: the user's, times those that balance the terms."""
+        found = self.balance.weights if self.balance else {}
+        return {name: self.loss.weights.get(name, 1.0) * found.get(name, 1.0) for name in names}
+
+    def backward(self, points: Points, probes: torch.Generator, adapt: bool = True) -> Tensor:
+        """The loss at these points, its gradient added to that of the parameters.
+
+        Args:
+            adapt: whether balance and emphasis follow what they see; else they are as they were.
+        Raises:
+            FloatingPointError: a term is not finite. torch.OutOfMemoryError: nor does it fit with half the points.
+        """
+        try:
+            return self._backward(points, probes, adapt)
+        except torch.OutOfMemoryError:
+            if self._shrunk:
+                raise
+            self._shrink(points)
+        for p in self.u.parameters():
+            p.grad = None
+        return self._backward(points, probes, adapt)
+
+    def _backward(self, points: Points, probes: torch.Generator, adapt: bool) -> Tensor:
+        sums, seen = {}, []
+        weighing = self._emphasis(points, probes)
+        for number, (part, shares, weighed) in enumerate(self._parts(points, weighing)):
+            with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else nullcontext() as saved:
+                residuals = self.loss.residuals(self.u, self.operator, part, probes)
+                terms = self.loss.means(residuals, weighed) | self.u.problem.extra_terms(self.u)
+                terms = {name: term * shares.get(name, 1.0) for name, term in terms.items()}
+                if self.balance and adapt and number == 0:
+                    self.balance.update(terms, residuals, [p for p in self.u.parameters() if p.requires_grad], probes)
+                loss = self.loss.total(terms, self.weights(list(terms)))
+            if saved is not None:
+                self.saved_bytes = saved()
+            seen += [residuals["interior"].detach()] if "interior" in residuals else []
+            sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
+            self._note(sums)
+            loss.backward()
+        if self.emphasis is not None and adapt:
+            self.emphasis.update(points["interior"], torch.cat(seen))
+        return torch.tensor(self.value, dtype=torch.float64)
+
+    def _emphasis(self, points: Points, probes: torch.Generator) -> dict[str, Tensor]:
+        """The weights of the interior points by what was seen before; of those not seen yet, by their residuals now."""
+        if self.emphasis is None:
+            return {}
+        x = points["interior"]
+        if self.emphasis.weights(x) is None:
+            self.emphasis.update(x, self.residual(x, probes))
+        return {"interior": self.emphasis.weights(x)}
+
+    def _parts(self, points: Points, weighing: Points) -> Iterator[tuple[Points, dict[str, float], Points]]:
+        """Micro-batches, the share of each in the mean of a term, and the emphasis of its points.
+
+        A term without points of its own counts once.
+        """
+        most = max(map(len, points.values()))
+        count = -(-most // (self.micro_batch or most))
+        cut = {name: x.tensor_split(count) for name, x in points.items()}
+        weighed = {name: w.tensor_split(count) for name, w in weighing.items()}
+        for i in range(count):
+            part = {name: pieces[i] for name, pieces in cut.items() if len(pieces[i])}
+            shares = {name: len(x) / len(points[name]) for name, x in part.items()}
+            if "interior" in shares:
+                shares["gradient"] = shares["interior"]
+            of_terms = {**dict.fromkeys(self.u.problem.terms, 1 / count), **shares} if count > 1 else {}
+            yield part, of_terms, {name: pieces[i] for name, pieces in weighed.items()}
+
+    def _shrink(self, points: Points) -> None:
+        """After running out of memory: half the points at a time, once for all."""
+        most = max(map(len, points.values()))
+        self._shrunk, self.micro_batch = True, -(-min(self.micro_batch or most, most) // 2)
+        warnings.warn(f"out of memory: from now on {self.micro_batch} points at a time", stacklevel=2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _note(self, terms: dict[str, float]) -> None:
+        """Remember the terms; the first one that is not finite is an error."""
+        self.terms, self.value = terms, self.loss.total(terms, self.weights(list(terms)))
+        bad = [name for name, value in terms.items() if not abs(value) < float("inf")]
+        if bad or not abs(self.value) < float("inf"):
+            first = bad[0] if bad else "the weighted sum"
+            raise FloatingPointError(f"the loss term {first} is {terms.get(first, self.value)}, first of all terms")
+
+    def at(self, points: Points, probes: torch.Generator) -> float:
+        """The loss at these points, without a gradient by the parameters."""
+        terms = self._terms(points, probes)
+        return self.loss.total(terms, self.weights(list(terms)))
+
+    def measure(self, points: Points, probes: torch.Generator) -> None:
+        """Note the terms at these points."""
+        self._note(self._terms(points, probes))
+
+    def _terms(self, points: Points, probes: torch.Generator) -> dict[str, float]:
+        with torch.set_grad_enabled(self.loss.gradient != "none"):  # its gradient by x needs a graph
+            terms = self.loss.terms(self.u, self.operator, points, probes)
+        return {name: term.item() for name, term in terms.items()}
+
+    def residual(self, x: Tensor, probes: torch.Generator) -> Tensor:
+        """The scaled interior residual (N,), without its gradient."""
+        with torch.no_grad():
+            return self.loss.residuals(self.u, self.operator, {"interior": x}, probes)["interior"]
+
+    def system(self, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]) -> "Residuals":
+        return Residuals(self, points, probes, parameters)
+
+    def state_dict(self) -> dict:
+        state = {"micro_batch": self.micro_batch, "saved_bytes": self.saved_bytes}
+        state |= {"terms": self.terms, "value": self.value}
+        for name in ("balance", "emphasis"):
+            part = getattr(self, name)
+            state[name] = None if part is None else part.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        self.micro_batch, self.saved_bytes = state["micro_batch"], state["saved_bytes"]
+        self.terms, self.value = state["terms"], state["value"]
+        for name in ("balance", "emphasis"):
+            if state[name] is not None:
+                device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}
+                getattr(self, name).load_state_dict(state[name], **device)
+
+
+class Residuals:
+    """r (M,), all residuals of all terms with the roots of their weights, so that |r|^2 is the loss; and J = dr/dtheta.
+
+    A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one vectorised
+    reverse pass through the jet of single points.
+    """
+
+    def __init__(self, objective: Objective, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]):
+        self.objective, self.points, self.probes = objective, points, probes
+        names = {p: name for name, p in objective.u.named_parameters(prefix="u")}
+        self.named = {names[p]: p.detach() for p in parameters}
+        self.parameters = parameters
+
+    def residual(self) -> Tensor:
+        o = self.objective
+        found = o.loss.residuals(o.u, o.operator, self.points, self.probes)
+        return torch.cat([*(self._rooted(name, r) for name, r in found.items()), *self._extra()])
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
+        for name, points in self.points.items():
+            rows = _AtOnePoint(self, name)
+            value = lambda named, x, rows=rows: (r := functional_call(rows, named, (x,)), r)
+            jacobian = vmap(jacrev(value, has_aux=True), (None, 0))
+            for x in points.split(BLOCK):
+                j, r = jacobian(self.named, x)
+                yield r.flatten(), torch.cat([j[key].reshape(r.numel(), -1) for key in self.named], 1)
+        for r in self._extra():
+            grads = torch.autograd.grad(r, self.parameters, allow_unused=True, materialize_grads=True)
+            yield r.detach(), torch.cat([g.reshape(1, -1) for g in grads], 1)
+
+    def _rooted(self, name: str, r: Tensor, points: int = 1) -> Tensor:
+        """r with the root of w / n for its mean over n values, of which those of so many points are not in r."""
+        (w,) = self.objective.weights([name]).values()
+        return r.flatten() * (w / (r.numel() * points)) ** 0.5
+
+    def _extra(self) -> list[Tensor]:
+        extra = self.objective.u.problem.extra_terms(self.objective.u)
+        return [self._rooted(name, term.clamp_min(torch.finfo(term.dtype).tiny).sqrt()) for name, term in extra.items()]
+
+
+class _AtOnePoint(nn.Module):
+    """The residuals of a term at one point (d,), as a function of the parameters of u."""
+
+    def __init__(self, system: Residuals, name: str):
+        super().__init__()
+        self.u, self.system, self.name = system.objective.u, system, name
+
+    def forward(self, x: Tensor) -> Tensor:
+        system, o = self.system, self.system.objective
+        found = o.loss.residuals(self.u, o.operator, {self.name: x.unsqueeze(0)}, system.probes)
+        n = len(system.points[self.name])
+        return torch.cat([system._rooted(name, r, n) for name, r in found.items()])

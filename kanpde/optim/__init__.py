@@ -1,0 +1,6 @@
+"""Optimisers of residuals that torch and pytorch-optimizer do not have."""
+
+from kanpde.optim.gauss_newton import GaussNewton
+from kanpde.optim.lbfgs import RestartingLBFGS
+
+__all__ = ["GaussNewton", "RestartingLBFGS"]

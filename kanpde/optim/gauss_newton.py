@@ -1,0 +1,210 @@
+r"""Gauss-Newton for sums of squares |r(theta)|^2, M residuals and P parameters, J = dr/dtheta.
+
+.. math:: p_\mu = \beta q - (J^T J + \mu I)^{-1} J^T (r + \beta J q)
+                = \beta q - J^T (J J^T + \mu I)^{-1} (r + \beta J q)
+
+with the last step q; of the two forms the smaller system is solved. beta = 0 is Levenberg-Marquardt, 0 < beta < 1 is
+SPRING, which averages over batches and so does not overfit one. Damping mu and length eta of the step are those of a
+few candidates around the last for which a loss of the caller's is smallest: at points that r does not hold, as a rule.
+
+Sources: Levenberg 1944, Marquardt 1963; energy natural gradient in residual space and SPRING: Goldshlager, Abrahamsen,
+Lin 2024 (arXiv 2401.10190), Guzman-Cordero et al. 2025 (arXiv 2505.12149).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from kanpde.optim.linear import CountSketch, nystrom_cg
+
+SPREAD = 4.0  # between neighbouring candidates of the damping
+
+
+class System(Protocol):
+    """The residuals at one set of points, as functions of the parameters as they are."""
+
+    def blocks(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """(r (m,), J (m, P)), a few points at a time."""
+        ...
+
+    def residual(self) -> Tensor:
+        """r (M,), with its graph."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """r and J as matrices, J of fewer columns where it is sketched."""
+
+    r: Tensor
+    j: Tensor
+
+    def step(self, mu: float, q: Tensor | None) -> Tensor:
+        """p_mu from q, which holds beta."""
+        j, r = self.j.double(), self.r.double()
+        r = r if q is None else r + j @ q.double()
+        gram = j @ j.mT if len(j) <= j.shape[1] else j.mT @ j
+        factor = _cholesky(gram, mu)
+        solve = lambda b: torch.cholesky_solve(b.unsqueeze(1), factor).squeeze(1)
+        p = -(j.mT @ solve(r) if len(j) <= j.shape[1] else solve(j.mT @ r))
+        return (p if q is None else p + q).to(self.j.dtype)
+
+
+def _cholesky(gram: Tensor, mu: float) -> Tensor:
+    """Of gram + mu I, or of the least power of ten times mu for which it exists."""
+    while True:
+        factor, info = torch.linalg.cholesky_ex(gram + mu * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+        if info == 0:
+            return factor
+        mu = max(10 * mu, torch.finfo(gram.dtype).eps * float(gram.diagonal().max()))
+
+
+class MatrixFree:
+    """r and J as products: J v and J^T w by automatic differentiation, J itself never exists."""
+
+    def __init__(self, system: System, parameters: Sequence[Tensor], rank: int, generator: torch.Generator):
+        self.parameters, self.rank, self.generator = parameters, rank, generator
+        self.r = system.residual()
+        self.w = torch.zeros_like(self.r, requires_grad=True)
+        self.pulled = _flat(self._grad(self.r, self.parameters, self.w))  # J^T w, a function of w
+
+    def _grad(self, y: Tensor, x: Sequence[Tensor], v: Tensor) -> tuple:
+        return torch.autograd.grad(y, x, v, create_graph=True, allow_unused=True, materialize_grads=True)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """J v, the derivative of v . J^T w by w."""
+        return torch.autograd.grad(self.pulled, self.w, v, retain_graph=True)[0]
+
+    def transposed(self, w: Tensor) -> Tensor:
+        """J^T w."""
+        grads = torch.autograd.grad(
+            self.r, self.parameters, w, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return _flat(grads)
+
+    def step(self, mu: float, q: Tensor | None) -> Tensor:
+        r = self.r.detach()
+        r = r if q is None else r + self.forward(q)
+        product = lambda w: self.forward(self.transposed(w))
+        p = -self.transposed(nystrom_cg(product, r, mu, self.rank, self.generator))
+        return p if q is None else p + q
+
+
+class GaussNewton(torch.optim.Optimizer):
+    r"""Damped Gauss-Newton steps, chosen by a loss that the caller evaluates; see the module for the formula.
+
+    Args:
+        params: tensors, one group.
+        damping: mu of the first step, of residuals whose squares add up to the loss; then the one that was best.
+        momentum: beta; 0 is Levenberg-Marquardt, 0.9 to 0.99 is SPRING.
+        lengths: the candidates of eta.
+        solver: direct, by Cholesky factors in float64; or cg, conjugate gradients preconditioned by Nystroem, which
+            never holds J and is for very many residuals.
+        rows, columns: count sketches of so many rows (combinations of residuals) and columns (combinations of
+            parameters); None: none.
+        rank: of the preconditioner.
+        seed: of the sketches.
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        params,
+        damping: float = 1e-3,
+        momentum: float = 0.0,
+        lengths: tuple[float, ...] = (1.0, 0.3),
+        solver: Literal["direct", "cg"] = "direct",
+        rows: int | None = None,
+        columns: int | None = None,
+        rank: int = 32,
+        seed: int = 0,
+    ):
+        if not damping > 0 or not 0 <= momentum < 1 or not lengths or min(lengths) <= 0:
+            raise ValueError("needed are damping > 0, 0 <= momentum < 1 and lengths > 0")
+        if solver == "cg" and (rows or columns):
+            raise ValueError("rows and columns sketch J, which the solver cg does not hold")
+        if momentum and columns:
+            raise ValueError("momentum keeps a step that a new sketch of the columns cannot hold: one of the two")
+        super().__init__(params, {"lr": 1.0})
+        if len(self.param_groups) > 1:
+            raise ValueError("Gauss-Newton takes one group of parameters")
+        self.momentum, self.lengths, self.solver = momentum, lengths, solver
+        self.rows, self.columns, self.rank, self.seed = rows, columns, rank, seed
+        # a state that state_dict() knows
+        self.param_groups[0].update(damping=damping, steps=0, accepted=0)
+
+    def step(self, system: System, probe: Callable[[], float]) -> float:
+        """One step; returns the probe's loss after it, which is never larger than before.
+
+        Args:
+            system: residuals whose squares add up to the loss.
+            probe: the loss at the parameters as they are, the same function during a step.
+        """
+        group = self.param_groups[0]
+        parameters, start = group["params"], torch.nn.utils.parameters_to_vector(group["params"]).detach().clone()
+        last = self.state[parameters[0]].get("step")
+        q = None if last is None or not self.momentum else self.momentum * last
+        generator = torch.Generator(start.device).manual_seed(self.seed + group["steps"])
+        p_of, mu = self._linear(system, parameters, q, generator), group["damping"]
+        candidates = {candidate: p_of(candidate) for candidate in (mu / SPREAD, mu, mu * SPREAD)}
+        best = probe(), None, mu * SPREAD  # where no candidate is better: stay, and damp more
+        for candidate, p in candidates.items():
+            for eta in self.lengths:
+                _assign(parameters, start + eta * p)
+                loss = probe()
+                if loss < best[0]:
+                    best = loss, eta * p, candidate
+        loss, step, group["damping"] = best
+        _assign(parameters, start if step is None else start + step)
+        group["steps"] += 1
+        group["accepted"] += step is not None
+        if self.momentum:
+            self.state[parameters[0]]["step"] = torch.zeros_like(start) if step is None else step
+        return loss
+
+    def _linear(
+        self, system: System, parameters: list[Tensor], q: Tensor | None, generator: torch.Generator
+    ) -> Callable[[float], Tensor]:
+        """mu -> p_mu."""
+        if self.solver == "cg":
+            free = MatrixFree(system, parameters, self.rank, generator)
+            return lambda mu: free.step(mu, q)
+        if self.columns is None:
+            dense = self._dense(system, None, generator)
+            return lambda mu: dense.step(mu, q)
+        sketch = CountSketch(sum(map(torch.numel, parameters)), self.columns, generator)
+        dense = self._dense(system, sketch, generator)
+        return lambda mu: sketch.transposed(dense.step(mu, None))
+
+    def _dense(self, system: System, columns: CountSketch | None, generator: torch.Generator) -> Dense:
+        """r and J, sketched block by block as they come: the sketch of all rows is the sum of those of the blocks."""
+        rs, js = [], []
+        for r, j in system.blocks():
+            j = j if columns is None else columns(j, 1)
+            if self.rows is not None:
+                rows = CountSketch(len(r), self.rows, generator)
+                r, j = rows(r, 0), rows(j, 0)
+                if js:
+                    r, j = rs.pop().add_(r), js.pop().add_(j)
+            rs.append(r)
+            js.append(j)
+        return Dense(torch.cat(rs), torch.cat(js))
+
+    def report(self) -> dict[str, float]:
+        """Damping, and the share of steps that made the loss smaller."""
+        group = self.param_groups[0]
+        return {"damping": group["damping"], "accepted": group["accepted"] / max(group["steps"], 1)}
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+@torch.no_grad()
+def _assign(parameters: Sequence[Tensor], flat: Tensor) -> None:
+    for p, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.copy_(piece.view_as(p))

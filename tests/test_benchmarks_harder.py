@@ -1,0 +1,81 @@
+"""The benchmark of solutions that stay hard: best fits, networks of one size, learning curves."""
+
+import csv
+
+import pytest
+import torch
+from conftest import F64, one_line, refused
+
+from benchmarks import harder
+from kanpde import backbones, count_parameters
+from kanpde.config import ConfigError
+from kanpde.problems import Poisson
+from kanpde.samplers import stream
+
+
+def test_quick_run_and_the_same_again(tmp_path, capsys):
+    out = tmp_path / "results" / "harder.md"
+    call = ["--quick", "--dims", "6", "--solutions", "coupled", "--backbones", "kan", "mlp", "--runs", str(tmp_path)]
+    harder.main([*call, "--out", str(out)])
+    text, curves = out.read_text(), list(csv.DictReader(out.with_suffix(".csv").open()))
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| coupled | 6 |")]
+    assert len(rows) == 1 + 3  # the fits; kan, and two of mlp
+    assert [len(row) for row in rows] == [2 + len(harder.KINDS), *[len(harder.HEADING)] * 3]
+    kan, as_kan, as_metakan = (int(row[4]) for row in rows[1:])
+    assert abs(as_kan / kan - 1) < 0.1 and as_metakan < kan / 2
+    assert len({row["backbone"] for row in curves}) == 3 and {row["step"] for row in curves} == {*map(str, range(9))}
+    before = [path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")]
+    harder.main([*call, "--out", str(out)])
+    assert [path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")] == before and out.read_text() == text
+    assert "coupled-6d-kan-default-quick-seed0: " in capsys.readouterr().out
+
+
+def least_squares(problem: Poisson, kind: str, n: int = 8000) -> float:
+    """The best fit of all functions of a kind, unknown by unknown, on half of the points, measured on the others."""
+    x = problem.domain.interior(2 * n, stream(1, "fits"), dtype=F64)
+    y, m, (i, j) = problem.dim**0.5 * x, problem.factor(x).value.unsqueeze(1), torch.triu_indices(*[problem.dim] * 2)
+    affine = [torch.ones_like(m), y]
+    more = {"additive": [y**k for k in range(2, 8)], "quadratic": [y[:, i] * y[:, j]]}.get(kind, [])
+    columns = m if kind == "constant" else m * torch.cat(affine + more, 1)
+    return harder.held_out(columns, problem.exact(x), n)
+
+
+@pytest.mark.parametrize("solution", ["two_body", "three_body", "scaled", "coupled"])
+def test_best_fits_are_those_of_least_squares(solution):
+    """The few unknowns that symmetry leaves lose nothing; the others have d or d^2 / 2 to find."""
+    problem = Poisson(8, solution=solution)
+    found = harder.fits(problem, 4000)
+    for kind in harder.KINDS[:-1]:
+        assert found[kind] == pytest.approx(least_squares(problem, kind), rel=0.15), kind
+
+
+@pytest.mark.parametrize("dim", [100, 1000])
+@pytest.mark.parametrize("solution", ["scaled", "coupled"])
+def test_hard_solutions_stay_hard(solution, dim):
+    assert min(harder.fits(Poisson(dim, solution=solution), 500).values()) > 0.2
+
+
+@pytest.mark.parametrize("dim, parameters", [(20, 24_480), (100, 6_697), (3, 1)])
+def test_width_of_the_mlp_with_so_many_parameters(dim, parameters):
+    count = lambda w: count_parameters(backbones.build("mlp", dim, widths=(w,) * 3))
+    width = harder.mlp_width(dim, parameters)
+    others = [count(w) for w in (width - 1, width + 1) if w]
+    assert all(abs(count(width) - parameters) <= abs(other - parameters) for other in others)
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (["--solutions", "four_body"], "invalid choice: 'four_body'"),
+        (["--dims", "2"], "--dims must be at least 3, given 2"),
+    ],
+)
+def test_bad_input_is_one_line(options, complaint):
+    with pytest.raises(ConfigError) as info:
+        harder.main(options)
+    assert complaint in str(info.value)
+    one_line(info)
+
+
+def test_exit_code_of_a_bad_call():
+    refused("benchmarks.harder", "--dims", "2")

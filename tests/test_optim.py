@@ -1,0 +1,286 @@
+"""Optimisers of residuals: closed forms of their steps, and the residuals and Jacobians that they are given."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import F64, close, one_line
+from torch import Tensor, nn
+
+from kanpde import setup
+from kanpde.ansatz import Ansatz
+from kanpde.checks import check
+from kanpde.config import ConfigError, PhaseConfig
+from kanpde.objective import Objective
+from kanpde.optim import GaussNewton, RestartingLBFGS
+from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
+from kanpde.optimisers import schedule
+from kanpde.problems import Heat, Poisson
+from kanpde.samplers import stream
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=stream(seed, "normal"), dtype=F64)
+
+
+@dataclass
+class Linear:
+    """r = A theta - b."""
+
+    a: Tensor
+    b: Tensor
+    theta: nn.Parameter
+
+    def residual(self) -> Tensor:
+        return self.a @ self.theta - self.b
+
+    def blocks(self):
+        for a, b in zip(self.a.split(7), self.b.split(7), strict=True):
+            yield (a @ self.theta - b).detach(), a
+
+    def loss(self) -> float:
+        return self.residual().square().sum().item()
+
+
+def linear(m: int, n: int) -> Linear:
+    return Linear(normal(m, n), normal(m, seed=1), nn.Parameter(normal(n, seed=2)))
+
+
+@pytest.mark.parametrize("solver", ["direct", "cg"])
+@pytest.mark.parametrize(("m", "n"), [(40, 12), (12, 40)])
+def test_one_step_solves_a_linear_problem(m, n, solver):
+    system = linear(m, n)
+    start = system.theta.detach().clone()
+    optimizer = GaussNewton([system.theta], damping=1e-10, lengths=(1.0,), solver=solver, rank=8)
+    optimizer.step(system, system.loss)
+    best = start - torch.linalg.pinv(system.a) @ (system.a @ start - system.b)  # nearest to the start
+    close(system.theta, best, 1e-4 if solver == "cg" else 1e-7)
+
+
+@pytest.mark.parametrize("solver", ["direct", "cg"])
+def test_momentum_is_spring(solver):
+    """The second step is the minimum of |r + J p|^2 + mu |p - beta q|^2."""
+    system, mu, beta = linear(12, 40), 0.5, 0.9
+    optimizer = GaussNewton([system.theta], damping=mu, momentum=beta, lengths=(1.0,), solver=solver, rank=8)
+    before = system.theta.detach().clone()
+    optimizer.step(system, system.loss)
+    q = beta * (system.theta.detach() - before)
+    r, j, before = system.residual().detach(), system.a, system.theta.detach().clone()
+    optimizer.step(system, system.loss)
+    mu = optimizer.param_groups[0]["damping"]
+    j2 = torch.cat([j, mu**0.5 * torch.eye(40, dtype=F64)])
+    p = torch.linalg.lstsq(j2, torch.cat([-r, mu**0.5 * q]).unsqueeze(1)).solution.squeeze(1)
+    close(system.theta - before, p, 1e-4 if solver == "cg" else 1e-8)
+
+
+def test_sketches_step_in_fewer_rows_and_columns():
+    """Enough rows solve the problem; few columns do not, but never make it worse."""
+    rows, columns = linear(400, 12), linear(400, 12)
+    least = (torch.linalg.pinv(rows.a) @ rows.b - rows.theta).norm().item()
+    optimizer = GaussNewton([rows.theta], damping=1e-8, rows=100)
+    first = rows.loss()
+    for _ in range(4):
+        optimizer.step(rows, rows.loss)
+    best = (rows.a @ (torch.linalg.pinv(rows.a) @ rows.b) - rows.b).square().sum().item()
+    assert least > 1 and rows.loss() < best + 0.05 * (first - best)
+    optimizer, losses = GaussNewton([columns.theta], damping=1e-8, columns=4), [columns.loss()]
+    for _ in range(30):
+        losses.append(optimizer.step(columns, columns.loss))
+    assert losses == sorted(losses, reverse=True) and losses[1] > 1.01 * best and losses[-1] < 1.01 * best
+
+
+def test_a_step_that_makes_the_unseen_loss_larger_is_not_taken():
+    system = linear(12, 40)
+    start = system.theta.detach().clone()
+    optimizer = GaussNewton([system.theta], damping=1e-3)
+    optimizer.step(system, lambda: (system.theta - start).square().sum().item())
+    assert torch.equal(system.theta, start) and optimizer.param_groups[0]["damping"] > 1e-3
+    assert optimizer.report() == {"damping": optimizer.param_groups[0]["damping"], "accepted": 0.0}
+
+
+def test_a_resumed_optimizer_goes_on():
+    one, two = linear(12, 40), linear(12, 40)
+    make = lambda system: GaussNewton([system.theta], momentum=0.9, rows=8)
+    a, b = make(one), make(two)
+    a.step(one, one.loss)
+    b.load_state_dict(a.state_dict())
+    two.theta.data.copy_(one.theta)
+    assert a.step(one, one.loss) == b.step(two, two.loss) and torch.equal(one.theta, two.theta)
+
+
+def test_count_sketch():
+    generator = stream(0, "sketch")
+    x, y = normal(30), normal(30, seed=1)
+    sketches = [CountSketch(30, 10, generator) for _ in range(4000)]
+    products = torch.stack([s(x, 0) @ s(y, 0) for s in sketches])
+    assert abs(products.mean() - x @ y) < 4 * products.std() / 4000**0.5 and products.std() > 0
+    s, v = sketches[0], normal(10, seed=2)
+    close(s(x, 0) @ v, x @ s.transposed(v), 1e-12)
+    close(s(normal(4, 30), 1), torch.stack([s(row, 0) for row in normal(4, 30)]), 1e-12)
+
+
+def test_nystrom_cg():
+    q = torch.linalg.qr(normal(60, 60))[0]
+    values = 10.0 ** torch.arange(0, -12, -0.2, dtype=F64)
+    k = q @ (values.unsqueeze(1) * q.mT)
+    b, count = normal(60, seed=3), [0]
+
+    def product(v):
+        count[0] += 1
+        return k @ v
+
+    u, found = nystrom(product, b, 20, stream(0, "n"))
+    close(found[:5], values[:5], 0.05)
+    close(u.mT @ u, torch.eye(20, dtype=F64), 1e-8)
+    used = {}
+    for rank in (1, 20):
+        count[0] = 0
+        x = nystrom_cg(product, b, 1e-4, rank, stream(0, "n"), tolerance=1e-9)
+        close(x, torch.linalg.solve(k + 1e-4 * torch.eye(60, dtype=F64), b), 1e-6)
+        used[rank] = count[0] - rank
+    assert used[20] < 0.6 * used[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"damping": 0.0},
+        {"momentum": 1.0},
+        {"lengths": ()},
+        {"solver": "cg", "rows": 3},
+        {"momentum": 0.5, "columns": 3},
+    ],
+)
+def test_bad_options_are_one_line(options):
+    with pytest.raises(ValueError) as info:
+        GaussNewton([nn.Parameter(torch.zeros(2))], **options)
+    one_line(info)
+
+
+def test_lbfgs_restarts_where_the_function_jumps():
+    """Beyond a cliff the gradient of before is of no use: torch's own stays there."""
+    x = nn.Parameter(torch.tensor([3.0, 2.0], dtype=F64))
+    optimizer, calls = RestartingLBFGS([x]), [0]
+
+    def closure():
+        calls[0] += 1
+        optimizer.zero_grad()
+        loss = (x[0] - 1).square() + 100 * (x[1] - x[0].square()).square()
+        if 20 < calls[0] < 40:
+            loss = loss * float("nan")
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(80)]
+    assert optimizer.restarts > 0 and losses[-1] < 1e-10
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The system of a problem
+
+
+def objective(problem, net: str = "kan", **config) -> Objective:
+    given = {"dtype": "float64", "backbone": {"name": net, "widths": [4]}, **config}
+    config = setup.config_for(problem, given)
+    backbone = setup.backbone(config, problem).to(F64)
+    return Objective(config, Ansatz(problem, backbone, config.constraint == "hard"))
+
+
+def drawn(o: Objective, n: int = 6) -> dict[str, Tensor]:
+    domain, g = o.u.problem.domain, stream(3, "x")
+    points = {"interior": domain.interior(n, g, dtype=F64)}
+    if not o.u.hard:
+        points |= {"boundary": domain.boundary(n + 1, g, dtype=F64), "initial": domain.initial(n + 2, g, dtype=F64)}
+    return points
+
+
+CASES = {
+    "kan": lambda: objective(Poisson(4)),
+    "metakan": lambda: objective(Poisson(4), "metakan"),
+    "gradient": lambda: objective(
+        Poisson(4), loss={"gradient": "almost_everywhere", "weights": {"gradient": 0.3, "interior": 2.0}}
+    ),
+    "terms": lambda: objective(
+        Heat(3), constraint="soft", points={"boundary": 7, "initial": 8}, loss={"weights": {"boundary": 5.0}}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_residuals_add_up_to_the_loss_and_jacobian_is_that_of_autograd(case):
+    o = CASES[case]()
+    points, probes = drawn(o), stream(0, "probes")
+    parameters = list(o.u.parameters())
+    system = o.system(points, probes, parameters)
+    value = o.backward(points, probes)
+    r = system.residual()
+    close(r.square().sum(), value, 1e-12)
+    blocks = list(system.blocks())
+    j = torch.cat([b[1] for b in blocks])
+    rows = [torch.autograd.grad(v, parameters, retain_graph=True, materialize_grads=True, allow_unused=True) for v in r]
+    wanted = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+    # blocks are of points: the gradient's rows stand beside those of the residual
+    close(torch.cat([b[0] for b in blocks]).square().sum(), value, 1e-12)
+    close(j.mT @ j, wanted.mT @ wanted, 1e-9)
+    close(2 * j.mT @ torch.cat([b[0] for b in blocks]), torch.cat([p.grad.flatten() for p in parameters]), 1e-9)
+
+
+def test_gradient_term_is_that_of_the_residual_and_its_directions_are_unbiased():
+    o = CASES["gradient"]()
+    (x,) = drawn(o).values()
+    c, problem = o.u.problem.residual_scale, o.u.problem
+    residual = lambda x: c * problem.residual(o.operator(o.u, x), x)
+    step = 1e-5
+    slope = torch.stack([(residual(x + step * e) - residual(x - step * e)) / (2 * step) for e in torch.eye(4).to(x)], 1)
+    found = o.loss.residuals(o.u, o.operator, {"interior": x}, stream(0, "v"))["gradient"]
+    close(found, slope, 1e-6)
+    few = objective(Poisson(4), loss={"gradient": "almost_everywhere", "directions": 1})
+    few.u.load_state_dict(o.u.state_dict())
+    g = stream(0, "v")
+    means = torch.stack([few.loss.terms(few.u, few.operator, {"interior": x}, g)["gradient"] for _ in range(600)])
+    assert abs(means.mean() - found.square().mean()) < 4 * means.std() / 600**0.5 and means.std() > 0
+
+
+GAUSS_NEWTON = {"optimizer": "gauss_newton", "steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"loss": {"gradient": "exact"}}, "spline_order"),
+        ({"loss": {"gradient": "exact"}, "operator": "hutchinson"}, "not exact"),
+        ({"loss": {"directions": 2}}, "loss.directions"),
+        ({"loss": {"gradient": "almost_everywhere"}, "compile": True}, "compile"),
+        (
+            {"phases": [{"optimizer": "gauss_newton", "steps": 1}], "operator": {"name": "sdgd", "dims": 2}},
+            "exact operator",
+        ),
+        ({"phases": [{**GAUSS_NEWTON, "options": {"dampening": 1}}]}, "damping"),
+        ({"phases": [{"optimizer": "soap", "steps": 1, "options": {"shampoo": 1}}]}, "shampoo_beta"),
+        ({"loss": {"balance": "gradnrom"}}, "gradnorm"),
+        ({"loss": {"emphasis": "rba"}}, "points.refresh"),
+        ({"loss": {"emphasis": "causal"}}, "time"),
+        ({"points": {"adapt": {"candidate": 3}}}, "candidates"),
+        ({"points": {"adapt": {}}, "loss": {"residual": "two_sample"}, "operator": "hutchinson"}, "two_sample"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(config, complaint):
+    with pytest.raises(ConfigError) as info:
+        made = setup.config_for(Poisson(4), {"backbone": "kan", **config})
+        check(setup.resolved(made, Poisson(4)), Poisson(4), setup.backbone(made, Poisson(4)))
+    assert complaint in one_line(info)
+
+
+def test_an_exact_gradient_takes_splines_of_order_four():
+    made = setup.config_for(Poisson(4), {"backbone": {"name": "kan", "spline_order": 4}, "loss": {"gradient": "exact"}})
+    check(made, Poisson(4), setup.backbone(made, Poisson(4)))
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "exponential", "one_cycle", "constant"])
+def test_schedules_rise_and_fall(name):
+    phase = PhaseConfig(steps=1000, schedule=name, warmup=0 if name == "one_cycle" else 0.1, final=0.01)
+    factors = torch.tensor([schedule(phase, step) for step in range(1000)])
+    top = int(factors.argmax())
+    assert factors[0] < 0.05 and factors.max() > 0.6 and 90 <= top <= 310
+    assert (factors[: top + 1].diff() > 0).all() and (factors[top:].diff() <= 0).all()
+    assert (factors[-1] < 0.03) == (name != "constant")
