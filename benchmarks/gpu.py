@@ -191,7 +191,7 @@ def drawing(device: str, command: str) -> Callable[[list[dict[str, str]]], str]:
         "",
         f"Allen-Cahn, two-body solution, hard constraint, {POINTS} fresh points a step, Adam; metakan and kan",
         "[d, 32, 32, 32, 1], mlp of 4 linear layers, 128 wide; the exact operator, or 16 sampled dimensions (STDE).",
-        "For the errors a KAN is trained as kanpde's default solver does, an mlp as STDE was published (Adam 1e-3,",
+        "For the errors a KAN is trained as kanpde's solver adam does, an mlp as STDE was published (Adam 1e-3,",
         "linear decay); the clock stands still while the error is measured, at every few steps.",
     ]
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.grid_range [--dims 20 100 1000] [--steps 1000] [--out benchmarks/results/grid_range.md]
 
-Poisson, two-body solution, default solver with fewer steps, the validation-selected test error of both sides.
+Poisson, two-body solution, solver adam with fewer steps, the validation-selected test error of both sides.
 """
 
 import argparse

@@ -48,7 +48,7 @@ from kanpde.samplers import stream
 
 PROBLEMS = {"poisson": Poisson, "allen_cahn": AllenCahn}
 WIDTHS = {"kan": (32,) * 3, "metakan": (32,) * 3, "mlp": (128,) * 4}
-RATES, BETAS = {"prompts": 1.5e-2, "meta": 2e-3, "rest": 3e-3}, (0.9, 0.99)  # the default solver's
+RATES, BETAS = {"prompts": 1.5e-2, "meta": 2e-3, "rest": 3e-3}, (0.9, 0.99)  # those of the solver adam
 MLP_RATE = 1e-3
 TARGETS = {"s_to_1e-2": 1e-2, "s_to_5e-3": 5e-3, "s_to_3e-3": 3e-3}
 SEED, TEST_POINTS, EVERY = 0, 2000, 10

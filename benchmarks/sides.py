@@ -122,10 +122,10 @@ def rates_row(found: list[float]) -> dict:
 
 
 def settings(name: str, steps: int | None) -> tuple[PhaseConfig, int]:
-    """The default solver's phase and points for a KAN, the published ones for an mlp; `steps` other than theirs."""
+    """The phase and points of the solver adam for a KAN, the published ones for an mlp; `steps` other than theirs."""
     phase, points = PUBLISHED, POINTS
     if "kan" in name:
-        config = load("allen_cahn", overrides={"backbone": name})
+        config = load("allen_cahn", "adam", overrides={"backbone": name})
         phase, points = config.phases[0], config.points.interior
     return (phase.model_copy(update={"steps": steps}) if steps else phase), points
 

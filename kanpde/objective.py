@@ -182,7 +182,8 @@ class Residuals:
         """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
         for name, points in self.points.items():
             rows = _AtOnePoint(self, name)
-            value = lambda named, x, rows=rows: (r := functional_call(rows, named, (x,)), r)
+            # layers that share a meta-learner are one module under two names: nothing is tied
+            value = lambda named, x, rows=rows: (r := functional_call(rows, named, (x,), tie_weights=False), r)
             jacobian = vmap(jacrev(value, has_aux=True), (None, 0))
             for x in points.split(BLOCK):
                 j, r = jacobian(self.named, x)

@@ -100,7 +100,9 @@ def loss(config: RunConfig) -> Loss:
         raise ConfigError(f"loss.residual: two_sample is for stochastic operators; {config.operator['name']} is exact")
     gradient, exact = config.loss.gradient, config.operator["name"] in EXACT
     if gradient != "none" and (not exact or config.loss.residual == "two_sample"):
-        raise ConfigError(f"loss.gradient: given {gradient}, the operator {config.operator['name']} is not exact")
+        raise ConfigError(
+            f"loss.gradient: given {gradient}, but {config.operator['name']} is no exact operator: set it to none"
+        )
     if config.loss.directions and gradient == "none":
         raise ConfigError("loss.directions: they are of loss.gradient, which is none")
     return Loss(**config.loss.model_dump(exclude={"balance", "emphasis"}))

@@ -32,7 +32,7 @@ def test_micro_batches_have_the_gradient_of_the_whole(tmp_path, micro_batch):
     made[1].objective.micro_batch = micro_batch
     losses = [t.objective.backward(points, t.streams["operator"]) for t in made]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
-    assert made[0].objective.terms.keys() == made[1].objective.terms.keys() == {"interior", "boundary"}
+    assert made[0].objective.terms.keys() == made[1].objective.terms.keys() == {"interior", "gradient", "boundary"}
     for a, b in zip(made[1].u.parameters(), made[0].u.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-14)
     sizes = [len(part["interior"]) for part, _, _ in made[1].objective._parts(points, {})]

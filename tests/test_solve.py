@@ -71,7 +71,7 @@ def test_a_run_says_what_it_does_and_leaves_its_files(capsys, folder):
 
 def test_dry_run_prints_and_leaves_nothing(capsys, folder):
     code, out, _ = run(capsys, "allen_cahn", "--dim", 100, "--dry-run")
-    assert code == 0 and "6,697" in out and "estimated memory" in out and "interior: 400" in out
+    assert code == 0 and "6,697" in out and "estimated memory" in out and "interior: 100" in out
     assert list(folder.iterdir()) == []
 
 

@@ -23,6 +23,7 @@ SMALL = {
     "slices": {"points": 9, "volume": 5},
 }
 ADAM = {"optimizer": "adam", "steps": 8, "lr": 5e-3, "schedule": "linear"}
+SPRING = {"optimizer": "gauss_newton", "options": {"momentum": 0.9, "rows": 9}}
 LBFGS = {"optimizer": "lbfgs", "steps": 6, "lr": 1.0}
 
 
@@ -44,10 +45,36 @@ RESUMED = {
     "within L-BFGS": {"phases": [{**ADAM, "steps": 3}, {**LBFGS, "steps": 11}]},
     "a pool of points": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "refresh": 4}},
     "fixed points": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "refresh": "fixed"}},
-    "probes": {"phases": [{**ADAM, "steps": 14}], "operator": {"name": "hutchinson", "probes": 2}},
+    "probes": {"phases": [{**ADAM, "steps": 14}], "operator": {"name": "hutchinson", "probes": 2}, "solver": "adam"},
     "frozen probes": {
         "phases": [{**ADAM, "steps": 3}, {**LBFGS, "steps": 11}],
         "operator": {"name": "sdgd", "dims": 2},
+        "solver": "adam",
+    },
+    "SOAP, gradient, directions, average": {
+        "phases": [
+            {"optimizer": "soap", "steps": 14, "lr": 3e-3, "warmup": 0.2, "options": {"precondition_frequency": 3}}
+        ],
+        "loss": {"gradient": "almost_everywhere", "directions": 2},
+        "average": 0.9,
+    },
+    "Muon, RAD, balance": {
+        "phases": [{"optimizer": "muon", "steps": 14, "schedule": "one_cycle"}],
+        "points": {**SMALL["points"], "adapt": {"candidates": 3}},
+        "constraint": "soft",
+        "loss": {"balance": {"name": "gradnorm", "every": 3}},
+    },
+    "RBA, relobralo": {
+        "phases": [{**ADAM, "steps": 14}],
+        "points": {**SMALL["points"], "refresh": 5},
+        "loss": {"balance": {"name": "relobralo", "lookback": 0.5}, "emphasis": "rba"},
+    },
+    "SPRING": {
+        "phases": [
+            {**ADAM, "steps": 5},
+            {"optimizer": "gauss_newton", "steps": 9, "options": {"momentum": 0.9, "rows": 9}},
+        ],
+        "solver": "adam",
     },
     "soft constraint, AdamW": {"phases": [{**ADAM, "optimizer": "adamw", "steps": 14}], "constraint": "soft"},
     "Sobol": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "sequence": "sobol"}},
@@ -92,7 +119,7 @@ def test_training_reduces_the_error(tmp_path):
 
 
 def test_variance_of_a_stochastic_operator_is_logged(tmp_path):
-    run = small(tmp_path, steps=10, operator={"name": "sdgd", "dims": 1})
+    run = small(tmp_path, steps=10, operator={"name": "sdgd", "dims": 1}, solver="adam")
     assert all(value > 0 for value in run.history["estimator_variance"][1:])
     assert "estimator_variance" not in small(tmp_path, "exact", steps=5).history
 
@@ -276,6 +303,7 @@ class Inverse(Poisson):
 def test_inverse_problem_finds_its_coefficient(tmp_path):
     phases = [{**ADAM, "steps": 600, "lr": {"rest": 1e-2, "problem": 2e-2}}]
     options = {"backbone": {"name": "kan", "widths": [8]}, "loss": {"weights": {"observed": 10.0}}, "phases": phases}
+    options["solver"] = "adam"
     run = small(tmp_path, problem=Inverse(2), **options)
     assert run.history["parameters/a"][0] == 0.5
     assert run.history["parameters/a"][-1] == pytest.approx(2, abs=0.1)

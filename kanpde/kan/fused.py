@@ -25,7 +25,9 @@ from torch import Tensor
 from kanpde.gram import Part
 from kanpde.kan.basis.base import LinearBasis, closed
 from kanpde.kan.weights import Recipe
-from kanpde.streams import add
+from kanpde.streams import add, recomputed
+
+KEEP_BYTES = 2**28  # of the features of a layer whose backward pass is differentiated: above it, again piece by piece
 
 
 class Inputs(NamedTuple):
@@ -127,7 +129,7 @@ class Layer:
         """b' . (theta y_bar) + b'' . (theta A_bar) + q b^(3) . (theta c_bar)."""
         grad = (b[1] * (theta @ bar.value.mT)).sum(1)
         if grad_a is not None:
-            grad = grad + (b[2] * (theta @ grad_a.permute(1, 2, 0))).sum(1)
+            grad = grad + (b[2] * (grad_a.transpose(0, 1) @ theta.mT).mT).sum(1)
         if q is not None:
             grad = grad + q.mT * (b[3] * (theta @ bar.bend.mT)).sum(1)
         return grad
@@ -240,6 +242,10 @@ class _Stream:
         constants = self.basis.constants(slice(None), -2)
         return constants[:2], constants[2:]
 
+    def is_large(self, x: Tensor) -> bool:
+        """Whether all pieces of a backward pass that is differentiated itself are too much to keep."""
+        return self.chunk < x.shape[-1] and x.numel() * self.basis.footprint(0, 4) * x.element_size() > KEEP_BYTES
+
     def _sorted(self, tensors: tuple) -> tuple[tuple, tuple, tuple]:
         """Rows, pieces and shared tensors."""
         rows = 3 + self.rows
@@ -276,12 +282,17 @@ class _Streamed(torch.autograd.Function):
         stream, bar, needs = ctx.stream, ctx.stream.outputs(bars), ctx.needs_input_grad[1:]
         need = Inputs(*needs[:3], needs[3 : 3 + stream.rows])
         along, shared = [], None
+        pull = recomputed if torch.is_grad_enabled() and stream.is_large(ctx.saved_tensors[0]) else _directly
         for piece in stream.cut(ctx.saved_tensors):
-            inputs, weights = stream.layer.pull(*piece, bar, need)
+            inputs, weights = pull(stream.layer.pull, *piece, bar, need)
             along.append((_mT(inputs.x), *inputs[1:3], *inputs.rows, *weights[: stream.pieces]))
             sums = weights[stream.pieces :]
             shared = sums if shared is None else tuple(map(add, shared, sums))
         return None, *_joined(along, stream), *shared
+
+
+def _directly(function: Callable, *given):
+    return function(*given)
 
 
 def _mT(t: Tensor | None) -> Tensor | None:

@@ -15,7 +15,7 @@ from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaReleased
 
 # Deviation of the basis weights of the one activation that generated edges start from
-META_SPREAD = 0.3
+META_SPREAD = 0.03
 
 Sizes = Sequence[tuple[int, int]]  # (edges into an output, outputs) of each layer
 BasisFor = Callable[[int, int], Basis]  # (layer number, inputs of the layer) -> its basis
