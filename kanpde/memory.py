@@ -8,6 +8,7 @@ from torch import nn
 from kanpde import setup
 from kanpde.config import MEMORY, ConfigError, RunConfig
 from kanpde.gram import FEW
+from kanpde.kan.fused import KEEP_BYTES
 from kanpde.kan.layers import CHUNK_BYTES, KANLinear
 from kanpde.metrics import resident_bytes
 
@@ -24,11 +25,12 @@ def estimate(config: RunConfig, problem, net: nn.Module) -> tuple[int, int]:
     """Bytes of parameters with gradient, two moments and best copy; and of what a step on all its points holds.
 
     Of a point: its coordinates, their directions and gradients; of each layer the outputs with a Gram matrix, or the
-    tangents where inputs are few; and of one layer at a time the features and slopes, of a streamed one a piece.
+    tangents where inputs are few; and of one layer at a time the features and slopes, of a streamed one a piece. A
+    gradient of the residual keeps features and slopes of all layers, up to `KEEP_BYTES` of each, and the rest twice.
     """
     size, dim = getattr(torch, config.dtype).itemsize, problem.domain.dim
     n = sum(setup.counts(config, problem).values())
-    kept, working = 5 * dim, 0
+    kept, working, passes = 5 * dim, 0, 1 if config.loss.gradient == "none" else 2
     for layer in net.modules():
         inputs, out = getattr(layer, "in_features", 0), getattr(layer, "out_features", 0)
         second = out * (dim if dim <= FEW * out else out)
@@ -37,12 +39,15 @@ def estimate(config: RunConfig, problem, net: nn.Module) -> tuple[int, int]:
             piece = n * inputs * (layer.basis.footprint(out, 3) + 3 * out)
             streamed = piece * size > CHUNK_BYTES and inputs > 16 and layer.norm is None
             working = max(working, 1.5 * CHUNK_BYTES // size if streamed else piece)
+            features = inputs * (layer.basis.footprint(out, 4) + 4 * out)
+            if passes == 2 and not (streamed and n * features * size > KEEP_BYTES):
+                kept += features
             if layer.norm is not None:  # Jacobian and Gram matrix of what the functions and the base see
-                kept += 6 * inputs**2
+                kept += passes * 6 * inputs**2
             if layer.norm is not None or not layer.fuses:
-                kept += inputs * (layer.basis.footprint(out, 2) + 2 * out)
+                kept += passes * inputs * (layer.basis.footprint(out, 2) + 2 * out)
         elif isinstance(layer, nn.Linear):
-            kept += inputs + 4 * out + 2 * second
+            kept += passes * (inputs + 4 * out + 2 * second)
     return 5 * size * sum(p.numel() for p in net.parameters()), int(size * (n * kept + working))
 
 
