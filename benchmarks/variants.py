@@ -53,7 +53,7 @@ STUDIES = {
         "one_cycle": {"phases": [{"schedule": "one_cycle", "warmup": 0.0}]},
     },
     "weighting": {
-        "default: hard, gradient weight 2": {},
+        "default: hard, gradient weight 3": {},
         "gradient weight 0.2": {"loss": {"weights": {"gradient": 0.2}}},
         "gradient weight 20": {"loss": {"weights": {"gradient": 20.0}}},
         "adapt, refresh 10": {"points": {"adapt": {}, "refresh": 10}},

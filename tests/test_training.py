@@ -435,3 +435,64 @@ def test_users_own_network_trains(tmp_path):
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     run = kanpde.train(Poisson(4), net, out=tmp_path / "net.h5", steps=10, **SMALL)
     assert run.attrs["parameters"] == 49 and run.attrs["backbone"] == "Sequential"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Optimisers, averages and weights in a run
+
+
+def test_gauss_newton_goes_far_below_adam(tmp_path):
+    options = {"solver": "adam", "backbone": {"name": "mlp", "widths": [12]}, "dtype": "float64", "compile": False}
+    options["points"] = {"interior": 150, "test": 300, "validation": 200}
+    phases = [{**ADAM, "steps": 100}, {"optimizer": "gauss_newton", "steps": 15}]
+    run = small(tmp_path, problem=Poisson(2), phases=phases, **options)
+    errors = dict(zip(run.history["step"], run.history["rel_l2"], strict=True))
+    assert errors[115] < 0.1 * errors[100] and run.history["optimizer/accepted"][-1] > 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["soap", "muon"])
+def test_gradient_enhanced_runs_learn(tmp_path, optimizer):
+    """From as many points, less error than without the gradient; both of few points."""
+    phases = [{**ADAM, "optimizer": optimizer, "steps": 80, "lr": 1e-2}]
+    points = {**SMALL["points"], "interior": 4, "refresh": "fixed"}
+    errors = {
+        gradient: small(
+            tmp_path, gradient, backbone="kan", phases=phases, points=points, loss={"gradient": gradient}
+        ).history["rel_l2"][-1]
+        for gradient in ("none", "almost_everywhere")
+    }
+    assert errors["almost_everywhere"] < 0.9 * errors["none"]
+
+
+def test_average_is_that_of_the_weights_of_all_steps(tmp_path):
+    seen = []
+    note = lambda state: seen.append([p.detach().clone() for p in state.u.parameters()]) and None
+    run = small(tmp_path, phases=[ADAM], average=0.75, on_step=note)
+    wanted = seen[0]
+    for weights in seen[1:]:
+        wanted = [0.75 * a + 0.25 * b for a, b in zip(wanted, weights, strict=True)]
+    saved = torch.load(run.checkpoint, weights_only=True)
+    assert saved["best"]["step"] == 8
+    for got, expected in zip(run.load_model().parameters(), wanted, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_points_that_adapt_have_larger_residuals(tmp_path):
+    given = {"backbone": "kan", "points": {"interior": 200, "adapt": {"candidates": 8, "power": 8, "offset": 0}}}
+    config = setup.resolved(setup.config_for(Poisson(4), given), Poisson(4))
+    made = training.Training(config, Poisson(4), setup.backbone(config, Poisson(4)), Run(tmp_path / "run.h5"))
+    size = lambda x: made.objective.residual(x, made.streams["operator"]).abs().mean()
+    assert size(made.pools["interior"]()) > 1.2 * size(Poisson(4).domain.interior(200, made.streams["interior"]))
+
+
+def test_emphasis_weighs_the_points_and_balance_the_terms(tmp_path):
+    phases = [{**ADAM, "steps": 10}]
+    kept = {**SMALL["points"], "refresh": "fixed"}
+    loss = {"gradient": "none", "emphasis": {"name": "rba", "rate": 0.5, "decay": 0.5}, "balance": "gradnorm"}
+    run = small(tmp_path, phases=phases, points=kept, constraint="soft", loss=loss)
+    saved = torch.load(run.checkpoint, weights_only=True)["objective"]
+    attention = saved["emphasis"]["attention"]
+    assert attention.shape == (20,) and attention.max() > 2 * attention.min() > 0
+    assert run.history["weights/boundary"][-1] == saved["balance"]["weights"]["boundary"] != 1
+    plain = small(tmp_path, "plain", phases=phases, points=kept, constraint="soft", loss={"gradient": "none"})
+    assert run.history["terms/interior"][1] < plain.history["terms/interior"][1]
