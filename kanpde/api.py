@@ -58,6 +58,7 @@ def train(
         if config.start_from:
             with fitting(Path(config.start_from).with_suffix(".pt")):
                 training.u.net.load_state_dict(saved_weights(Path(config.start_from)))
+                training.tested.load_state_dict(training.u.state_dict())
         run.floors = training.evaluator.floors()
         return drive(training, on_step, on_evaluation)
     finally:

@@ -21,8 +21,14 @@ def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module 
     )
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
-        u.load_state_dict(saved["best"]["weights"] if best else saved["weights"])
+        u.load_state_dict(saved["best"]["weights"] if best else last_weights(saved))
     return u.eval()
+
+
+def last_weights(saved: dict) -> dict:
+    """Those that the run's errors are of: the weights, or their average."""
+    averaged = saved.get("average") or {}
+    return {k.removeprefix("module."): v for k, v in averaged.items() if k.startswith("module.")} or saved["weights"]
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from torch import nn
 from kanpde import setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, PhaseConfig, RunConfig, suggest
-from kanpde.jet import has_rules
+from kanpde.jet import Jet, has_rules
 from kanpde.kan.layers import KANLinear
-from kanpde.optimisers import make_optimizer
-from kanpde.samplers import SOBOL_MAX_DIM, stream
+from kanpde.optimisers import FROZEN, make_optimizer
+from kanpde.samplers import SOBOL_MAX_DIM, directions, stream
 
 
 def check(config: RunConfig, problem, net: nn.Module) -> None:
@@ -46,17 +46,26 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
         make_optimizer(phase, Ansatz(problem, net))
         check_phase(phase, config)
     check_smoothness(config, net)
+    check_gradient(config, problem)
+    if config.average is not None and isinstance(problem.parameters, nn.Module):
+        raise ConfigError("average: problems with parameters of their own have none")
     if config.operator["name"] == "forward" and not has_rules(net):
         raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
     check_factor(config, problem)
 
 
 def check_phase(phase: PhaseConfig, config: RunConfig) -> None:
-    """Raises ConfigError where the residuals of a phase of Gauss-Newton are not functions of a point."""
+    """Raises ConfigError where the residuals of a phase are not functions of a point, or its points do not stay."""
+    if (
+        phase.optimizer in FROZEN
+        and (config.loss.emphasis or {}).get("name") == "rba"
+        and config.points.refresh != "fixed"
+    ):
+        raise ConfigError("loss.emphasis: rba beside lbfgs needs points.refresh: fixed")
     if phase.optimizer != "gauss_newton":
         return
-    if config.operator["name"] not in setup.EXACT:
-        raise ConfigError(f"phases: gauss_newton needs an exact operator, given {config.operator['name']}")
+    if config.operator["name"] != "forward":
+        raise ConfigError(f"phases: gauss_newton needs the operator forward, given {config.operator['name']}")
     if config.loss.directions or config.loss.emphasis:
         raise ConfigError("phases: gauss_newton has neither loss.directions nor loss.emphasis")
 
@@ -68,6 +77,30 @@ def check_smoothness(config: RunConfig, net: nn.Module) -> None:
     if config.loss.gradient == "exact" and smoothness < 3:
         raise ConfigError(
             "loss.gradient: exact needs backbone.spline_order of at least 4 (more parameters), or say almost_everywhere"
+        )
+
+
+def check_gradient(config: RunConfig, problem) -> None:
+    """Raises ConfigError where automatic differentiation by x does not see the source: a table, numpy, detach.
+
+    The residual of a jet that is held, against a central difference along a random direction.
+    """
+    if config.loss.gradient == "none":
+        return
+    x = problem.domain.interior(2, stream(0, "check"), config.points.law, dtype=torch.float64)
+    v = directions(2, x.shape[1], stream(1, "check"), dtype=x.dtype)
+    along, one = problem.directions(x), x.new_ones(2)
+    jet = Jet(one, None if along is None else x.new_ones(2, along.shape[-2]), one, one)
+    residual, h = lambda x: problem.residual(jet, x), 1e-4
+    size = residual(x).abs().max().item()
+    difference = (residual(x + h * v) - residual(x - h * v)) / (2 * h)
+    try:
+        (slope,) = torch.autograd.grad(residual(x.requires_grad_()).sum(), x)
+    except RuntimeError:  # of numpy, or of a residual without a graph
+        slope = torch.zeros_like(x)
+    if not torch.allclose((slope * v).sum(1), difference, rtol=1e-3, atol=1e-3 * size + 1e-6):
+        raise ConfigError(
+            "loss.gradient: the residual cannot be differentiated by x (a detached source?): set it to none"
         )
 
 

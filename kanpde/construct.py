@@ -23,6 +23,8 @@ def construct(kind: str, table: Mapping[str, Callable], spec: Mapping[str, Any],
         ConfigError: unknown name or option, wrong type, or a ValueError of the constructor.
     """
     options = dict(spec)
+    if "name" not in options:
+        raise ConfigError(f"{kind}: given {options}, needed is a name ({', '.join(table)}), or a mapping with one")
     name = options.pop("name")
     if name not in table:
         raise ConfigError(suggest(kind, name, list(table)))

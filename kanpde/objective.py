@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +49,14 @@ class Objective:
         Raises:
             FloatingPointError: a term is not finite. torch.OutOfMemoryError: nor does it fit with half the points.
         """
+        start = probes.get_state()
         try:
             return self._backward(points, probes, adapt)
         except torch.OutOfMemoryError:
             if self._shrunk:
                 raise
             self._shrink(points)
+        probes.set_state(start)
         for p in self.u.parameters():
             p.grad = None
         return self._backward(points, probes, adapt)
@@ -65,9 +68,9 @@ class Objective:
             with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else nullcontext() as saved:
                 residuals = self.loss.residuals(self.u, self.operator, part, probes)
                 terms = self.loss.means(residuals, weighed) | self.u.problem.extra_terms(self.u)
-                terms = {name: term * shares.get(name, 1.0) for name, term in terms.items()}
                 if self.balance and adapt and number == 0:
                     self.balance.update(terms, residuals, [p for p in self.u.parameters() if p.requires_grad], probes)
+                terms = {name: term * shares.get(name, 1.0) for name, term in terms.items()}
                 loss = self.loss.total(terms, self.weights(list(terms)))
             if saved is not None:
                 self.saved_bytes = saved()
@@ -85,8 +88,11 @@ class Objective:
             return {}
         x = points["interior"]
         if self.emphasis.weights(x) is None:
+            start = probes.get_state()
             self.emphasis.update(x, self.residual(x, probes))
-        return {"interior": self.emphasis.weights(x)}
+            probes.set_state(start)
+        w = self.emphasis.weights(x)
+        return {"interior": w, "gradient": w.unsqueeze(1)}
 
     def _parts(self, points: Points, weighing: Points) -> Iterator[tuple[Points, dict[str, float], Points]]:
         """Micro-batches, the share of each in the mean of a term, and the emphasis of its points.
@@ -169,9 +175,16 @@ class Residuals:
 
     def __init__(self, objective: Objective, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]):
         self.objective, self.points, self.probes = objective, points, probes
-        names = {p: name for name, p in objective.u.named_parameters(prefix="u")}
-        self.named = {names[p]: p.detach() for p in parameters}
         self.parameters = parameters
+        self.leaves = {str(i): p.detach() for i, p in enumerate(parameters)}
+        self.names = self._names()
+
+    def _names(self) -> dict[str, str]:
+        """The leaf of every name: of weights that are tied each name, of a module that layers share the first."""
+        leaf = {p: key for p, key in zip(self.parameters, self.leaves, strict=True)}
+        modules = self.objective.u.named_modules(prefix="u")
+        named = ((f"{at}.{name}", p) for at, module in modules for name, p in module.named_parameters(recurse=False))
+        return {name: leaf[p] for name, p in named if p in leaf}
 
     def residual(self) -> Tensor:
         o = self.objective
@@ -182,15 +195,18 @@ class Residuals:
         """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
         for name, points in self.points.items():
             rows = _AtOnePoint(self, name)
-            # layers that share a meta-learner are one module under two names: nothing is tied
-            value = lambda named, x, rows=rows: (r := functional_call(rows, named, (x,), tie_weights=False), r)
-            jacobian = vmap(jacrev(value, has_aux=True), (None, 0))
+            jacobian = vmap(jacrev(partial(self._at, rows), has_aux=True), (None, 0))
             for x in points.split(BLOCK):
-                j, r = jacobian(self.named, x)
-                yield r.flatten(), torch.cat([j[key].reshape(r.numel(), -1) for key in self.named], 1)
+                j, r = jacobian(self.leaves, x)
+                yield r.flatten(), torch.cat([j[key].reshape(r.numel(), -1) for key in self.leaves], 1)
         for r in self._extra():
             grads = torch.autograd.grad(r, self.parameters, allow_unused=True, materialize_grads=True)
             yield r.detach(), torch.cat([g.reshape(1, -1) for g in grads], 1)
+
+    def _at(self, rows: nn.Module, leaves: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """The residuals at x, twice: to be differentiated, and to be kept."""
+        r = functional_call(rows, {name: leaves[key] for name, key in self.names.items()}, (x,), tie_weights=False)
+        return r, r
 
     def _rooted(self, name: str, r: Tensor, points: int = 1) -> Tensor:
         """r with the root of w / n for its mean over n values, of which those of so many points are not in r."""

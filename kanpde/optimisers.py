@@ -24,7 +24,7 @@ def rates(phase: PhaseConfig, u: Ansatz) -> dict[str, tuple[list[Tensor], float]
     """
     groups = parameter_groups(u.net)
     if u.problem_parameters is not None:
-        groups["problem"] = list(u.problem_parameters.parameters())
+        groups["problem"] = [p for p in u.problem_parameters.parameters() if p.requires_grad]
     given = phase.lr if isinstance(phase.lr, dict) else dict.fromkeys(groups, phase.lr)
     for name in groups:
         if name not in given and "rest" not in given:
@@ -41,14 +41,10 @@ def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
     groups = rates(phase, u)
     label = f"optimizer {phase.optimizer}"
     if phase.optimizer in FIRST_ORDER:
-        named = [{"params": parameters, "lr": rate, "name": name} for name, (parameters, rate) in groups.items()]
-        kind, own = _first_order(phase.optimizer, named)
-        fixed = {
-            "lr": max(rate for _, rate in groups.values()),
-            "betas": phase.betas,
-            "weight_decay": phase.weight_decay,
-        }
-        optimizer = call(label, kind, own | phase.options, named, **fixed)
+        every = {"betas": phase.betas, "weight_decay": phase.weight_decay}
+        named = [{"params": p, "lr": rate, "name": name, **every} for name, (p, rate) in groups.items()]
+        kind, own, named = _first_order(phase.optimizer, named)
+        optimizer = call(label, kind, own | phase.options, named, lr=0.0, **every)  # each group has its own rate
     else:
         parameters = [p for group, _ in groups.values() for p in group]
         if phase.optimizer == "lbfgs":
@@ -61,23 +57,29 @@ def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _first_order(name: str, groups: list[dict]) -> tuple[type[torch.optim.Optimizer], dict]:
-    """The class and kanpde's own defaults for it."""
+def _first_order(name: str, groups: list[dict]) -> tuple[type[torch.optim.Optimizer], dict, list[dict]]:
+    """The class, kanpde's own defaults for it, and its groups: of Muon the matrices, and what Adam does beside it."""
     if name in ("adam", "adamw"):
-        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name], {}
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name], {}, groups
     import pytorch_optimizer  # a second to import: where it is used
 
     if name == "soap":
-        return pytorch_optimizer.SOAP, {"max_precondition_dim": MAX_PRECONDITION_DIM}
-    for group in groups:
-        group["use_muon"] = all(p.ndim > 1 for p in group["params"])
-    return pytorch_optimizer.AdaMuon, {}
+        return pytorch_optimizer.SOAP, {"max_precondition_dim": MAX_PRECONDITION_DIM}, groups
+    halves = [
+        {**group, "params": parameters, "use_muon": muon}
+        for group in groups
+        for muon in (True, False)
+        if (parameters := [p for p in group["params"] if (p.ndim > 1) == muon])
+    ]
+    return pytorch_optimizer.AdaMuon, {}, halves
 
 
 def schedule(phase: PhaseConfig, step: int) -> float:
-    """Factor on the learning rates at a step of the phase: up to 1 over the warm-up, down to `final` at the end.
+    """Factor on the learning rates at a step of the phase: down to `final` at its end, times a rise over the warm-up.
 
-    one_cycle rises from 1/25 to 1 over 0.3 of the phase by a cosine, and falls by a cosine (Smith & Topin 2018).
+    one_cycle has no other warm-up: it rises from 1/25 to 1 over 0.3 of the phase by a cosine, and falls by a cosine.
+
+    Source: Smith & Topin 2018 (arXiv 1708.07120).
     """
     t, final = step / phase.steps, phase.final
     if phase.schedule == "one_cycle":

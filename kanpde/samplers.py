@@ -62,8 +62,8 @@ class Pool:
         return self.points
 
     def freeze(self) -> None:
-        """Draw once more at the next call, and then keep the points."""
-        self.frozen, self.points = True, None
+        """Draw once more at the next call, unless they are fixed, and then keep the points."""
+        self.frozen, self.points = True, self.points if self.refresh == "fixed" else None
 
     def thaw(self) -> None:
         self.frozen = False

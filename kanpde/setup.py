@@ -123,10 +123,11 @@ def emphasis(config: RunConfig, problem):
     if spec.get("name") == "causal":
         if not hasattr(problem.domain, "time"):
             raise ConfigError("loss.emphasis: causal is for problems with time")
-        return construct("loss.emphasis", EMPHASES, spec, time=problem.domain.time)
+        return construct("loss.emphasis", EMPHASES, spec, time=problem.domain.time, dim_time=-1)
+    made = construct("loss.emphasis", EMPHASES, spec)
     if config.points.refresh == 1:
         raise ConfigError("loss.emphasis: rba weighs points that stay; points.refresh is fixed or more than 1 with it")
-    return construct("loss.emphasis", EMPHASES, spec)
+    return made
 
 
 def counts(config: RunConfig, problem) -> dict[str, int]:
@@ -157,9 +158,10 @@ def resolved(config: RunConfig, problem) -> RunConfig:
 
 def _compile(config: RunConfig) -> bool:
     """Whether to compile: auto does where it pays and works. torch does not compile a second backward pass."""
-    if config.loss.gradient != "none":
-        if config.compile is True:
-            raise ConfigError("compile: a step with loss.gradient is not compiled; given true")
+    twice = config.loss.gradient != "none" or any(phase.optimizer == "gauss_newton" for phase in config.phases)
+    if twice:
+        if True in (config.compile, config.operator.get("compile")):
+            raise ConfigError("compile: steps with loss.gradient or gauss_newton are not compiled; given true")
         return False
     if config.operator["name"] != "forward":
         if config.compile is True:

@@ -25,7 +25,7 @@ def solve(
     problem: Annotated[str | None, typer.Argument(help="YAML file, or a shipped name such as allen_cahn.")] = None,
     dim: Annotated[int | None, typer.Option(help="Dimension of the problem (problem.dim).")] = None,
     backbone: Annotated[str | None, typer.Option(help="Network: mlp, kan, metakan (backbone.name).")] = None,
-    solver: Annotated[str | None, typer.Option(help="YAML file, or a shipped name: default, paper, official.")] = None,
+    solver: Annotated[str | None, typer.Option(help="YAML file, or shipped: default, adam, paper, official.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the training; problem.seed is that of the coefficients.")
     ] = None,

@@ -96,7 +96,10 @@ class Training:
         if adapt is None:
             return draw(n)
         x = draw(adapt.candidates * n)
-        return resampled(x, self.objective.residual(x, self.streams["operator"]), n, inside, adapt.power, adapt.offset)
+        r = self.objective.residual(x, self.streams["operator"])
+        if not r.isfinite().all():
+            raise FloatingPointError("the residual at the candidates for points is not finite")
+        return resampled(x, r, n, inside, adapt.power, adapt.offset)
 
     # -----------------------------------------------------------------------------------------------------------
     # The loop
@@ -150,8 +153,8 @@ class Training:
         factor = schedule(phase, state.step - (last - phase.steps))
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        points = {name: pool() for name, pool in self.pools.items()}
         try:
+            points = {name: pool() for name, pool in self.pools.items()}
             if isinstance(optimizer, GaussNewton):
                 self._step_of_system(optimizer, points)
             else:
@@ -164,21 +167,22 @@ class Training:
             self.average.update_parameters(self.u)
 
     def _step_of_loss(self, optimizer: torch.optim.Optimizer, points: Points, frozen: bool) -> None:
-        probes, calls = self.streams["operator"], 0
+        probes, first = self.streams["operator"], None
         start = probes.get_state() if frozen else None
 
         def closure() -> Tensor:
-            nonlocal calls
-            calls += 1
+            nonlocal first
             if start is not None:
                 probes.set_state(start)  # a line search needs one function: the same probes at every call
             optimizer.zero_grad()
             try:
-                return self.objective.backward(points, probes, adapt=not frozen)
+                loss = self.objective.backward(points, probes, adapt=not frozen)
             except FloatingPointError:
-                if calls == 1 or not frozen:
+                if first is None or not frozen:
                     raise
-                return torch.tensor(float("inf"))  # too long a try of a line search
+                return 10 * first + 1  # too long a try of a line search, which cannot go on from infinity
+            first = loss if first is None else first
+            return loss
 
         optimizer.step(closure)
         if frozen:

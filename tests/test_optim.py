@@ -14,7 +14,7 @@ from kanpde.config import ConfigError, PhaseConfig
 from kanpde.objective import Objective
 from kanpde.optim import GaussNewton, RestartingLBFGS
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
-from kanpde.optimisers import schedule
+from kanpde.optimisers import make_optimizer, schedule
 from kanpde.problems import Heat, Poisson
 from kanpde.samplers import stream
 
@@ -135,7 +135,7 @@ def test_nystrom_cg():
     used = {}
     for rank in (1, 20):
         count[0] = 0
-        x = nystrom_cg(product, b, 1e-4, rank, stream(0, "n"), tolerance=1e-9)
+        x = nystrom_cg(product, b, 1e-4, nystrom(product, b, rank, stream(0, "n")), tolerance=1e-9)
         close(x, torch.linalg.solve(k + 1e-4 * torch.eye(60, dtype=F64), b), 1e-6)
         used[rank] = count[0] - rank
     assert used[20] < 0.6 * used[1]
@@ -148,6 +148,8 @@ def test_nystrom_cg():
         {"momentum": 1.0},
         {"lengths": ()},
         {"solver": "cg", "rows": 3},
+        {"rows": 0},
+        {"solver": "cg", "rank": 0},
         {"momentum": 0.5, "columns": 3},
     ],
 )
@@ -172,7 +174,7 @@ def test_lbfgs_restarts_where_the_function_jumps():
         return loss
 
     losses = [optimizer.step(closure).item() for _ in range(80)]
-    assert optimizer.restarts > 0 and losses[-1] < 1e-10
+    assert optimizer.report()["restarts"] > 0 and losses[-1] < 1e-10
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -244,6 +246,7 @@ def test_gradient_term_is_that_of_the_residual_and_its_directions_are_unbiased()
 
 
 GAUSS_NEWTON = {"optimizer": "gauss_newton", "steps": 1}
+LBFGS = {"optimizer": "lbfgs", "steps": 1}
 HUTCHINSON = {"operator": "hutchinson", "solver": "adam"}
 
 
@@ -255,8 +258,12 @@ HUTCHINSON = {"operator": "hutchinson", "solver": "adam"}
         ({"loss": {"gradient": "none", "directions": 2}}, "loss.directions"),
         ({"loss": {"gradient": "almost_everywhere"}, "compile": True}, "compile"),
         (
-            {"phases": [{"optimizer": "gauss_newton", "steps": 1}], "operator": {"name": "sdgd", "dims": 2}},
-            "exact operator",
+            {
+                "phases": [{"optimizer": "gauss_newton", "steps": 1}],
+                "operator": "hutchinson",
+                "loss": {"gradient": "none"},
+            },
+            "operator forward",
         ),
         ({"phases": [{**GAUSS_NEWTON, "options": {"dampening": 1}}]}, "damping"),
         ({"phases": [{"optimizer": "soap", "steps": 1, "options": {"shampoo": 1}}]}, "shampoo_beta"),
@@ -264,6 +271,11 @@ HUTCHINSON = {"operator": "hutchinson", "solver": "adam"}
         ({"loss": {"emphasis": "rba"}}, "points.refresh"),
         ({"loss": {"emphasis": "causal"}}, "time"),
         ({"points": {"adapt": {"candidate": 3}}}, "candidates"),
+        ({"loss": {"balance": {"every": 10}}}, "needed is a name"),
+        ({"loss": {"emphasis": "casual"}}, "causal"),
+        ({"phases": [LBFGS], "points": {"refresh": 9}, "loss": {"emphasis": "rba"}}, "points.refresh: fixed"),
+        ({"phases": [GAUSS_NEWTON], "operator": "autograd"}, "operator forward"),
+        ({"operator": {"name": "forward", "compile": True}}, "compile"),
         (
             {"points": {"adapt": {}}, "loss": {"residual": "two_sample"}, "operator": "hutchinson", "solver": "adam"},
             "two_sample",
@@ -275,6 +287,56 @@ def test_what_does_not_fit_is_one_line(config, complaint):
         made = setup.config_for(Poisson(4), {"backbone": "kan", **config})
         check(setup.resolved(made, Poisson(4)), Poisson(4), setup.backbone(made, Poisson(4)))
     assert complaint in one_line(info)
+
+
+@dataclass(frozen=True)
+class Detached(Poisson):
+    """A source that automatic differentiation does not see."""
+
+    numpy: bool = False
+
+    def source(self, x):
+        return torch.as_tensor(super().source(x).numpy()) if self.numpy else super().source(x.detach())
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+def test_a_source_without_a_gradient_is_refused_where_the_loss_reads_it(numpy):
+    problem = Detached(4, numpy=numpy)
+    made = setup.config_for(problem, {"backbone": "kan"})
+    with pytest.raises(ConfigError, match="set it to none") as info:
+        check(made, problem, setup.backbone(made, problem))
+    one_line(info)
+    made = setup.config_for(problem, {"backbone": "kan", "solver": "adam"})
+    check(made, problem, setup.backbone(made, problem))
+
+
+def test_muon_is_for_the_matrices_of_a_group():
+    u = Ansatz(Poisson(4), setup.backbone(setup.config_for(Poisson(4), {"backbone": "mlp"}), Poisson(4)))
+    made = make_optimizer(PhaseConfig(optimizer="muon", steps=1, betas=(0.5, 0.6), weight_decay=0.1), u)
+    by_muon = {group["use_muon"]: {p.ndim for p in group["params"]} for group in made.param_groups}
+    assert by_muon == {True: {2}, False: {1}}
+    assert all(group["betas"] == (0.5, 0.6) and group["weight_decay"] == 0.1 for group in made.param_groups)
+
+
+def test_jacobian_of_weights_that_are_tied():
+    o = objective(Poisson(4), "mlp", backbone={"name": "mlp", "widths": [5, 5, 5]}, loss={"gradient": "none"})
+    linear = [m for m in o.u.net if isinstance(m, nn.Linear)]
+    linear[2].weight = linear[1].weight
+    points, probes, parameters = drawn(o), stream(0, "probes"), list(o.u.parameters())
+    o.backward(points, probes)
+    (r, j), *_ = o.system(points, probes, parameters).blocks()
+    close(2 * j.mT @ r, torch.cat([p.grad.flatten() for p in parameters]), 1e-10)
+
+
+def test_gauss_newton_that_cannot_go_on_says_so_or_stays():
+    system = linear(12, 40)
+    optimizer = GaussNewton([system.theta])
+    for _ in range(40):
+        optimizer.step(system, lambda: 1.0)
+    assert optimizer.param_groups[0]["damping"] == 1e15
+    system.a[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="not finite"):
+        optimizer.step(system, lambda: 1.0)
 
 
 def test_an_exact_gradient_takes_splines_of_order_four():

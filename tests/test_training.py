@@ -496,3 +496,16 @@ def test_emphasis_weighs_the_points_and_balance_the_terms(tmp_path):
     assert run.history["weights/boundary"][-1] == saved["balance"]["weights"]["boundary"] != 1
     plain = small(tmp_path, "plain", phases=phases, points=kept, constraint="soft", loss={"gradient": "none"})
     assert run.history["terms/interior"][1] < plain.history["terms/interior"][1]
+
+
+def test_an_average_starts_from_the_weights_that_a_run_starts_from(tmp_path):
+    first = small(tmp_path, "first", phases=[{**ADAM, "steps": 60, "lr": 1e-2}])
+    second = small(tmp_path, "second", phases=[ADAM], average=0.99, start_from=str(first.path))
+    assert second.history["rel_l2"][0] == pytest.approx(first.rel_l2, rel=1e-3)
+
+
+def test_last_weights_of_a_run_with_an_average(tmp_path):
+    run = small(tmp_path, phases=[{**ADAM, "steps": 20, "lr": 2e-2}], average=0.9)
+    x = torch.as_tensor(run.field["x"])
+    u, exact = run.load_model(best=False)(x), Poisson(4).exact(x)
+    assert ((u - exact).norm() / exact.norm()).item() == pytest.approx(run.attrs["rel_l2_last"], rel=1e-4)

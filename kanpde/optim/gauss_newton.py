@@ -12,15 +12,15 @@ Lin 2024 (arXiv 2401.10190), Guzman-Cordero et al. 2025 (arXiv 2505.12149).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from kanpde.optim.linear import CountSketch, nystrom_cg
+from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 
 SPREAD = 4.0  # between neighbouring candidates of the damping
+LEAST, MOST = 1e-15, 1e15  # of the damping
 
 
 class System(Protocol):
@@ -35,44 +35,51 @@ class System(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Dense:
-    """r and J as matrices, J of fewer columns where it is sketched."""
+    """mu -> p_mu from r and J as matrices, J of fewer columns where it is sketched; q holds beta."""
 
-    r: Tensor
-    j: Tensor
+    def __init__(self, r: Tensor, j: Tensor, q: Tensor | None):
+        self.dtype, self.q, self.j = j.dtype, q, j.double()
+        self.r = r.double() if q is None else r.double() + self.j @ q.double()
+        self.wide = len(j) <= j.shape[1]
+        self.gram = self.j @ self.j.mT if self.wide else self.j.mT @ self.j
+        if not self.gram.isfinite().all():
+            raise FloatingPointError("the Jacobian of the residuals is not finite")
 
-    def step(self, mu: float, q: Tensor | None) -> Tensor:
-        """p_mu from q, which holds beta."""
-        j, r = self.j.double(), self.r.double()
-        r = r if q is None else r + j @ q.double()
-        gram = j @ j.mT if len(j) <= j.shape[1] else j.mT @ j
-        factor = _cholesky(gram, mu)
+    def step(self, mu: float) -> Tensor:
+        factor = _cholesky(self.gram, mu)
         solve = lambda b: torch.cholesky_solve(b.unsqueeze(1), factor).squeeze(1)
-        p = -(j.mT @ solve(r) if len(j) <= j.shape[1] else solve(j.mT @ r))
-        return (p if q is None else p + q).to(self.j.dtype)
+        p = -(self.j.mT @ solve(self.r) if self.wide else solve(self.j.mT @ self.r))
+        return (p if self.q is None else p + self.q).to(self.dtype)
 
 
 def _cholesky(gram: Tensor, mu: float) -> Tensor:
     """Of gram + mu I, or of the least power of ten times mu for which it exists."""
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     while True:
-        factor, info = torch.linalg.cholesky_ex(gram + mu * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+        factor, info = torch.linalg.cholesky_ex(gram + mu * identity)
         if info == 0:
             return factor
         mu = max(10 * mu, torch.finfo(gram.dtype).eps * float(gram.diagonal().max()))
 
 
 class MatrixFree:
-    """r and J as products: J v and J^T w by automatic differentiation, J itself never exists."""
+    """mu -> p_mu from J v and J^T w by automatic differentiation, J itself never exists; q holds beta."""
 
-    def __init__(self, system: System, parameters: Sequence[Tensor], rank: int, generator: torch.Generator):
-        self.parameters, self.rank, self.generator = parameters, rank, generator
+    def __init__(self, system: System, parameters: Sequence[Tensor], q: Tensor | None, rank: int, generator):
+        self.parameters, self.q = parameters, q
         self.r = system.residual()
         self.w = torch.zeros_like(self.r, requires_grad=True)
-        self.pulled = _flat(self._grad(self.r, self.parameters, self.w))  # J^T w, a function of w
+        self.pulled = self._pull(self.w, create_graph=True)  # J^T w, a function of w
+        self.right = self.r.detach() if q is None else self.r.detach() + self.forward(q)
+        if not self.right.isfinite().all():
+            raise FloatingPointError("the residuals are not finite")
+        self.product = lambda w: self.forward(self.transposed(w))
+        self.preconditioner = nystrom(self.product, self.right, min(rank, len(self.right)), generator)
 
-    def _grad(self, y: Tensor, x: Sequence[Tensor], v: Tensor) -> tuple:
-        return torch.autograd.grad(y, x, v, create_graph=True, allow_unused=True, materialize_grads=True)
+    def _pull(self, w: Tensor, create_graph: bool = False) -> Tensor:
+        options = {"allow_unused": True, "materialize_grads": True, "retain_graph": True, "create_graph": create_graph}
+        return torch.cat([g.reshape(-1) for g in torch.autograd.grad(self.r, self.parameters, w, **options)])
 
     def forward(self, v: Tensor) -> Tensor:
         """J v, the derivative of v . J^T w by w."""
@@ -80,17 +87,11 @@ class MatrixFree:
 
     def transposed(self, w: Tensor) -> Tensor:
         """J^T w."""
-        grads = torch.autograd.grad(
-            self.r, self.parameters, w, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return _flat(grads)
+        return self._pull(w)
 
-    def step(self, mu: float, q: Tensor | None) -> Tensor:
-        r = self.r.detach()
-        r = r if q is None else r + self.forward(q)
-        product = lambda w: self.forward(self.transposed(w))
-        p = -self.transposed(nystrom_cg(product, r, mu, self.rank, self.generator))
-        return p if q is None else p + q
+    def step(self, mu: float) -> Tensor:
+        p = -self.transposed(nystrom_cg(self.product, self.right, mu, self.preconditioner))
+        return p if self.q is None else p + self.q
 
 
 class GaussNewton(torch.optim.Optimizer):
@@ -125,6 +126,8 @@ class GaussNewton(torch.optim.Optimizer):
     ):
         if not damping > 0 or not 0 <= momentum < 1 or not lengths or min(lengths) <= 0:
             raise ValueError("needed are damping > 0, 0 <= momentum < 1 and lengths > 0")
+        if min(1 if size is None else size for size in (rows, columns, rank)) < 1:
+            raise ValueError(f"rows, columns and rank are at least 1, given {rows}, {columns} and {rank}")
         if solver == "cg" and (rows or columns):
             raise ValueError("rows and columns sketch J, which the solver cg does not hold")
         if momentum and columns:
@@ -146,7 +149,7 @@ class GaussNewton(torch.optim.Optimizer):
         """
         group = self.param_groups[0]
         parameters, start = group["params"], torch.nn.utils.parameters_to_vector(group["params"]).detach().clone()
-        last = self.state[parameters[0]].get("step")
+        last = self.state[parameters[0]].get("last")
         q = None if last is None or not self.momentum else self.momentum * last
         generator = torch.Generator(start.device).manual_seed(self.seed + group["steps"])
         p_of, mu = self._linear(system, parameters, q, generator), group["damping"]
@@ -158,12 +161,13 @@ class GaussNewton(torch.optim.Optimizer):
                 loss = probe()
                 if loss < best[0]:
                     best = loss, eta * p, candidate
-        loss, step, group["damping"] = best
+        loss, step, mu = best
+        group["damping"] = min(max(mu, LEAST), MOST)
         _assign(parameters, start if step is None else start + step)
         group["steps"] += 1
         group["accepted"] += step is not None
         if self.momentum:
-            self.state[parameters[0]]["step"] = torch.zeros_like(start) if step is None else step
+            self.state[parameters[0]]["last"] = torch.zeros_like(start) if step is None else step
         return loss
 
     def _linear(
@@ -171,16 +175,14 @@ class GaussNewton(torch.optim.Optimizer):
     ) -> Callable[[float], Tensor]:
         """mu -> p_mu."""
         if self.solver == "cg":
-            free = MatrixFree(system, parameters, self.rank, generator)
-            return lambda mu: free.step(mu, q)
+            return MatrixFree(system, parameters, q, self.rank, generator).step
         if self.columns is None:
-            dense = self._dense(system, None, generator)
-            return lambda mu: dense.step(mu, q)
+            return Dense(*self._sketched(system, None, generator), q).step
         sketch = CountSketch(sum(map(torch.numel, parameters)), self.columns, generator)
-        dense = self._dense(system, sketch, generator)
-        return lambda mu: sketch.transposed(dense.step(mu, None))
+        dense = Dense(*self._sketched(system, sketch, generator), None)
+        return lambda mu: sketch.transposed(dense.step(mu))
 
-    def _dense(self, system: System, columns: CountSketch | None, generator: torch.Generator) -> Dense:
+    def _sketched(self, system: System, columns: CountSketch | None, generator: torch.Generator) -> tuple:
         """r and J, sketched block by block as they come: the sketch of all rows is the sum of those of the blocks."""
         rs, js = [], []
         for r, j in system.blocks():
@@ -192,16 +194,12 @@ class GaussNewton(torch.optim.Optimizer):
                     r, j = rs.pop().add_(r), js.pop().add_(j)
             rs.append(r)
             js.append(j)
-        return Dense(torch.cat(rs), torch.cat(js))
+        return torch.cat(rs), torch.cat(js)
 
     def report(self) -> dict[str, float]:
         """Damping, and the share of steps that made the loss smaller."""
         group = self.param_groups[0]
         return {"damping": group["damping"], "accepted": group["accepted"] / max(group["steps"], 1)}
-
-
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([t.reshape(-1) for t in tensors])
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ class RestartingLBFGS(torch.optim.LBFGS):
     """L-BFGS with strong Wolfe conditions, one iteration a step.
 
     A step after which the loss is not finite or has not fallen is undone and the memory of curvature forgotten: the
-    next step is one of steepest descent. `restarts` counts them.
+    next step is one of steepest descent, with a first try ten times shorter after every failure in a row.
 
     Args:
         params: tensors, one group.
@@ -22,18 +22,27 @@ class RestartingLBFGS(torch.optim.LBFGS):
 
     def __init__(self, params, lr: float = 1.0, history_size: int = 50, max_eval: int = 25):
         super().__init__(params, lr, 1, max_eval, 0.0, 0.0, history_size, "strong_wolfe")
-        self.restarts = 0
+        self.param_groups[0].update(restarts=0, shrink=1.0)  # a state that state_dict() knows
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        before = [p.detach().clone() for p in parameters]
+        (group,) = self.param_groups
+        before = [p.detach().clone() for p in group["params"]]
+        group["lr"] *= group["shrink"]
         first = super().step(closure)
         with torch.enable_grad():
             last = closure()
-        if not last < first:
-            with torch.no_grad():
-                for p, former in zip(parameters, before, strict=True):
-                    p.copy_(former)
-            self.state.clear()
-            self.restarts += 1
-        return first
+        if last < first:
+            group["shrink"] = 1.0
+            return first
+        with torch.no_grad():
+            for p, former in zip(group["params"], before, strict=True):
+                p.copy_(former)
+        self.state.clear()
+        group["restarts"] += 1
+        group["shrink"] *= 0.1
+        with torch.enable_grad():
+            return closure()  # what the caller notes is of the weights as they are
+
+    def report(self) -> dict[str, float]:
+        """How many steps were undone."""
+        return {"restarts": self.param_groups[0]["restarts"]}

@@ -34,8 +34,7 @@ def nystrom_cg(
     product: Callable[[Tensor], Tensor],
     b: Tensor,
     mu: float,
-    rank: int,
-    generator: torch.Generator,
+    approximation: tuple[Tensor, Tensor],
     tolerance: float = 1e-6,
     iterations: int = 200,
 ) -> Tensor:
@@ -43,13 +42,14 @@ def nystrom_cg(
 
     .. math:: P^{-1} = (\lambda_l + \mu) U (\Lambda + \mu I)^{-1} U^T + I - U U^T
 
-    with the eigenvalues and eigenvectors of the Nystroem approximation of K of this rank.
+    with the eigenvalues and eigenvectors of the Nystroem approximation of K.
 
     Args:
+        approximation: U (n, l) and Lambda (l,), from `nystrom`.
         tolerance: of |residual| / |b|, at which to stop; or after so many iterations.
     Source: Frangella, Tropp, Udell 2023 (arXiv 2110.02820), algorithms 2.1 and 5.1.
     """
-    u, values = nystrom(product, b, min(rank, len(b)), generator)
+    u, values = approximation
     weight = (values[-1] + mu) / (values + mu) - 1
     precondition = lambda r: r + u @ (weight * (u.mT @ r))
     x, r = torch.zeros_like(b), b.clone()
