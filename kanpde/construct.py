@@ -33,7 +33,8 @@ def construct(kind: str, table: Mapping[str, Callable], spec: Mapping[str, Any],
 
 def call(label: str, function: Callable, options: Mapping[str, Any], *given, **fixed):
     """Call a function with options checked against its signature and annotations; see `construct`."""
-    parameters = list(inspect.signature(function).parameters)[len(given) :]
+    named = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters = named[len(given) :]
     allowed = [p for p in parameters if p not in fixed]
     hints = get_type_hints(function if inspect.isfunction(function) else function.__init__, include_extras=True)
     checked = {}
