@@ -61,6 +61,7 @@ class Ansatz(nn.Module):
         return (self.problem.factor(x), self.problem.lift(x)) if self.hard else (None, None)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.problem.coordinates(x)
         f = self.net(x).squeeze(-1)
         m, h = self.fields(x)
         u = f if m is None else m.value * f
@@ -72,6 +73,7 @@ class Ansatz(nn.Module):
         L u = Lh + m Lf + 2 (S grad m) . grad f + f Lm, v . grad u = v . grad h + m v . grad f + f v . grad m, and
         |grad u|^2 likewise; S grad m and S grad h go through the network as directions of their own.
         """
+        x = self.problem.coordinates(x)
         m, h = self.fields(x)
         if m is None:
             if h is not None:

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from kanpde import checks, setup
-from kanpde.checkpoints import fitting, load_checkpoint, saved_weights
+from kanpde.checkpoints import fitting, load_checkpoint, start_from
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
+from kanpde.problems.fitting import Fitting
 from kanpde.record import Run
 from kanpde.training import Callback, RunFailed, Training, WriteFailed, now
 
@@ -56,9 +57,8 @@ def train(
         run.attrs = attributes(config, problem, net)
         training = Training(config, problem, net, run)
         if config.start_from:
-            with fitting(Path(config.start_from).with_suffix(".pt")):
-                training.u.net.load_state_dict(saved_weights(Path(config.start_from)))
-                training.tested.load_state_dict(training.u.state_dict())
+            start_from(training.u.net, Path(config.start_from))
+            training.tested.load_state_dict(training.u.state_dict())
         run.floors = training.evaluator.floors()
         return drive(training, on_step, on_evaluation)
     finally:
@@ -87,7 +87,14 @@ def resume(
         training.load_state_dict(saved)
     if training.state.step >= config.steps and run.attrs["status"] == "finished":
         raise ConfigError(f"{path}: the run has done its {saved['step']} steps; --steps above that extend it")
-    for name in ("rel_l2_best", "rel_l2_last", "best_step", "message", *(f"skill_{floor}" for floor in run.floors)):
+    for name in (
+        "rel_l2_best",
+        "rmse_best",
+        "rel_l2_last",
+        "best_step",
+        "message",
+        *(f"skill_{floor}" for floor in run.floors),
+    ):
         run.attrs.pop(name, None)  # of the weights so far
     run.attrs["config"] = setup.dump(config)
     return drive(training, on_step, on_evaluation)
@@ -118,6 +125,8 @@ def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
         "config": setup.dump(config),
         "seed": config.seed,
         "problem": setup.short_name(config, problem),
+        "title": problem.title,
+        "fits": isinstance(problem, Fitting),
         "dim": problem.dim,
         "backbone": config.backbone["name"].removeprefix(setup.PYTHON),
         "parameters": count_parameters(net),

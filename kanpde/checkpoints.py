@@ -8,7 +8,9 @@ from torch import nn
 
 from kanpde import setup
 from kanpde.ansatz import Ansatz
-from kanpde.config import ConfigError
+from kanpde.config import ConfigError, RunConfig
+from kanpde.kan.compress import generate_like
+from kanpde.kan.grids import extend_grid
 from kanpde.record import Run
 
 
@@ -16,13 +18,21 @@ def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module 
     """See `Run.load_model`."""
     config = setup.config_of(run)
     problem = problem or setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
-    u = Ansatz(problem, net or setup.backbone(config, problem), config.constraint == "hard").to(
-        getattr(torch, config.dtype)
-    )
+    net = net or setup.backbone(config, problem, trained=True)
+    u = Ansatz(problem, net, config.constraint == "hard").to(getattr(torch, config.dtype))
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
+        refine_grids(u.net, config, saved)
         u.load_state_dict(saved["best"]["weights"] if best else last_weights(saved))
     return u.eval()
+
+
+def refine_grids(net: nn.Module, config: RunConfig, saved: dict) -> None:
+    """Grids as fine as in a checkpoint: as the last phase that has begun says."""
+    begun = 0 if saved["optimizer"] is None else saved["phase"] + 1
+    sizes = [p.grid_size for p in config.phases[:begun] if p.grid_size is not None]
+    if sizes:
+        extend_grid(net, sizes[-1])
 
 
 def last_weights(saved: dict) -> dict:
@@ -54,9 +64,17 @@ def load_checkpoint(path: Path) -> dict:
         raise ConfigError(f"{path}: not a readable checkpoint") from None
 
 
-def saved_weights(path: Path) -> dict:
-    """The best weights of the network of another run."""
+def start_from(net: nn.Module, path: Path) -> None:
+    """Give a network the best weights of another run; generated weights may start from the free ones of a KAN.
+
+    Raises:
+        ConfigError: the run has another network, or no checkpoint.
+    """
     checkpoint = path.with_suffix(".pt")
     with fitting(checkpoint):
         best = load_checkpoint(checkpoint)["best"]["weights"]
-    return {name.removeprefix("net."): value for name, value in best.items() if name.startswith("net.")}
+        weights = {name.removeprefix("net."): value for name, value in best.items() if name.startswith("net.")}
+        if weights.keys() == net.state_dict().keys():
+            net.load_state_dict(weights)
+        else:
+            generate_like(net, load_model(Run.open(path)).net)

@@ -1,5 +1,6 @@
 """What can be known to fail before the first step of a run."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -9,8 +10,11 @@ from kanpde import setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, PhaseConfig, RunConfig, suggest
 from kanpde.jet import Jet, has_rules
+from kanpde.kan.grids import extend_grid, kan_layers, update_grid
 from kanpde.kan.layers import KANLinear
+from kanpde.kan.sparsity import sparsity
 from kanpde.optimisers import FROZEN, make_optimizer
+from kanpde.problems.fitting import Fitting
 from kanpde.samplers import SOBOL_MAX_DIM, directions, stream
 
 
@@ -30,7 +34,7 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
             extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
             raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
     for name in config.loss.weights:
-        if name not in (known := ("interior", "gradient", "boundary", "initial", *problem.terms)):
+        if name not in (known := ("interior", "gradient", "boundary", "initial", "sparsity", *problem.terms)):
             raise ConfigError(suggest("key loss.weights", name, known))
     if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
         raise ConfigError(
@@ -45,8 +49,10 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
     for phase in config.phases:
         make_optimizer(phase, Ansatz(problem, net))
         check_phase(phase, config)
+    check_grids(config, problem, net)
     check_smoothness(config, net)
     check_gradient(config, problem)
+    check_sparsity(config, net)
     if config.average is not None and isinstance(problem.parameters, nn.Module):
         raise ConfigError("average: problems with parameters of their own have none")
     if config.operator["name"] == "forward" and not has_rules(net):
@@ -70,6 +76,27 @@ def check_phase(phase: PhaseConfig, config: RunConfig) -> None:
         raise ConfigError("phases: gauss_newton has neither loss.directions nor loss.emphasis")
 
 
+def check_grids(config: RunConfig, problem, net: nn.Module) -> None:
+    """Raises ConfigError where a phase changes grids that it cannot, or would make them coarser."""
+    sizes = [config.backbone.get("grid_size"), *(p.grid_size for p in config.phases)]
+    sizes = [size for size in sizes if size is not None]
+    trial = copy.deepcopy(net).double()
+    if any(p.update_grid for p in config.phases):
+        try:
+            update_grid(trial, torch.zeros(2, problem.domain.dim, dtype=torch.float64))
+        except ValueError as error:
+            raise ConfigError(f"phases: update_grid: {error}") from None
+    if any(p.grid_size is not None for p in config.phases):
+        if not kan_layers(net):
+            raise ConfigError(f"phases: grid_size: {config.backbone['name']} has no grids")
+        try:
+            extend_grid(trial, sizes[-1])
+        except ValueError as error:
+            raise ConfigError(f"phases: grid_size: {error}") from None
+        if sizes != sorted(sizes):
+            raise ConfigError(f"phases: grid_size: grids become finer from phase to phase, given {sizes}")
+
+
 def check_smoothness(config: RunConfig, net: nn.Module) -> None:
     """Raises ConfigError where the network has fewer derivatives than an exact gradient of the residual reads."""
     layers = [layer for layer in net.modules() if isinstance(layer, KANLinear)]
@@ -87,6 +114,8 @@ def check_gradient(config: RunConfig, problem) -> None:
     """
     if config.loss.gradient == "none":
         return
+    if isinstance(problem, Fitting):
+        raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
     x = problem.domain.interior(2, stream(0, "check"), config.points.law, dtype=torch.float64)
     v = directions(2, x.shape[1], stream(1, "check"), dtype=x.dtype)
     along, one = problem.directions(x), x.new_ones(2)
@@ -102,6 +131,15 @@ def check_gradient(config: RunConfig, problem) -> None:
         raise ConfigError(
             "loss.gradient: the residual cannot be differentiated by x (a detached source?): set it to none"
         )
+
+
+def check_sparsity(config: RunConfig, net: nn.Module) -> None:
+    """Raises ConfigError where there are no edges that a penalty could make fewer."""
+    if config.loss.sparsity is not None:
+        try:
+            sparsity(copy.deepcopy(net).double(), 1.0, 1.0)
+        except ValueError as error:
+            raise ConfigError(f"loss.sparsity: {error}") from None
 
 
 def check_factor(config: RunConfig, problem) -> None:

@@ -1,5 +1,6 @@
-"""The console script `kanpde`: solve, plot, compare, list."""
+"""The console script `kanpde`: solve, plot, compare, predict, explain, folds, list."""
 
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from kanpde import backbones, operators, problems
-from kanpde.config import ConfigError, library
-from kanpde.record import Run
+from kanpde import backbones, columns, operators, problems
+from kanpde.config import ConfigError, library, load
+from kanpde.record import Run, replacing
 from kanpde.solve import console, run_app, solve
 
 app = typer.Typer(
@@ -60,6 +61,93 @@ def compare(
         console.print(comparison.rich_table(rows))
     else:
         print(comparison.table(rows, style), end="")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
+    table: Annotated[Path, typer.Argument(help="CSV or NPZ with the columns of the inputs.")],
+    out: Annotated[Path | None, typer.Option(help="CSV to write; default <table>-predicted.csv.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
+) -> None:
+    """Write the rows of a table with the prediction of a trained model beside them."""
+    from kanpde.predict import predict as predicted
+
+    out = out or table.with_name(f"{table.stem}-predicted.csv")
+    if out.exists():
+        raise ConfigError(f"--out {out}: the file exists; choose another name")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+    found, off_range = predicted(Run.open(run), table, trust)
+    with replacing(out) as temporary:
+        columns.write(temporary, found)
+    console.print(f"{len(next(iter(found.values()))):,} rows, {list(found)[-1]} written to {out}")
+    if off_range:
+        print(f"kanpde: {off_range:.1%} of the rows lie outside the range of the training rows", file=sys.stderr)
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
+    other: Annotated[Path | None, typer.Option(help="Another run whose edges are compared with these.")] = None,
+    prune: Annotated[bool, typer.Option(help="Take out what hardly matters.")] = True,
+    symbolic: Annotated[bool, typer.Option(help="Look for formulas.")] = True,
+    choose: Annotated[
+        list[str] | None, typer.Option(help="Function of an edge LAYER,INPUT,OUTPUT from 0 on: 0,1,0=sin.")
+    ] = None,
+    r2: Annotated[float, typer.Option(help="Share of the variance of an edge that its formula explains.")] = 0.95,
+    tolerance: Annotated[float, typer.Option(help="Factor by which the error may grow.")] = 1.5,
+    points: Annotated[int, typer.Option(help="Of the sample; of a fit, training rows.")] = 1000,
+    seconds: Annotated[float, typer.Option(help="Most that the search for formulas takes.")] = 120,
+    folder: Annotated[Path | None, typer.Option(help="Where the files go; default beside the result file.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Say what a KAN has learned: importance of inputs, pruning, formulas, how alike its edges are; with pictures."""
+    from kanpde.explain import explain as explained
+
+    say = lambda what: None if quiet else console.print(what, markup=False)
+    options = {"prune": prune, "symbolic": symbolic, "choose": _choices(choose or []), "r2": r2, "tolerance": tolerance}
+    options |= {"points": points, "seconds": seconds, "folder": folder, "trust": trust}
+    opened = Run.open(run)
+    try:
+        found = explained(opened, other=Run.open(other) if other else None, **options, say=say)
+    except OSError as error:
+        raise ConfigError(f"{folder or run.parent}: files cannot be written ({error.strerror or error})") from None
+    for path in found.files:
+        say(str(path))
+
+
+def _choices(words: list[str]) -> dict[tuple[int, int, int], str]:
+    """{(0, 1, 0): "sin"} of 0,1,0=sin."""
+    found = {}
+    for word in words:
+        match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*=\s*(\S+)\s*", word)
+        if not match:
+            raise ConfigError(f"--choose {word}: needed is LAYER,INPUT,OUTPUT=FUNCTION from 0 on, such as 0,1,0=sin")
+        layer, i, o, name = match.groups()
+        found[int(layer), int(i), int(o)] = name
+    return found
+
+
+@app.command()
+def folds(
+    problem: Annotated[str, typer.Argument(help="YAML file of a problem that reads a table, or data.")],
+    k: Annotated[int, typer.Option("--folds", min=2, help="How many parts of the rows.")] = 5,
+    backbone: Annotated[str | None, typer.Option(help="Network (backbone.name).")] = None,
+    solver: Annotated[str | None, typer.Option(help="YAML file, or shipped.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser updates in all.")] = None,
+    out: Annotated[Path, typer.Option(help="Result files are <out>-fold0.h5, ...")] = Path("runs/folds"),
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Any value: a.b=c.")] = None,
+) -> None:
+    """Cross-validate a fit of a table: the error on each of k parts of a model trained on the others."""
+    from kanpde.folds import cross_validate, summary
+
+    config = load(problem, solver, {"backbone": backbone} if backbone else None, sets or [], steps)
+    show = lambda run: console.print(f"{run.path}  RMSE {run.attrs['rmse_best']:.4g}")
+    found = summary(cross_validate(config, k, out, show))
+    for name, (mean, deviation) in found.items():
+        console.print(f"{name:17}{mean:.6g} ± {deviation:.2g}")
 
 
 @app.command(name="list")

@@ -85,10 +85,17 @@ class PointsConfig(Strict):
     initial: Count = 0
     test: Annotated[int, Field(ge=2)] = 20_000
     validation: Annotated[int, Field(ge=2)] = 2_000
-    law: Literal["radial", "volume"] | None = None
+    law: Literal["radial", "volume", "rows"] | None = None
     sequence: Literal["random", "sobol"] = "random"
     refresh: PositiveInt | Literal["fixed"] = 1
     adapt: AdaptConfig | None = None
+
+
+class SparsityConfig(Strict):
+    """A penalty that leaves few edges and nodes: see `kanpde.kan.sparsity`."""
+
+    l1: NonNegativeFloat = 1e-3
+    entropy: NonNegativeFloat = 1e-3
 
 
 class LossConfig(Strict):
@@ -99,12 +106,17 @@ class LossConfig(Strict):
     weights: dict[str, NonNegativeFloat] = {}
     gradient: Literal["none", "exact", "almost_everywhere"] = "none"
     directions: PositiveInt | None = None
+    sparsity: SparsityConfig | None = None
     balance: Annotated[dict[str, Any] | None, BeforeValidator(as_mapping)] = None
     emphasis: Annotated[dict[str, Any] | None, BeforeValidator(as_mapping)] = None
 
 
 class PhaseConfig(Strict):
-    """A number of steps with one optimiser. `lr` is one rate, or one per parameter group."""
+    """A number of steps with one optimiser. `lr` is one rate, or one per parameter group.
+
+    update_grid: before the first step the grids move to what the layers see (free weights only).
+    grid_size: before the first step the grids of B-splines are refined to so many intervals.
+    """
 
     optimizer: Literal["adam", "adamw", "soap", "muon", "lbfgs", "gauss_newton"] = "adam"
     steps: PositiveInt
@@ -115,6 +127,8 @@ class PhaseConfig(Strict):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0
     history: PositiveInt = 50
+    update_grid: bool = False
+    grid_size: PositiveInt | None = None
     options: dict[str, Any] = {}
 
 
@@ -234,12 +248,21 @@ def validate(tree: Mapping, steps: int | None = None) -> RunConfig:
 
 
 def locate(problem: Mapping, folder: Path) -> dict:
-    """A user's problem file, given relative to the YAML file that names it, as an absolute path."""
+    """A user's problem file, and tables, given relative to the YAML file that names them, as absolute paths."""
+    found = dict(problem)
     file, colon, cls = str(problem.get("name", "")).rpartition(":")
-    if not colon or Path(file).is_absolute():
-        return dict(problem)
+    if colon:
+        found["name"] = f"{_beside(folder, file)}:{cls}"
+    for key in ("file", "test"):
+        if problem.get("name") == "data" and isinstance(problem.get(key), str):
+            found[key] = str(_beside(folder, problem[key]))
+    return found
+
+
+def _beside(folder: Path, file: str) -> Path:
+    """A file in a folder, or else in the current one."""
     near = folder / file
-    return {**problem, "name": f"{(near if near.is_file() else Path(file)).resolve()}:{cls}"}
+    return (near if near.is_file() else Path(file)).resolve()
 
 
 def rescale(phases: Sequence[PhaseConfig], steps: int) -> list[PhaseConfig]:
@@ -365,5 +388,7 @@ def _keys_at(path: list[str]) -> list[str]:
     for part in path:
         if part.isdigit():
             continue
-        model = {"phases": PhaseConfig, "adapt": AdaptConfig}.get(part) or model.model_fields[part].annotation
+        model = {"phases": PhaseConfig, "adapt": AdaptConfig, "sparsity": SparsityConfig}.get(
+            part
+        ) or model.model_fields[part].annotation
     return list(model.model_fields)

@@ -11,6 +11,7 @@ from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan import grids
 from kanpde.losses import Loss
+from kanpde.problems.fitting import Fitting
 from kanpde.samplers import directions, stream
 
 BLOCK = 256  # test points per generator: point i belongs to the stream (seed, "test", i // 256)
@@ -44,7 +45,10 @@ class Evaluator:
     def _draw(self, name: str, number: int) -> tuple[Tensor, Tensor | None]:
         generator = stream(self.config.seed, f"{name}/{number}")
         like = next(self.u.net.parameters(), torch.empty(0))
-        x = self.domain.interior(BLOCK, generator, self.config.points.law, dtype=torch.float32).to(like)
+        if hasattr(self.domain, "held_out"):  # rows with observations
+            x = self.domain.held_out(name, number, BLOCK, generator).to(like)
+        else:
+            x = self.domain.interior(BLOCK, generator, self.config.points.law, dtype=torch.float32).to(like)
         return x, self.problem.exact(x) if self.problem.has_exact else None
 
     def batches(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -96,7 +100,10 @@ class Evaluator:
     def off_grid(self) -> dict[str, float]:
         """The fraction of the inputs of each KAN layer off its grid, on the first validation points."""
         x, _ = next(self.blocks("validation", BLOCK))
-        return {f"off_grid/{i}": fraction for i, fraction in enumerate(grids.off_grid(self.u.net, x))}
+        return {
+            f"off_grid/{i}": fraction
+            for i, fraction in enumerate(grids.off_grid(self.u.net, self.problem.coordinates(x)))
+        }
 
     @torch.no_grad()
     def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str]:
@@ -106,7 +113,7 @@ class Evaluator:
         if n * self.domain.dim <= KEEP:
             columns["x"] = []
         for x, exact in self.batches("test", n):
-            u = self.u(x).double()
+            u, x = self.u(x).double(), self.problem.coordinates(x)
             row = {
                 "u": u,
                 "u_exact": u * float("nan") if exact is None else exact.double(),
@@ -131,22 +138,28 @@ class Evaluator:
             return {}
         n = min(self.config.points.test, max(self.history_points(), 4096))
         found = metrics.Floors(self.domain.dim, n, self.problem.taylor())
-        for x, exact in self.blocks("test", n):
+        for points, exact in self.blocks("test", n):
+            x = self.problem.coordinates(points)
             m, h = self.problem.factor(x), self.problem.lift(x)
             one, zero = torch.ones_like(exact), torch.zeros_like(exact)
             found.add(
                 x, exact, one if m is None else m.value, zero if h is None else h.value, self.problem.untrained(x)
             )
         try:
-            return found.result()
+            floors = found.result()
         except ZeroDivisionError:
             raise ConfigError("the exact solution is zero at all test points: relative errors are undefined") from None
+        if isinstance(self.problem, Fitting):  # one that could not be fitted, and has no Taylor polynomial
+            return {name: floor for name, floor in floors.items() if floor < 1 or name == "constant"}
+        return floors
 
     # -----------------------------------------------------------------------------------------------------------
     # Slices
 
     def slices(self) -> dict[str, dict]:
-        """A plane and a volume through the domain, with u, u* and the error on their grids."""
+        """A plane and a volume through the domain, with u, u* and the error on their grids; none through a table."""
+        if not hasattr(self.domain, "frame"):
+            return {}
         wanted, dim = self.config.slices, self.domain.dim
         time = getattr(self.domain, "time", None)
         space = dim - (time is not None)
@@ -184,6 +197,8 @@ class Evaluator:
         k, dim = axes.shape
         n = min(points, int((SLICE / dim) ** (1 / k)))
         origin, reach = self.domain.frame()
+        if not isinstance(reach, float):  # of each coordinate its own
+            axes, reach = axes * torch.as_tensor(reach, dtype=axes.dtype), 1.0
         ticks = torch.linspace(-reach, reach, max(n, 2), dtype=torch.float64)
         grid = torch.stack(torch.meshgrid(*[ticks] * k, indexing="ij"), -1).flatten(0, -2)
         inside, u, exact = [], [], []
@@ -199,6 +214,10 @@ class Evaluator:
         if (time := getattr(self.domain, "time", None)) is not None:
             where += f", t = {time / 2:g}"
         data = {"origin": origin, "axes": axes.numpy(), "grid": ticks.numpy(), "u": u.numpy(), "label": where}
+        if k == dim and isinstance(self.problem, Fitting):  # the inputs themselves
+            values = torch.as_tensor(origin).unsqueeze(1) + axes.diagonal().unsqueeze(1) * ticks
+            data |= {"origin": [0.0] * dim, "axes": torch.eye(dim).numpy(), "grid": values.numpy()}
+            data["axis_labels"] = ",".join(self.problem.names)
         if self.problem.has_exact:
             data |= {"u_exact": exact.numpy(), "error": (u - exact).abs().numpy()}
         return data

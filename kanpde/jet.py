@@ -259,6 +259,29 @@ def _sine(module: Sine, jet: Jet) -> Jet:
     return elementwise(jet, y, w * torch.cos(w * jet.value), -w * w * y)
 
 
+class Affine(nn.Module):
+    """scale x + shift with fixed numbers, one of each per feature: how a model keeps the units of its data."""
+
+    def __init__(self, scale: Tensor, shift: Tensor):
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, self.scale, x)
+
+
+@rule(Affine, reads=lambda module, wanted: wanted)
+def _affine(module: Affine, jet: Jet) -> Jet:
+    first = module.scale.expand_as(jet.value)
+    return Jet(
+        value=module(jet.value),
+        along=None if jet.along is None else module.scale * jet.along,
+        gram=None if jet.gram is None else jet.gram.scaled(first),
+        lap=None if jet.lap is None else module.scale * jet.lap,
+    )
+
+
 class Product(nn.Module):
     """Products of neighbouring features: (N, 2 n) -> (N, n), y_k = x_2k x_2k+1."""
 

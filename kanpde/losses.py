@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kanpde.ansatz import Ansatz
+from kanpde.kan.sparsity import sparsity
 
 Points = dict[str, Tensor]  # by the name of the term that reads them
 Residuals = dict[str, Tensor]  # by the name of the term
@@ -32,6 +33,7 @@ class Loss:
             splines: grad r jumps across their knots, and the derivative of the loss by the weights then misses that
             the knots of hidden layers move (those of the first layer do not).
         directions: of the gradient; None: all of it.
+        sparsity: l1 and entropy of a term on the edges of a KAN, `kanpde.kan.sparsity`; None: no such term.
     Source: gradient-enhanced PINNs, Yu et al. 2022 (arXiv 2111.02801).
     """
 
@@ -40,6 +42,7 @@ class Loss:
     weights: dict[str, float] = field(default_factory=dict)
     gradient: Literal["none", "exact", "almost_everywhere"] = "none"
     directions: int | None = None
+    sparsity: dict[str, float] | None = None
 
     def residuals(self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator) -> Residuals:
         """What each term is the mean square of, (N,) or (N, d); a two-sample interior is (2, N), two draws."""
@@ -63,7 +66,12 @@ class Loss:
 
     def terms(self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator) -> dict[str, Tensor]:
         """The terms L_k, not yet weighted, in the order in which they are computed."""
-        return self.means(self.residuals(u, operator, points, generator)) | u.problem.extra_terms(u)
+        return self.means(self.residuals(u, operator, points, generator)) | self.extra_terms(u)
+
+    def extra_terms(self, u: Ansatz) -> dict[str, Tensor]:
+        """Terms without points: the problem's own, and the sparsity of the network."""
+        found = u.problem.extra_terms(u)
+        return found if self.sparsity is None else found | {"sparsity": sparsity(u.net, **self.sparsity)}
 
     def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None):
         """sum_k w_k L_k, with the loss's weights or others."""

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 
 def errors(u: Tensor, exact: Tensor) -> dict[str, float]:
-    """Relative l2 |u - u*| / |u*|, relative l1 likewise, and the largest |u - u*|, summed in float64."""
+    """Relative l2 |u - u*| / |u*|, relative l1 likewise, root mean square and largest |u - u*|, summed in float64."""
     u, exact = u.double(), exact.double()
     gap = (u - exact).abs()
     return {
         "rel_l2": (gap.norm() / exact.norm()).item(),
         "rel_l1": (gap.sum() / exact.abs().sum()).item(),
+        "rmse": gap.square().mean().sqrt().item(),
         "linf": gap.max().item(),
     }
 

@@ -14,7 +14,8 @@ from kanpde.ansatz import Ansatz
 from kanpde.config import RunConfig
 from kanpde.losses import Loss, Points
 
-BLOCK = 128  # points whose Jacobian exists at a time
+BLOCK = 128  # points at least whose Jacobian exists at a time
+BLOCK_NUMBERS = 2**21  # of the Jacobian of these points, where the parameters are few
 
 
 class Objective:
@@ -67,7 +68,7 @@ class Objective:
         for number, (part, shares, weighed) in enumerate(self._parts(points, weighing)):
             with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else nullcontext() as saved:
                 residuals = self.loss.residuals(self.u, self.operator, part, probes)
-                terms = self.loss.means(residuals, weighed) | self.u.problem.extra_terms(self.u)
+                terms = self.loss.means(residuals, weighed) | self.loss.extra_terms(self.u)
                 if self.balance and adapt and number == 0:
                     self.balance.update(terms, residuals, [p for p in self.u.parameters() if p.requires_grad], probes)
                 terms = {name: term * shares.get(name, 1.0) for name, term in terms.items()}
@@ -108,7 +109,7 @@ class Objective:
             shares = {name: len(x) / len(points[name]) for name, x in part.items()}
             if "interior" in shares:
                 shares["gradient"] = shares["interior"]
-            of_terms = {**dict.fromkeys(self.u.problem.terms, 1 / count), **shares} if count > 1 else {}
+            of_terms = {**dict.fromkeys((*self.u.problem.terms, "sparsity"), 1 / count), **shares} if count > 1 else {}
             yield part, of_terms, {name: pieces[i] for name, pieces in weighed.items()}
 
     def _shrink(self, points: Points) -> None:
@@ -196,7 +197,7 @@ class Residuals:
         for name, points in self.points.items():
             rows = _AtOnePoint(self, name)
             jacobian = vmap(jacrev(partial(self._at, rows), has_aux=True), (None, 0))
-            for x in points.split(BLOCK):
+            for x in points.split(max(BLOCK, BLOCK_NUMBERS // sum(map(torch.numel, self.parameters)))):
                 j, r = jacobian(self.leaves, x)
                 yield r.flatten(), torch.cat([j[key].reshape(r.numel(), -1) for key in self.leaves], 1)
         for r in self._extra():
@@ -214,7 +215,7 @@ class Residuals:
         return r.flatten() * (w / (r.numel() * points)) ** 0.5
 
     def _extra(self) -> list[Tensor]:
-        extra = self.objective.u.problem.extra_terms(self.objective.u)
+        extra = self.objective.loss.extra_terms(self.objective.u)
         return [self._rooted(name, term.clamp_min(torch.finfo(term.dtype).tiny).sqrt()) for name, term in extra.items()]
 
 

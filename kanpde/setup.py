@@ -29,6 +29,7 @@ from kanpde.kan.layers import KANLinear
 from kanpde.losses import Loss
 from kanpde.operators import OPERATORS
 from kanpde.problems import PROBLEMS
+from kanpde.problems.fitting import Fitting, Units
 from kanpde.record import Run
 from kanpde.samplers import stream
 from kanpde.weighting import BALANCES, EMPHASES
@@ -67,16 +68,24 @@ def short_name(config: RunConfig, problem) -> str:
     return type(problem).__name__ if ":" in name or name.startswith(PYTHON) else name
 
 
-def backbone(config: RunConfig, problem) -> nn.Module:
-    """The network of the configuration; `grid_range: auto` fits the grid of the inputs to the domain and the law."""
-    options = dict(config.backbone)
-    domain = problem.domain
+def backbone(config: RunConfig, problem, trained: bool = False) -> nn.Module:
+    """The network of the configuration; `grid_range: auto` fits the grid of the inputs to the domain and the law.
+
+    A network that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map.
+    `trained`: a checkpoint will be loaded, so the numbers of these maps, and the data, are not needed.
+    """
+    options, fits = dict(config.backbone), isinstance(problem, Fitting)
     if options["name"].startswith(PYTHON):
         raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
     if options.get("grid_range") == "auto":
-        options["grid_range"] = domain.input_range(config.points.law)
+        options["grid_range"] = (-1.0, 1.0) if fits else problem.domain.input_range(config.points.law)
     generator = stream(config.seed, "init")
-    net = construct("backbone", backbones.BACKBONES, options, domain.dim, 1, generator=generator)
+    net = construct(
+        "backbone", backbones.BACKBONES, options, problem.dim if fits else problem.domain.dim, 1, generator=generator
+    )
+    if fits:
+        units = Units.unknown(problem.dim) if trained else problem.units
+        return nn.Sequential(units.scaling_inputs(), *net, units.scaling_output())
     for layer in net.modules():
         if isinstance(layer, KANLinear) and layer.basis.smoothness < 2:
             raise ConfigError(
@@ -151,8 +160,11 @@ def resolved(config: RunConfig, problem) -> RunConfig:
             f"points.law: given {law!r}, the domain {type(problem.domain).__name__} has {', '.join(laws)}"
         )
     numbers = {kind: resolve_count(getattr(points, kind), problem.dim) for kind in ("interior", "boundary", "initial")}
+    for kind, rows in getattr(problem.domain, "counts", {}).items():  # of a table, no more than there are
+        numbers[kind] = min(numbers.get(kind, getattr(points, kind)), rows)
     backbone = {**backbones.defaults(config.backbone["name"]), **config.backbone}
     changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
+    changes["problem"] = {**config.problem, **problem.settings()}
     return config.model_copy(update={**changes, "compile": _compile(config)})
 
 
@@ -186,10 +198,11 @@ def compiles(device: str) -> bool:
 
 
 def config_for(problem, overrides: dict) -> RunConfig:
-    """The configuration of a problem object: the named solver (default: default) with overrides."""
+    """The configuration of a problem object: the named solver (default: default, or fit) with overrides."""
     overrides = dict(overrides)
     steps = overrides.pop("steps", None)
-    solver = read_yaml(find("solvers", str(overrides.pop("solver", "default"))))
+    default = "fit" if isinstance(problem, Fitting) else "default"
+    solver = read_yaml(find("solvers", str(overrides.pop("solver", default))))
     shipped = {cls: name for name, cls in PROBLEMS.items()}
     named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **_plain_fields(problem)}
     return resolved(validate(merge({**solver, "problem": named}, overrides), steps), problem)
@@ -256,9 +269,11 @@ def release(run: Run) -> None:
 
 
 def _stem(config: RunConfig) -> str:
-    name = str(config.problem["name"]).rpartition(":")[2].removeprefix(PYTHON)
+    given = config.problem
+    name = str(given["name"]).rpartition(":")[2].removeprefix(PYTHON)
+    which = given.get("equation") or (Path(given["file"]).stem if "file" in given else f"{given.get('dim', '')}d")
     backbone = config.backbone["name"].removeprefix(PYTHON)
-    return f"{name}-{config.problem.get('dim', '')}d-{backbone}-seed{config.seed}"
+    return f"{name}-{which}-{backbone}-seed{config.seed}"
 
 
 def check_out(out: str | Path | None) -> None:

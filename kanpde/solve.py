@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ from kanpde import config as configuration
 from kanpde.api import resume, train
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
+from kanpde.problems.fitting import Fitting
 from kanpde.record import Run, RunFileError
 from kanpde.training import RunFailed, State
 
@@ -117,12 +119,11 @@ def _tree(flags: dict) -> dict:
 
 def _announce(say: Console, config: RunConfig, problem, net) -> None:
     name = setup.short_name(config, problem)
-    equation = (type(problem).__doc__ or "").strip().splitlines()
-    say.print(f"problem   {name}, d = {problem.dim}" + (f": {equation[0]}" if equation else ""))
+    say.print(f"problem   {name}, d = {problem.dim}" + (f": {problem.title}" if problem.title else ""), markup=False)
     options = ", ".join(f"{k}={v}" for k, v in config.backbone.items() if k != "name")
     say.print(f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters ({options})", markup=False)
     points = ", ".join(f"{n} {kind}" for kind, n in setup.counts(config, problem).items())
-    scale = "1/(2d)" if config.loss.scale == "2d" else "1"
+    scale = "1" if config.loss.scale != "2d" else "1/deviation of y" if isinstance(problem, Fitting) else "1/(2d)"
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
         f"residual scaled by {scale}, {config.steps} steps on {config.device} in {config.dtype}"
@@ -205,11 +206,24 @@ def _result_table(run: Run) -> Table:
     for name, floor in run.floors.items():
         table.add_row(f"floor: {name.replace('_', ' ')}", f"{floor:.3e}", f"{error / floor:.3f}" if floor else "")
     wall, memory = run.history["wall_s"][-1], run.history["peak_memory_bytes"][-1]
+    if run.attrs["fits"]:
+        _add_squares(table, run)
     table.add_section()
     table.add_row("parameters", f"{run.attrs['parameters']:,}", "")
     table.add_row("time", _duration(wall), "")
     table.add_row("peak memory", f"{memory / 2**20:,.0f} MB", "")
     return table
+
+
+def _add_squares(table: Table, run: Run) -> None:
+    """What a fit is judged by: root mean square, mean square, and the share of the variance that is explained."""
+    rmse = run.attrs["rmse_best"]
+    constant = float(np.std(run.field["u_exact"]))
+    table.add_section()
+    table.add_row("RMSE, and of the best constant", _number(rmse, 3), _number(constant, 3))
+    table.add_row("MSE, and of the best constant", _number(rmse**2, 3), _number(constant**2, 3))
+    if constant:
+        table.add_row("unexplained share of the variance, 1 - R^2", _number((rmse / constant) ** 2, 3), "")
 
 
 def run_app(app: typer.Typer) -> None:

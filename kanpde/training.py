@@ -1,5 +1,6 @@
 """Training: a visible loop over phases of optimisers, with evaluation, exact checkpoints, and callbacks."""
 
+import copy
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,8 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kanpde import metrics, setup
 from kanpde.ansatz import Ansatz
+from kanpde.checkpoints import refine_grids
 from kanpde.config import PhaseConfig, RunConfig
 from kanpde.evaluation import Evaluator
+from kanpde.kan.grids import extend_grid, update_grid
+from kanpde.kan.network import count_parameters
 from kanpde.losses import Points
 from kanpde.objective import Objective
 from kanpde.optim import GaussNewton
@@ -142,10 +146,28 @@ class Training:
                 continue
             if self.optimizer is None or number != self.state.phase:
                 self.state.phase = number
+                self._change_grids(phase)
                 self.optimizer = make_optimizer(phase, self.u)
                 for pool in self.pools.values():
                     pool.freeze() if phase.optimizer in FROZEN else pool.thaw()
             yield phase, self.optimizer, last
+
+    def _change_grids(self, phase: PhaseConfig) -> None:
+        """Other grids for the network, its average and the best one so far, which stay the functions they are."""
+        if not phase.update_grid and phase.grid_size is None:
+            return
+        x = self.u.problem.coordinates(self.pools["interior"].draw())
+        best = copy.deepcopy(self.tested)
+        if self.best["weights"] is not None:
+            best.load_state_dict(self.best["weights"])
+        for u in {self.u, self.tested, best}:
+            if phase.update_grid:
+                update_grid(u.net, x)
+            if phase.grid_size is not None:
+                extend_grid(u.net, phase.grid_size)
+        if self.best["weights"] is not None:
+            self.best["weights"] = {k: v.detach() for k, v in best.state_dict().items()}
+        self.run.attrs["parameters"] = count_parameters(self.u.net)
 
     def _step(self, phase: PhaseConfig, optimizer: torch.optim.Optimizer, last: int) -> None:
         """One update. Points are drawn once, so that every evaluation of the loss within it sees the same."""
@@ -282,6 +304,7 @@ class Training:
         run.attrs.update(
             best_step=best["step"],
             rel_l2_best=found["rel_l2"],
+            rmse_best=found["rmse"],
             test_points=len(field["u"]),
             test_points_sha256=digest,
             history_points=evaluator.history_points(),
@@ -335,6 +358,8 @@ class Training:
 
     def load_state_dict(self, saved: dict) -> None:
         state = self.state
+        for u in {self.u, self.tested}:
+            refine_grids(u.net, self.config, saved)
         self.u.load_state_dict(saved["weights"])
         self.best = saved["best"]
         state.step, state.phase, state.loss = saved["step"], saved["phase"], saved["loss"]

@@ -8,15 +8,15 @@ import pytest
 ROOT = Path(__file__).parent.parent / "kanpde"
 LEVELS = [  # a module imports from its own line or the lines above it
     {"config", "metrics", "record", "session", "streams", "gram", "jet", "optim"},
-    {"construct", "ansatz", "samplers"},
-    {"domains", "kan", "operators"},
-    {"problems", "backbones", "losses", "weighting"},
+    {"construct", "ansatz", "samplers", "columns", "formulas"},
+    {"domains", "kan", "operators", "equations"},
+    {"problems", "backbones", "losses", "weighting", "interpret", "similarity"},
     {"setup", "evaluation", "optimisers", "testing"},
     {"checkpoints", "checks", "memory"},
     {"objective"},
     {"training"},
     {"api"},
-    {"plot", "compare"},
+    {"plot", "compare", "predict", "folds", "explain"},
     {"solve", "cli"},
 ]
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

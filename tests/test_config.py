@@ -1,5 +1,7 @@
 """YAML to configurations, and one line for everything that does not fit."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -8,6 +10,7 @@ from kanpde.config import ConfigError
 
 PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
 SOLVER_FILES = sorted(config.library("solvers").glob("*.yaml"))
+FITS, OF_DERIVATIVES = ("data", "feynman", "function", "high_dim_function"), ("default", "official")
 
 
 def resolve(*args, **kwargs):
@@ -20,7 +23,11 @@ def resolve(*args, **kwargs):
 
 @pytest.mark.parametrize("solver", SOLVER_FILES, ids=lambda p: p.stem)
 @pytest.mark.parametrize("problem", PROBLEM_FILES, ids=lambda p: p.stem)
-def test_every_shipped_file_builds(problem, solver):
+def test_every_shipped_file_builds(problem, solver, tmp_path, monkeypatch):
+    if problem.stem in FITS and solver.stem in OF_DERIVATIVES:
+        pytest.skip("a fit reads no derivatives")
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text("a,b\n" + "".join(f"{i},{i % 3}\n" for i in range(20)))
     resolve(str(problem), str(solver))
 
 

@@ -127,7 +127,7 @@ def test_the_optimiser_goes_on_with_its_averages(name, kind):
         optimizer.step()
     first = optimizer.param_groups[0]["params"][0] if name == "kan" else net[0].weights.learner.w2
     average = {k: v.clone() for k, v in optimizer.state[first].items() if torch.is_tensor(v)}
-    step = grids._refit(net[0].basis, grids._refined(net[0].basis, 10))[:1]
+    step = grids.refit(net[0].basis, grids.refined(net[0].basis, 10))[:1]
     grids.extend_grid(net, 10, optimizer)
     assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in net.parameters()}
     assert set(optimizer.state) == set(net.parameters())

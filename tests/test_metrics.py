@@ -12,7 +12,8 @@ from kanpde.samplers import stream
 def test_errors_are_relative_norms():
     exact = torch.tensor([3.0, -4.0])
     found = metrics.errors(torch.tensor([3.0, -3.0]), exact)
-    assert found == {"rel_l2": pytest.approx(1 / 5), "rel_l1": pytest.approx(1 / 7), "linf": pytest.approx(1)}
+    relative = {"rel_l2": pytest.approx(1 / 5), "rel_l1": pytest.approx(1 / 7)}
+    assert found == relative | {"rmse": pytest.approx(1 / 2**0.5), "linf": pytest.approx(1)}
 
 
 def floors_of(problem, n, taylor=True, target=None):

@@ -68,7 +68,7 @@ def inside(problem: Problem, n: int = 6) -> Tensor:
     return problem.domain.interior(n, generator(5), dtype=F64)
 
 
-every = lambda test: pytest.mark.parametrize("problem", PROBLEMS)(
+every = lambda test: pytest.mark.parametrize("problem", EQUATIONS)(
     pytest.mark.parametrize("name", SOLUTIONS)(pytest.mark.parametrize("dim", [3, 10])(test))
 )
 
@@ -85,7 +85,7 @@ def test_exact_solution_has_residual_zero(problem, name, dim):
     close(p.source(x), EQUATIONS[problem](jet))
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", EQUATIONS)
 def test_residual_is_the_equation(problem):
     """For any u: what the residual reads, with which sign."""
     p = PROBLEMS[problem](4)
@@ -96,7 +96,7 @@ def test_residual_is_the_equation(problem):
     assert p.reads_grad_sq == (problem == "hjb") and p.has_exact
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", EQUATIONS)
 def test_operator_is_the_laplacian_in_space(problem):
     p = PROBLEMS[problem](4)
     x = inside(p)
@@ -134,7 +134,7 @@ def test_lift_equals_autograd(problem, name):
     close(field.hessian_diagonal, vmap(hessian(h))(x).diagonal(dim1=-2, dim2=-1))
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", EQUATIONS)
 def test_ansatz_has_the_boundary_and_initial_values_for_any_network(problem):
     p = PROBLEMS[problem](4)
     u = Ansatz(p, network("mlp", p.domain.dim))
@@ -282,7 +282,7 @@ def test_three_body_laplacian_is_not_the_published_one():
 # What is refused, and a million dimensions -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", EQUATIONS)
 @pytest.mark.parametrize("name", SOLUTIONS)
 def test_too_few_dimensions_are_refused_in_one_line(problem, name):
     smallest = REACH[name] + 1
@@ -293,7 +293,7 @@ def test_too_few_dimensions_are_refused_in_one_line(problem, name):
     assert p.source(inside(p)).isfinite().all()
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", EQUATIONS)
 def test_unknown_solution_is_refused_in_one_line(problem):
     with pytest.raises(ValueError, match="two_body, three_body, scaled, coupled") as info:
         PROBLEMS[problem](5, solution="four_body")

@@ -14,6 +14,7 @@ from kanpde import cli, config, solve
 from kanpde.record import Run
 
 ROOT = Path(__file__).parent.parent
+FITS, OF_DERIVATIVES = ("data", "feynman", "function", "high_dim_function"), ("default", "official")
 TINY = ["--set", "points.interior=10", "--set", "points.test=300", "--set", "points.validation=50"]
 TINY += ["--set", "evaluation.every=2", "--set", "slices.points=5", "--set", "slices.volume=0"]
 
@@ -44,9 +45,13 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("backbone", ["mlp", "kan", "metakan"])
 @pytest.mark.parametrize("problem", sorted(p.stem for p in config.library("problems").glob("*.yaml")))
 def test_every_problem_backbone_and_solver_runs(capsys, folder, problem, backbone, solver):
+    if problem in FITS and solver in OF_DERIVATIVES:
+        pytest.skip("a fit reads no derivatives")
+    Path("data.csv").write_text("a,b\n" + "".join(f"{i},{i % 3}\n" for i in range(20)))
     sets = [*TINY, "--set", "points.boundary=10", "--set", "points.initial=10", "--set", "backbone.widths=[4]"]
+    dim = [] if problem in FITS else ["--dim", 4]
     code, _, err = run(
-        capsys, problem, "--dim", 4, "--backbone", backbone, "--solver", solver, "--steps", 2, "--quiet", *sets
+        capsys, problem, *dim, "--backbone", backbone, "--solver", solver, "--steps", 2, "--quiet", *sets
     )
     assert (code, err) == (0, "")
     (result,) = Path("runs").glob("*.h5")

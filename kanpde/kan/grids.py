@@ -84,7 +84,7 @@ def update_grid(
         old, new = copy.deepcopy(layer.basis), layer.basis
         new.low.copy_(torch.where(varies, low - spare, old.low))
         new.high.copy_(torch.where(varies, high + spare, old.high))
-        step = _refit(old, new).repeat_interleave(len(layer.weights.theta) // len(new.low), 0)
+        step = refit(old, new).repeat_interleave(len(layer.weights.theta) // len(new.low), 0)
         _replace(layer.weights, "theta", step, optimizer)
 
 
@@ -105,22 +105,22 @@ def extend_grid(net: nn.Module, grid_size: int, optimizer: torch.optim.Optimizer
     for layer in layers:
         if not isinstance(layer.basis, BSpline) or isinstance(layer.weights, MetaReleased):
             raise ValueError(f"extend_grid needs B-splines and one prompt per edge, given {layer.basis}")
-    refined: set[nn.Module] = set()
+    done: set[nn.Module] = set()
     for layer in layers:
         old = layer.basis
-        layer.basis = _refined(old, grid_size)
-        step = _refit(old, layer.basis)[:1]
+        layer.basis = refined(old, grid_size)
+        step = refit(old, layer.basis)[:1]
         if isinstance(layer.weights, Direct):
             _replace(layer.weights, "theta", step, optimizer)
-        elif layer.weights.learner not in refined:
+        elif layer.weights.learner not in done:
             learner = layer.weights.learner
-            refined.add(learner)
+            done.add(learner)
             _replace(learner, "w2", step[0], optimizer)
             if learner.b2 is not None:
                 _replace(learner, "b2", step[0], optimizer)
 
 
-def _refined(basis: BSpline, grid_size: int) -> BSpline:
+def refined(basis: BSpline, grid_size: int) -> BSpline:
     """B-splines of the same order and ranges with another number of intervals."""
     new = BSpline(len(basis.low), grid_size, basis.spline_order, base=basis.base).to(basis.low)
     new.low.copy_(basis.low)
@@ -128,13 +128,13 @@ def _refined(basis: BSpline, grid_size: int) -> BSpline:
     return new
 
 
-def _refit(old: LinearBasis, new: LinearBasis) -> Tensor:
+def refit(old: LinearBasis, new: LinearBasis) -> Tensor:
     """R (in, size', size) with theta' = R theta: the fit of each old function by the new ones, on the new range."""
     t = torch.linspace(0, 1, 8 * new.size, dtype=torch.float64, device=old.low.device).unsqueeze(1)
     a, b = copy.deepcopy(old).double(), copy.deepcopy(new).double()
     x = b.low + t * (b.high - b.low)
     before, after = (basis.functions(x, 0)[0].transpose(0, 1) for basis in (a, b))  # (in, points, count)
-    fit = torch.linalg.lstsq(after, before).solution
+    fit = torch.linalg.lstsq(after, before, driver="gels").solution  # the others are not deterministic
     step = fit.new_zeros(len(fit), new.size, old.size)
     step[:, : new.count, : old.count] = fit
     step[:, new.count :, old.count :] = torch.eye(new.size - new.count)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kanpde.plot.curves import convergence, quantiles, radial
+from kanpde.plot.graph import EdgePictures, network_graph
+from kanpde.plot.parity import parity
+from kanpde.plot.similarity import similarity_figure
 from kanpde.plot.slices import slice_2d
 from kanpde.plot.volumes import grid_3d, render_3d, save_vtk
 from kanpde.record import Run
@@ -15,27 +18,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "EdgePictures",
     "convergence",
     "grid_3d",
     "main_pictures",
+    "network_graph",
+    "parity",
     "plot_run",
     "quantiles",
     "radial",
     "render_3d",
     "save_vtk",
+    "similarity_figure",
     "slice_2d",
+    "write",
 ]
 
 DPI = 200
 
 
 def main_pictures(run: Run, folder: str | Path | None = None) -> list[Path]:
-    """Write <stem>-convergence.png and, if the run has a slice, <stem>-error.png; beside the run by default."""
+    """Write <stem>-convergence.png, of a run with a slice <stem>-error.png, and of a fit <stem>-parity.png.
+
+    Beside the run by default.
+    """
     flat = _flat_slices(run)
     pictures = {"convergence": convergence(run)}
     if flat:
         pictures["error"] = slice_2d(run, flat[0])
-    return _write(run, folder, pictures)
+    if run.attrs.get("fits") and "u_exact" in run.field:
+        pictures["parity"] = parity(run)
+    return write(run, folder, pictures)
 
 
 def plot_run(run: Run, folder: str | Path | None = None, vtk: bool = True, render: bool = True) -> list[Path]:
@@ -50,9 +63,9 @@ def plot_run(run: Run, folder: str | Path | None = None, vtk: bool = True, rende
     pictures = {f"slice-{name}": slice_2d(run, name) for name in _flat_slices(run)[1:]}
     if np.isfinite(run.field.get("error", ())).any():
         pictures |= {"quantiles": quantiles(run)}
-        if "radius" in run.field:
+        if "radius" in run.field and not run.attrs.get("fits"):  # inputs of a fit have units of their own
             pictures |= {"radial": radial(run)}
-    paths += _write(run, folder, pictures)
+    paths += write(run, folder, pictures)
     if vtk:
         paths += save_vtk(run, folder)
     if render:
@@ -66,7 +79,8 @@ def _flat_slices(run: Run) -> list[str]:
     return sorted((name for name in axes if axes[name] <= 2), key=lambda name: (name != "random", axes[name] != 2))
 
 
-def _write(run: Run, folder: str | Path | None, pictures: "dict[str, Figure]") -> list[Path]:
+def write(run: Run, folder: str | Path | None, pictures: "dict[str, Figure]") -> list[Path]:
+    """Write figures as <stem>-<name>.png, beside the run by default, and return their paths."""
     folder = run.path.parent if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{run.path.stem}-{name}.png" for name in pictures]

@@ -29,6 +29,24 @@ class Problem:
         """The domain; its `dim` is the number of inputs of u."""
         raise NotImplementedError(f"{type(self).__name__} states no domain")
 
+    @property
+    def title(self) -> str:
+        """A line that says what the problem is."""
+        return next(iter((type(self).__doc__ or "").strip().splitlines()), "")
+
+    def coordinates(self, points: Tensor) -> Tensor:
+        """The inputs (N, d) of u at points, which may carry more: observations, say."""
+        return points
+
+    @property
+    def units(self):
+        """Units of inputs and u that the network is not to see (`kanpde.problems.fitting.Units`); None: as is."""
+        return None
+
+    def settings(self) -> dict:
+        """Options that were left to the problem, for the result file."""
+        return {}
+
     def residual(self, u: Jet, x: Tensor) -> Tensor:
         """The PDE, zero at the solution: (N,) from the jet of u at x (N, dim)."""
         raise NotImplementedError(f"{type(self).__name__} states no residual")

@@ -1,0 +1,54 @@
+"""The error of a fit by k-fold cross-validation: k runs, each tested on the rows that it did not see."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kanpde.api import train
+from kanpde.config import ConfigError, RunConfig
+from kanpde.record import Run
+from kanpde.setup import check_out, problem
+
+
+def cross_validate(config: RunConfig, folds: int, out: str | Path, each: Callable[[Run], None] | None = None):
+    """Train on each of the k complements and return the runs, <out>-fold0.h5 to <out>-fold<k-1>.h5.
+
+    Args:
+        config: of a problem that reads a table.
+        folds: k, at least 2.
+        each: called with every finished run.
+    Raises:
+        ConfigError: another problem, too few rows, or a file that exists; before the first run.
+    """
+    if config.problem["name"] != "data":
+        raise ConfigError(f"folds: needed is the problem data, given {config.problem['name']}")
+    paths = [f"{out}-fold{fold}.h5" for fold in range(folds)]
+    of_folds = [
+        config.model_copy(update={"problem": {**config.problem, "folds": folds, "fold": i}}) for i in range(folds)
+    ]
+    problems = [problem(of_fold) for of_fold in of_folds]
+    for path, fold in zip(paths, problems, strict=True):
+        check_out(path)
+        _ = fold.domain.units  # reads the table: what does not fit is said before the first run
+    runs: list[Run] = []
+    for path, fold, of_fold in zip(paths, problems, of_folds, strict=True):
+        runs.append(train(fold, config=of_fold, out=path))
+        if runs[-1].attrs["status"] != "finished":
+            raise KeyboardInterrupt
+        if each is not None:
+            each(runs[-1])
+    return runs
+
+
+def summary(runs: list[Run]) -> dict[str, tuple[float, float]]:
+    """Mean and sample standard deviation over the folds of RMSE, that of the best constant, and R^2, by name.
+
+    R^2 = 1 - (RMSE / that of the constant)^2 on the rows of a fold; there is none where y does not vary.
+    """
+    rmse = np.array([run.attrs["rmse_best"] for run in runs])
+    constant = np.array([run.field["u_exact"].std() for run in runs])
+    columns = {"rmse": rmse, "rmse_of_constant": constant}
+    if constant.all():
+        columns["r2"] = 1 - (rmse / constant) ** 2
+    return {name: (float(column.mean()), float(column.std(ddof=1))) for name, column in columns.items()}

@@ -1,0 +1,209 @@
+"""A formula made readable: its constants fitted until only rounding is left, then rounded, and its terms combined."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kanpde.interpret.expression import evaluate, values_at
+from kanpde.interpret.fitting import Tolerance, least_squares
+from kanpde.metrics import errors
+
+if TYPE_CHECKING:
+    import sympy
+
+TOLERANCE = Tolerance(relative=1.02, absolute=1e-12)
+CLOSE = 0.005  # distance, as a share of 1 + |value|, from which a round number is tried
+DENOMINATORS = (1, 2, 3, 4, 5, 6, 8, 10)
+PI_DENOMINATORS = (1, 2, 3, 4, 6)
+ROUNDS = 6  # of fitting, rounding and combining
+SAME = 1e-9  # relative difference of two forms of one formula
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Constants
+
+
+class _Template:
+    """A formula whose floats are parameters, at points x with values y."""
+
+    def __init__(self, expr: sympy.Expr, names: Sequence[str], x: Tensor, y: Tensor):
+        import sympy
+
+        self.numbers: dict[sympy.Dummy, float] = {}
+        self.expr = self._lifted(expr)
+        self.inputs = {sympy.Symbol(name): column for name, column in zip(names, x.unbind(1), strict=True)}
+        self.y = y
+
+    def _lifted(self, expr: sympy.Expr) -> sympy.Expr:
+        """Every float of the tree by a symbol of its own."""
+        import sympy
+
+        if expr.is_Float:
+            symbol = sympy.Dummy("c", real=True)
+            self.numbers[symbol] = float(expr)
+            return symbol
+        return expr.func(*map(self._lifted, expr.args)) if expr.args else expr
+
+    def fitted(self, replaced: dict, steps: int) -> tuple[sympy.Expr, dict, float]:
+        """The template with some symbols replaced by numbers, the others fitted, and its relative l2 error."""
+        expr = self.expr.xreplace(replaced)
+        left = [symbol for symbol in self.numbers if expr.has(symbol)]
+        model = lambda theta: self._values(expr, dict(zip(left, theta.unbind(-1), strict=True))).unsqueeze(1)
+        start = torch.tensor([self.numbers[symbol] for symbol in left], dtype=torch.float64)
+        theta = least_squares(model, start, self.y.unsqueeze(1), steps, damping=1e-6)
+        numbers = dict(zip(left, theta.tolist(), strict=True))
+        error = errors(model(theta).squeeze(1), self.y)["rel_l2"]
+        return expr, numbers, error if error == error else float("inf")
+
+    def _values(self, expr: sympy.Expr, numbers: dict) -> Tensor:
+        return evaluate(expr, self.inputs | numbers).expand(len(self.y))
+
+    def formula(self) -> sympy.Expr:
+        import sympy
+
+        return self.expr.xreplace({symbol: sympy.Float(value) for symbol, value in self.numbers.items()})
+
+
+def fit_constants(
+    expr: sympy.Expr, names: Sequence[str], x: Tensor, y: Tensor, steps: int = 40
+) -> tuple[sympy.Expr, float]:
+    """The formula with all its floats fitted to y (N,) at x (N, d), and its relative l2 error there."""
+    template = _Template(expr, names, x.double(), y.double().reshape(len(x)))
+    template.expr, template.numbers, error = template.fitted({}, steps)
+    return template.formula(), error
+
+
+def refine(
+    expr: sympy.Expr,
+    names: Sequence[str],
+    x: Tensor,
+    y: Tensor,
+    tolerance: Tolerance = TOLERANCE,
+    steps: int = 60,
+) -> sympy.Expr:
+    """The formula with all its floats fitted to y (N,) at x (N, d), round where round numbers do as well, and simpler.
+
+    Whole numbers, fractions with small denominators and multiples of pi are tried where a float is close to one; the
+    others are fitted again, and the number stays where the tolerance allows the error.
+
+    Args:
+        names: of the columns of x.
+        steps: of each fit.
+    """
+    x, y = x.double(), y.double().reshape(len(x))
+    expr = simplify(expr, names, x)
+    for _ in range(ROUNDS):
+        template = _Template(expr, names, x, y)
+        template.expr, template.numbers, smallest = template.fitted({}, steps)
+        _round(template, smallest, tolerance, steps)
+        before, expr = expr, simplify(template.formula(), names, x)
+        if _cost(expr) == _cost(before):
+            break
+    return expr
+
+
+def _round(template: _Template, smallest: float, tolerance: Tolerance, steps: int) -> None:
+    """Replace numbers of the template by round ones, those that are closest to one first."""
+    tried: set = set()
+    while True:
+        open_ = {s: nice for s, v in template.numbers.items() if s not in tried and (nice := round_numbers(v))}
+        if not open_:
+            return
+        distance = lambda s, of=open_: abs(float(of[s][0]) - template.numbers[s])
+        symbol = min(open_, key=distance)
+        tried.add(symbol)
+        for number in open_[symbol]:
+            expr, numbers, error = template.fitted({symbol: number}, steps)
+            if tolerance.allows(error, smallest):
+                template.expr, template.numbers, smallest = expr, numbers, min(smallest, error)
+                break
+
+
+def round_numbers(value: float) -> list[sympy.Expr]:
+    """Whole numbers, simple fractions and multiples of pi close to a value, the closest first."""
+    import sympy
+
+    units = [sympy.Rational(1, q) for q in DENOMINATORS] + [sympy.pi / q for q in PI_DENOMINATORS]
+    numbers = {round(value / float(unit)) * unit: None for unit in units}
+    gap = lambda number: abs(float(number) - value)
+    close = [number for number in numbers if gap(number) <= CLOSE * (1 + abs(value))]
+    return sorted(close, key=lambda number: (round(gap(number), 12), sympy.count_ops(number), float(abs(number))))[:4]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Terms
+
+
+def simplify(expr: sympy.Expr, names: Sequence[str], x: Tensor, seconds: float = 5.0) -> sympy.Expr:
+    """The same function with fewer constants and operations.
+
+    Rules are tried one after another; a result is taken if it has the same values at x (N, d) and costs less. A rule
+    that takes longer than `seconds` is passed over. Inputs that are positive at x are taken to be positive, so that
+    logarithms and powers can be combined.
+    """
+    import sympy
+
+    plain = [sympy.Symbol(name) for name in names]
+    signs = ["positive" if low > 0 else "real" for low in x.amin(0).tolist()]
+    known = [sympy.Symbol(name, **{sign: True}) for name, sign in zip(names, signs, strict=True)]
+    values = values_at(expr, names, x)
+    there, back = dict(zip(plain, known, strict=True)), dict(zip(known, plain, strict=True))
+    for rule in _rules():
+        with _limit(seconds):
+            found = rule(expr.xreplace(there)).xreplace(back)
+            same = errors(values_at(found, names, x), values)["rel_l2"] <= SAME
+            expr = found if same and _cost(found) < _cost(expr) else expr
+    return expr
+
+
+def _rules() -> list[Callable]:
+    import sympy
+
+    logs = lambda e: sympy.expand_log(e, force=True)
+    rules = [sympy.expand, logs, lambda e: sympy.expand(logs(e)), sympy.powsimp, sympy.factor_terms]
+    # sympy's own can take any time, so it runs only where it can be stopped
+    return [*rules, sympy.simplify] if _can_be_stopped() else rules
+
+
+def _cost(expr: sympy.Expr) -> tuple[int, int]:
+    """Floats, then operations."""
+    import sympy
+
+    floats = sum(node.is_Float for node in sympy.preorder_traversal(expr))
+    return floats, sympy.count_ops(expr)
+
+
+def _can_be_stopped() -> bool:
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+
+
+class _TooLong(Exception):
+    pass
+
+
+@contextmanager
+def _limit(seconds: float) -> Iterator[None]:
+    """Leave what is inside after so many seconds, by an alarm of the main thread."""
+    if not _can_be_stopped():
+        yield
+        return
+
+    def stop(number, frame):
+        raise _TooLong
+
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _TooLong:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)

@@ -1,0 +1,152 @@
+"""Fitting a user's table: rows of a CSV or NPZ file, split into training, validation and test rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field as Limits
+from torch import Tensor
+
+from kanpde import columns
+from kanpde.config import ConfigError
+from kanpde.problems.fitting import Fitting, Units, set_dim, set_once
+from kanpde.samplers import stream
+
+Share = Annotated[float, Limits(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Training, validation and test rows (n, d + 1) of a table."""
+
+    parts: dict[str, Tensor]
+    laws = ("rows",)
+
+    @property
+    def dim(self) -> int:
+        return self.parts["interior"].shape[1] - 1
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows of each kind there are."""
+        return {name: len(rows) for name, rows in self.parts.items()}
+
+    def interior(self, n: int, generator: torch.Generator, law="rows", sequence="random", dtype=None) -> Tensor:
+        """n training rows, a random choice; all of them, in their order, where there are no more."""
+        rows = self.parts["interior"].to(generator.device, dtype or torch.get_default_dtype())
+        if n >= len(rows):
+            return rows
+        return rows[torch.randperm(len(rows), generator=generator, device=rows.device)[:n]]
+
+    def held_out(self, name: str, number: int, n: int, generator: torch.Generator) -> Tensor:
+        """The rows number n to number n + n of the validation or test rows."""
+        return self.parts[name][number * n : (number + 1) * n]
+
+    @cached_property
+    def units(self) -> Units:
+        return Units.of(self.parts["interior"])
+
+
+@dataclass(frozen=True)
+class Data(Fitting):
+    """One column of a table as a function of others.
+
+    Args:
+        file: CSV with names in the first line, or NPZ (`kanpde.columns`).
+        inputs: names of columns; default all but the output.
+        output: name of a column; default the last.
+        test: share of the rows to test on, or a file of test rows. A share of less than two rows is none.
+        validation: share of the rows that choose the best weights.
+        seed: of the split.
+        missing: what to do with rows in which a number is missing: refuse, or drop them.
+        folds, fold: of k folds of the rows, the one that is tested on, instead of a share.
+
+    Without validation rows the training rows choose the best weights; without test rows the error is theirs.
+
+    Raises:
+        ConfigError: a file that cannot be read, a column that is not there, too few rows.
+    """
+
+    dim: int | None = None
+    file: str = "data.csv"
+    inputs: tuple[str, ...] | None = None
+    output: str | None = None
+    test: Share | str = 0.2
+    validation: Share = 0.1
+    seed: int = 0
+    missing: Literal["refuse", "drop"] = "refuse"
+    folds: Annotated[int, Limits(ge=2)] | None = None
+    fold: Annotated[int, Limits(ge=0)] = 0
+
+    def __post_init__(self):
+        if self.inputs is None or self.output is None:
+            names = columns.names(self.file)
+            set_once(self, "output", self.output or names[-1])
+            set_once(self, "inputs", self.inputs or tuple(name for name in names if name != self.output))
+        if not self.inputs or self.output in self.inputs:
+            raise ConfigError(
+                f"problem.inputs: given {', '.join(self.inputs) or 'none'}; needed are columns but {self.output}"
+            )
+        if self.folds is not None and self.fold >= self.folds:
+            raise ConfigError(f"problem.fold: given {self.fold}, needed is 0 to {self.folds - 1}")
+        if self.folds is not None and isinstance(self.test, str):
+            raise ConfigError(f"problem.test: given {self.test}, but the rows of a fold are those that are tested on")
+        set_dim(self, len(self.inputs))
+
+    def settings(self) -> dict:
+        """What a result file needs to say to make the problem again without the table."""
+        return {"inputs": list(self.inputs), "output": self.output}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.inputs
+
+    @property
+    def title(self) -> str:
+        return f"{self.output} of {', '.join(self.inputs[:6])}{', ...' * (self.dim > 6)} in {Path(self.file).name}"
+
+    @cached_property
+    def domain(self) -> Rows:
+        rows = self._rows(self.file)
+        rows = rows[torch.randperm(len(rows), generator=stream(self.seed, "split"))]
+        test, rest = self._tested(rows)
+        validation, interior = _share(rest, self.validation)
+        if len(interior) < 2:
+            raise ConfigError(f"problem.file: {self.file} leaves {len(interior)} rows to train on, needed are 2")
+        parts = {"interior": interior, "validation": validation, "test": test}
+        return Rows({name: part if len(part) else interior for name, part in parts.items()})
+
+    def _tested(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The test rows, and the others."""
+        if isinstance(self.test, str):
+            test, rest = self._rows(self.test), rows
+        elif self.folds is not None:
+            test = rows[self.fold :: self.folds]
+            rest = rows[torch.arange(len(rows)) % self.folds != self.fold]
+        else:
+            return _share(rows, self.test)
+        if len(test) < 2:
+            where = f"file {self.test}" if self.folds is None else f"fold {self.fold} of {self.folds}"
+            raise ConfigError(f"problem: {where} has {len(test)} rows to test on, needed are 2")
+        return test, rest
+
+    def _rows(self, file: str) -> Tensor:
+        """(N, d + 1): the inputs and the output of the rows of a file."""
+        read = columns.read(file, [*self.inputs, self.output])
+        rows = torch.stack([torch.from_numpy(column) for column in read.values()], 1)
+        whole = rows.isfinite().all(1)
+        if not whole.all() and self.missing == "refuse":
+            bad = int((~whole).sum())
+            raise ConfigError(
+                f"{file}: {bad:,} of {len(rows):,} rows lack a number; problem.missing: drop leaves them out"
+            )
+        return rows[whole]
+
+
+def _share(rows: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The first rows, which are such a share of all, none if fewer than two; and the others."""
+    n = round(share * len(rows))
+    return rows.tensor_split([n if n > 1 else 0])
