@@ -79,7 +79,7 @@ def generated_weights(
         learner = learners.get(label) or learners.setdefault(label, new(basis.size))
         prompts = torch.empty(n_in, options.prompt_dim, n_out)
         weights.append(MetaReleased(prompts, learner, taps) if options.released_layout else Meta(prompts, learner))
-    {"linear": _init_linear, "spread": _init_spread, "official": _init_official}[options.init](
+    {"linear": _init_linear, "official": _init_official}[options.init](
         weights, bases, generator
     )
     if options.unused and isinstance(options.share, int):
@@ -122,24 +122,6 @@ def _init_linear(weights: list[Meta], bases: Sequence[Basis], generator: torch.G
             parameter.zero_()
             parameter[: 2 * half] = torch.cat(pair)
         learner.w1[2 * half :].normal_(generator=generator)  # a unit without a partner: nothing yet, but not dead
-
-
-@torch.no_grad()
-def _init_spread(weights: list[Meta], bases: Sequence[Basis], generator: torch.Generator) -> None:
-    """The same straight line V z, with the knots of the hidden units among the prompts, where M can bend at once.
-
-    relu(t) - relu(-t) = t for any t = A z + b, so the biases b of a pair and -b are free, and b_2 takes up C b.
-    """
-    _init_linear(weights, bases, generator)
-    for learner in {w.learner: None for w in weights}:
-        if learner.b1 is None or learner.b2 is None:
-            raise ValueError("meta_init: spread needs meta_bias")
-        half = len(learner.w1) // 2
-        reach = torch.cat([w.prompts.flatten() for w in weights if w.learner is learner]).std()
-        knots = torch.empty(half).normal_(generator=generator) * reach
-        b = knots * learner.w1[:half].norm(dim=1)
-        learner.b1[: 2 * half] = torch.cat([b, -b])
-        learner.b2.copy_(-learner.w2[:, :half] @ b)
 
 
 @torch.no_grad()
