@@ -140,6 +140,7 @@ FUNCTIONS = {
         Function("1/sqrt", torch.rsqrt, lambda sp, u: 1 / sp.sqrt(u), 2, positive, poles, ("c",)),
         Function("exp", torch.exp, lambda sp, u: sp.exp(u), 2, anywhere, rates, ("b",)),
         Function("log", torch.log, lambda sp, u: sp.log(u), 2, positive, poles, ("c",)),
+        Function("cosh", torch.cosh, lambda sp, u: sp.cosh(u), 3, anywhere, rates),
         Function("abs", torch.abs, lambda sp, u: sp.Abs(u), 3, anywhere, kinks, ("c",)),
         Function("sin", torch.sin, lambda sp, u: sp.sin(u), 3, anywhere, waves),
         Function("cos", torch.cos, lambda sp, u: sp.cos(u), 3, anywhere, waves),
@@ -154,8 +155,8 @@ FUNCTIONS = {
     )
 }
 
-# cos and arccos are sin and arcsin with another shift: a search need not try both
-SEARCHED = tuple(name for name in FUNCTIONS if name not in ("cos", "arccos"))
+# cos and arccos are sin and arcsin with another shift, and edges are rarely a cosh: a search need not try all
+SEARCHED = tuple(name for name in FUNCTIONS if name not in ("cos", "arccos", "cosh"))
 
 
 def function(name: str) -> Function:

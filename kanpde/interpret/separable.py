@@ -24,7 +24,7 @@ from kanpde.kan.basis.bspline import BSpline
 if TYPE_CHECKING:
     import sympy
 
-INTERVALS = 40  # of the grid of an edge at most
+INTERVALS, LOG_INTERVALS = 40, 24  # of the grid of an edge at most; of a logarithmic one, whose ends see few rows
 WIDE = 8  # max / min of an input from which its edges are functions of its logarithm
 RIDGE = 1e-13  # share of the mean square of the features
 SWEEPS = 12  # over the edges of a product
@@ -82,7 +82,9 @@ class Splines:
         x = torch.where(wide, torch.where(wide, x, 1.0).log(), x)
         low, high = x.amin(0), x.amax(0)
         scale = 2 / torch.where(high > low, high - low, 1.0)
-        basis = BSpline(x.shape[1], min(INTERVALS, 6 + 100 // x.shape[1]), base="none").to(x.dtype)
+        basis = BSpline(x.shape[1], min(LOG_INTERVALS if logs else INTERVALS, 6 + 100 // x.shape[1]), base="none").to(
+            x.dtype
+        )
         self.features, self.held = basis.features((x - low) * scale - 1, 0)[0].detach(), held
 
     def solve(self, columns: Tensor, y: Tensor) -> Tensor:
@@ -172,15 +174,22 @@ def readings(x: Tensor, edges: Tensor) -> Iterator[tuple[Reading, ...]]:
 
 
 def term(c: Candidate, u: sympy.Expr) -> sympy.Expr:
-    """a f(b u + c) + d with floats for what f has free."""
+    """a f(b u + c) + d with floats for what f has free, and b = 1 or -1 where a rescaled f is an f."""
     import sympy
 
     f = function(c.name)
     if f.name == "0":
         return sympy.Float(c.d)
-    b = sympy.Float(c.b) if "b" in f.free else sympy.Integer(1)
-    shift = sympy.Float(c.c) if "c" in f.free else sympy.Integer(0)
-    return sympy.Float(c.a) * f.sympy(sympy, b * u + shift) + sympy.Float(c.d)
+    b, shift, a, d = sympy.Float(c.b), sympy.Float(c.c), c.a, c.d
+    if "b" not in f.free:  # f(|b| v) = k f(v) + m, so b may be 1 or -1
+        size = abs(c.b)
+        at = lambda v: f.torch(torch.tensor(v, dtype=torch.float64)).item()
+        k = (at(2 * size) - at(size)) / (at(2.0) - at(1.0))
+        a, d = a * k, d + a * (at(size) - k * at(1.0))
+        b, shift = sympy.Integer(1 if c.b > 0 else -1), sympy.Float(c.c / size)
+    if "c" not in f.free:
+        shift = sympy.Integer(0)
+    return sympy.Float(a) * f.sympy(sympy, b * u + shift) + sympy.Float(d)
 
 
 def sum_of(found: Sequence[Reading], inputs: Sequence[sympy.Expr]) -> sympy.Expr:

@@ -40,16 +40,23 @@ def between_units(x: Tensor, y: Tensor, widths: Sequence[int], generator: torch.
 
 
 def small_networks(
-    x: Tensor, y: Tensor, held: Tensor, names: Sequence[str], generator: torch.Generator, check: Callable[[], None]
+    x: Tensor,
+    y: Tensor,
+    held: Tensor,
+    names: Sequence[str],
+    structures: Sequence[tuple[int, ...]],
+    generator: torch.Generator,
+    check: Callable[[], None],
 ) -> Iterator[sympy.Expr]:
     """Formulas for y (N,) of x (N, d), one of each structure that does well on the rows held out.
 
     Args:
         names: of the columns of x.
+        structures: hidden widths.
         check: called again and again; it may raise to end the search.
     """
     y = y.unsqueeze(1)
-    for widths in WIDTHS:
+    for widths in structures:
         check()
         network = between_units(x, y, widths, generator)
         fit(network, x[~held], y[~held], STEPS, scaled=False, damping=0.1)

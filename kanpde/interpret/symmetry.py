@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
+from itertools import product as exponents
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,9 +32,10 @@ NULL = 0.2  # singular value, beside columns of mean square 1, up to which a vec
 SAME = 0.1  # relative difference of two slopes that may be equal
 ROUND = 0.12  # distance of an exponent from a round one
 ORDERS = 8.0  # natural logarithm of max |y| / min |y| up to which log |y| is fitted
-DENOMINATORS = (1, 2, 3)
+STRAIGHT = 0.1  # deviation from a power, as a share of that of the logarithm of a factor
+DENOMINATORS = (1, 2)
 HIDDEN = (5,)
-LARGEST = 5  # exponent of a symmetry
+LARGEST = 4  # exponent of a symmetry
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -196,6 +198,38 @@ def _scaled(
     return Reduction(columns, y / factor, tuple(symbols[j] * e for j, _, e in new), expr)
 
 
+def peeled(x: Tensor, y: Tensor, edges: Tensor, symbols: Sequence[sympy.Symbol]) -> Iterator[Reduction]:
+    """The data without the powers of inputs that stand out as factors of a product of edges (N, d)."""
+    count = x.shape[1]
+    powers: dict[int, Fraction] = {}
+    for i in [i for i in range(count) if (x[:, i] > 0).all() and (edges[:, i] != 0).all()]:
+        z, g = x[:, i].log(), edges[:, i].abs().log()
+        z, g = z - z.mean(), g - g.mean()
+        slope = ((z @ g) / (z @ z)).item()
+        straight = (g - slope * z).std() < STRAIGHT * g.std()
+        if straight and abs(_rounded(slope)) > 0 and abs(float(_rounded(slope)) - slope) < ROUND:
+            powers[i] = _rounded(slope)
+    if 0 < len(powers) < count:
+        basis = [[Fraction(int(i == j)) for j in range(count)] + [p] for i, p in powers.items()]
+        yield _scaled(x, y, symbols, tuple(powers), basis)
+
+
+def monomials(x: Tensor, y: Tensor, symbols: Sequence[sympy.Symbol]) -> Iterator[Reduction]:
+    """The data with one product of inputs, with exponents 1 and -1, in place of two or more of them."""
+    import sympy
+
+    count = x.shape[1]
+    for signs in exponents((0, 1, -1), repeat=count):
+        taken = [i for i in range(count) if signs[i]]
+        if len(taken) < 2 or signs[taken[0]] < 0 or (x[:, taken] == 0).any():
+            continue
+        left = [i for i in range(count) if not signs[i]]
+        product = torch.stack([x[:, i] ** signs[i] for i in taken], 1).prod(1)
+        expr = sympy.Mul(*(symbols[i] ** signs[i] for i in taken))
+        columns = torch.stack([product, *(x[:, i] for i in left)], 1)
+        yield Reduction(columns, y, (expr, *(symbols[i] for i in left)), sympy.Integer(1))
+
+
 def shifts(x: Tensor, y: Tensor, model: Fitted, symbols: Sequence[sympy.Symbol]) -> Iterator[Reduction]:
     """The data with sums and differences in place of pairs of inputs with the same slope: all such pairs at once."""
     slopes = model.slopes(x)[0] / x
@@ -210,7 +244,7 @@ def shifts(x: Tensor, y: Tensor, model: Fitted, symbols: Sequence[sympy.Symbol])
         if gap < SAME and not used & {i, j}:
             pairs.append((i, j, sign))
             used |= {i, j}
-    for count in sorted({len(pairs), 1} - {0}, reverse=True):
+    for count in sorted({len(pairs), min(1, len(pairs))} - {0}, reverse=True):
         yield paired(x, y, symbols, [(i, j, SUM if sign > 0 else DIFFERENCE) for i, j, sign in pairs[:count]])
 
 

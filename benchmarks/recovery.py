@@ -1,0 +1,248 @@
+"""The 100 Feynman equations from their rows alone: how well they are fitted, and which formulas are found again.
+
+    python -m benchmarks.recovery [--equations I.12.5 ...] [--seconds 60] [--jobs 2] [--sides kanpde pykan]
+        [--peer PYTHON] [--quick] [--render] [--out benchmarks/results/recovery.md]
+
+Both sides see the same 1000 rows and have the same time and one thread in a process beside this one. The kanpde side
+is `kanpde.interpret.recover`, which knows no units; the pykan side is `benchmarks.pykan_fit` in the interpreter --peer,
+where pykan is installed. "fitted": the mean square error of the best model on 1000 test rows is below 1e-6 of their
+variance. "recovered": the formula, as text, is within 1e-9 of the equation (relative l2) on 1000 fresh points.
+
+Rows in the CSV beside --out count as done; the table is rendered after each of them.
+"""
+
+import csv
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import machine
+from benchmarks.report import RESULTS, Parser, exiting
+from kanpde.config import ConfigError, suggest
+from kanpde.equations import equations
+from kanpde.problems import Feynman
+from kanpde.record import replacing
+
+SIDES = ("kanpde", "pykan")
+ROWS = 1000
+FITTED = 1e-6  # mean square error, as a share of the variance
+RECOVERED = 1e-9  # relative l2 error on fresh points
+QUICK_SECONDS = 5.0
+GRACE = 60.0  # seconds that a pykan process may take to start and end
+COLUMNS = ("equation", "side", "relative_mse", "formula_error", "found", "seconds", "cpu_seconds", "allowed", "machine")
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One equation on one side, with so many seconds."""
+
+    equation: str
+    side: str
+    seconds: float
+    peer: str = ""
+
+
+def samples(name: str) -> dict[str, torch.Tensor]:
+    """Rows (N, d + 1) of an equation: train, test, and fresh, which no side ever sees."""
+    domain = Feynman(equation=name).domain
+    draw = lambda kind: domain.held_out(kind, 0, ROWS, torch.Generator())
+    return {
+        "train": domain.interior(ROWS, torch.Generator(), dtype=torch.float64),
+        "test": draw("test"),
+        "fresh": draw("fresh"),
+    }
+
+
+def relative_mse(found: torch.Tensor, y: torch.Tensor) -> float:
+    """Mean square error as a share of the variance of y."""
+    return ((found - y).square().mean() / y.var(correction=0)).item()
+
+
+def formula_error(text: str, names: Sequence[str], rows: torch.Tensor) -> float:
+    """Relative l2 error of a formula at rows; infinite where it has no value."""
+    import sympy
+
+    from kanpde.interpret.expression import values_at
+
+    expr = sympy.sympify(text, locals={name: sympy.Symbol(name) for name in names})
+    left = (values_at(expr, names, rows[:, :-1]) - rows[:, -1]).norm() / rows[:, -1].norm()
+    return left.item() if left.isfinite() else float("inf")
+
+
+def by_kanpde(task: Task, rows: dict[str, torch.Tensor]) -> Row:
+    """Our search."""
+    from kanpde.interpret.recover import recover
+
+    names, train, test = Feynman(equation=task.equation).names, rows["train"], rows["test"]
+    cpu = time.process_time()
+    found = recover(train[:, :-1], train[:, -1], names, task.seconds)
+    text = "" if found.formula is None else str(found.formula)
+    return {
+        "relative_mse": relative_mse(found.model(test[:, :-1]), test[:, -1]) if found.model else float("inf"),
+        "formula_error": formula_error(text, names, rows["fresh"]) if text else float("inf"),
+        "found": text,
+        "seconds": found.seconds,
+        "cpu_seconds": time.process_time() - cpu,
+    }
+
+
+def by_pykan(task: Task, rows: dict[str, torch.Tensor]) -> Row:
+    """pykan's fit and symbolic search, in its own interpreter."""
+    arrays = {}
+    for part in ("train", "test"):
+        arrays |= {f"x_{part}": rows[part][:, :-1].numpy(), f"y_{part}": rows[part][:, -1].numpy()}
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "rows.npz", Path(folder) / "report.json"
+        np.savez(source, **arrays)
+        words = [task.peer, "-m", "benchmarks.pykan_fit", str(source), str(target), "--symbolic"]
+        done = subprocess.run(
+            [*words, "--seconds", str(task.seconds)], capture_output=True, text=True, timeout=task.seconds + GRACE
+        )
+        if not target.is_file():
+            raise ConfigError(f"pykan on {task.equation}: {(done.stderr.strip().splitlines() or ['no report'])[-1]}")
+        report = json.loads(target.read_text())
+    text = report.get("formula", "")
+    names = [f"x_{i + 1}" for i in range(rows["train"].shape[1] - 1)]
+    errors = [report.get(key, float("inf")) for key in ("relative_mse", "formula_relative_mse")]
+    return {
+        "relative_mse": min(errors),
+        "formula_error": formula_error(text, names, rows["fresh"]) if text else float("inf"),
+        "found": text,
+        "seconds": report["seconds"],
+        "cpu_seconds": report["cpu_seconds"],
+    }
+
+
+def measure(task: Task) -> Row:
+    """The row of a task, in a process that does one at a time."""
+    torch.set_num_threads(1)
+    found = {"kanpde": by_kanpde, "pykan": by_pykan}[task.side](task, samples(task.equation))
+    return {"equation": task.equation, "side": task.side, **found, "allowed": task.seconds, "machine": machine()}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The table
+
+
+def kept(path: Path) -> list[Row]:
+    """The rows of the CSV.
+
+    Raises:
+        ConfigError: it is not one of ours.
+    """
+    if not path.is_file():
+        return []
+    lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    if lines and tuple(lines[0]) != COLUMNS:
+        raise ConfigError(f"{path}: not a table of {', '.join(COLUMNS)}")
+    return lines
+
+
+def is_fitted(row: Row) -> bool:
+    return float(row["relative_mse"]) < FITTED
+
+
+def is_recovered(row: Row) -> bool:
+    return float(row["formula_error"]) <= RECOVERED
+
+
+def render(rows: Sequence[Row], out: Path) -> None:
+    """Write the CSV and the table, in the order of the equations."""
+    order = list(equations("feynman"))
+    rows = sorted(rows, key=lambda row: (order.index(row["equation"]), SIDES.index(row["side"])))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out.with_suffix(".csv")) as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    out.write_text(report(rows), encoding="utf-8")
+
+
+def report(rows: Sequence[Row]) -> str:
+    """Markdown: what each side has reached on the equations that all sides have done, then a line for each row."""
+    lines = ["# Feynman equations from their rows", "", *RULE, ""]
+    lines += [f"- {name}" for name in sorted({str(row["machine"]) for row in rows})]
+    sides = [side for side in SIDES if any(row["side"] == side for row in rows)]
+    done = [{row["equation"] for row in rows if row["side"] == side} for side in sides]
+    common = set.intersection(*done) if done else set()
+    lines += [f"- on the {len(common)} equations that {' and '.join(sides)} have done:"]
+    for side in sides:
+        own = [row for row in rows if row["side"] == side and row["equation"] in common]
+        spent = f"{sum(float(row['cpu_seconds']) for row in own) / 60:.1f} minutes of processor time"
+        lines += [f"  - {side}: {sum(map(is_fitted, own))} fitted, {sum(map(is_recovered, own))} recovered; {spent}"]
+    lines += ["", f"| {' | '.join(HEADING)} |", f"|{' :-- |' * 3}{' --: |' * 2}{' :-- |' * 2}{' --: |' * 2} :-- |"]
+    for row in rows:
+        equation = equations("feynman")[row["equation"]]
+        yes = ["yes" if passed(row) else "" for passed in (is_fitted, is_recovered)]
+        numbers = [f"{float(row[key]):.1e}" for key in ("relative_mse", "formula_error")]
+        times = [f"{float(row[key]):.0f}" for key in ("seconds", "cpu_seconds")]
+        cells = [row["equation"], f"`{equation.formula.text}`", row["side"], *numbers, *yes, *times]
+        found = f"`{shortened(str(row['found']))}`" if row["found"] else ""
+        lines.append(f"| {' | '.join([*cells, found])} |")
+    return "\n".join(lines) + "\n"
+
+
+def shortened(text: str, length: int = 100) -> str:
+    """The beginning of a long formula; the CSV has all of it."""
+    return (text if len(text) <= length else f"{text[:length]} ...").replace("|", "\\|")
+
+
+RULE = (
+    "`python -m benchmarks.recovery`. Models and formulas from 1000 rows, one thread, equal time for each side. MSE:",
+    "mean square error on 1000 test rows over their variance, of the best model; fitted: below 1e-6. Error: relative",
+    "l2 error of the formula on 1000 fresh points; recovered: at most 1e-9. Seconds: of the clock, of the processor.",
+)
+HEADING = ["equation", "formula", "side", "MSE", "error", "fitted", "recovered", "s", "cpu s", "found"]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line, do what is not there yet, and render."""
+    args = arguments(words)
+    rows = kept(args.out.with_suffix(".csv"))
+    done = {(row["equation"], row["side"]) for row in rows}
+    seconds = QUICK_SECONDS if args.quick else args.seconds
+    tasks = [Task(name, side, seconds, args.peer) for name in args.equations for side in args.sides]
+    rest = [] if args.render else [task for task in tasks if (task.equation, task.side) not in done]
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(measure, task) for task in rest]):
+            rows.append(row := future.result())
+            render(rows, args.out)
+            fitted, recovered = ("yes" if passed(row) else "no" for passed in (is_fitted, is_recovered))
+            print(row["equation"], row["side"], f"fitted: {fitted}, recovered: {recovered}, {row['found']}", flush=True)
+    render(rows, args.out)
+
+
+def arguments(words: Sequence[str] | None):
+    """The command line, checked."""
+    parser = Parser(prog="recovery", description=__doc__.splitlines()[0])
+    parser.add_argument("--equations", nargs="+", default=list(equations("feynman")), metavar="NAME")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["kanpde"])
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each equation and side")
+    parser.add_argument("--jobs", type=int, default=2, help="equations at a time, one thread each")
+    parser.add_argument("--peer", default="", metavar="PYTHON", help="the interpreter that has pykan")
+    parser.add_argument("--quick", action="store_true", help="a few seconds each, to see that it works")
+    parser.add_argument("--render", action="store_true", help="search nothing, render what the CSV holds")
+    parser.add_argument("--out", type=Path, default=RESULTS / "recovery.md", metavar="FILE")
+    args = parser.parse_args(words)
+    for name in args.equations:
+        if name not in equations("feynman"):
+            raise ConfigError(suggest("equation", name, list(equations("feynman"))))
+    if not args.seconds > 0 or args.jobs < 1:
+        raise ConfigError(f"--seconds, --jobs: given {args.seconds} and {args.jobs}, needed are numbers above 0")
+    if "pykan" in args.sides and not args.peer and not args.render:
+        raise ConfigError("--sides pykan needs --peer, the Python interpreter that has pykan")
+    return args
+
+
+if __name__ == "__main__":
+    exiting(main, "benchmarks.recovery")
