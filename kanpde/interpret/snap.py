@@ -64,7 +64,7 @@ def snap(
     tries: int = 3,
     tolerance: Tolerance = TOLERANCE,
     steps: int = 30,
-    together: bool = False,
+    together: Callable[[], bool] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[EdgeNetwork, list[Step]]:
     """A copy whose edges are formulas, as far as the function stays what it is, and the steps that led there.
@@ -82,8 +82,8 @@ def snap(
         simplicity: see `kanpde.interpret.symbolic.score`.
         tolerance: an error above it undoes a step, also a chosen one.
         steps: of the fit after each choice.
-        together: try all edges at once before that: the best candidate of each, then better ones edge by edge. It is
-            quicker, and formulas that are only good beside each other are found.
+        together: try all edges at once before that, until this is True: the best candidate of each, then better ones
+            edge by edge. It is quicker, and formulas that are only good beside each other are found.
         stop: asked before each edge; from True on the search ends with what it has.
     Raises:
         ConfigError: an unknown function or edge, a layer with a LayerNorm, shapes that do not fit.
@@ -105,9 +105,9 @@ def snap(
     order = sorted(candidates, key=lambda edge: (edge not in choose, candidates[edge][0].score))
     search = _Search(x, y, functions, r2_at_least, simplicity, tries, tolerance, steps)
     network, said = network.copy(), []
-    if together and not stop():
+    if together and not together():
         likely = {edge: search.likely(found, choose.get(edge)) for edge, found in candidates.items()}
-        network, said = search.together(network, {edge: found for edge, found in likely.items() if found}, stop)
+        network, said = search.together(network, {edge: found for edge, found in likely.items() if found}, together)
     for edge in order:
         if not stop() and isinstance(dict(network.edges()).get(edge), Numeric):
             network, step = search.snapped(network, edge, choose.get(edge))

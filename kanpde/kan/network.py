@@ -79,9 +79,7 @@ def generated_weights(
         learner = learners.get(label) or learners.setdefault(label, new(basis.size))
         prompts = torch.empty(n_in, options.prompt_dim, n_out)
         weights.append(MetaReleased(prompts, learner, taps) if options.released_layout else Meta(prompts, learner))
-    {"linear": _init_linear, "official": _init_official}[options.init](
-        weights, bases, generator
-    )
+    {"linear": _init_linear, "official": _init_official}[options.init](weights, bases, generator)
     if options.unused and isinstance(options.share, int):
         spare = [new(bases[0].size).requires_grad_(False) for _ in range(options.share - len(learners))]
         weights[0].unused_learners = nn.ModuleList(spare)
