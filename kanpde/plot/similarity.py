@@ -41,7 +41,7 @@ def similarity_figure(
     matrices = [_checked(title, np.asarray(matrix, dtype=np.float64), layers) for title, matrix in panels]
     if not panels:
         raise ValueError("a figure of similarities takes at least one panel, given none")
-    figure = Figure(figsize=(1.7 + (SIDE + 0.2) * len(panels), SIDE + 0.9), layout="constrained")
+    figure = Figure(figsize=(1.2 + (SIDE + 0.2) * len(panels), SIDE + 0.9), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, _), matrix in zip(axes, panels, matrices, strict=True):
         blocks = np.zeros(len(matrix), dtype=int) if layers is None else np.asarray(layers)
