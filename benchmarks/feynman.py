@@ -12,7 +12,6 @@ The printed "MSE" is compared with our RMSE: as mean squares, several printed ce
 Rows in the CSV beside --out count as done; the table is rendered after each equation and at Ctrl-C.
 """
 
-import csv
 import signal
 import sys
 import tempfile
@@ -23,18 +22,18 @@ from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks import printed
 from benchmarks.machine import machine
 from benchmarks.report import RESULTS, Parser, exiting
+from benchmarks.rows import keep, kept
 from kanpde import setup
 from kanpde.api import train
 from kanpde.config import ConfigError, load, suggest
 from kanpde.equations import equations
 from kanpde.kan.network import count_parameters
-from kanpde.record import Run, replacing
+from kanpde.record import Run
 
 HIDDEN = 32  # units of the meta-learner
 STEPS = {"kan": 35, "fine": 5, "metakan": 20}  # of Levenberg-Marquardt
@@ -109,14 +108,14 @@ class Fits:
 
     def row(self, net: str, grid: int, run: Run, widths: Sequence[int]) -> Row:
         like = next(
-            r for r in printed_rows() if (r["equation"], r["model"].lower(), r["grid"]) == (self.name, net, grid)
+            r for r in printed.rows(2) if (r["equation"], r["model"].lower(), r["grid"]) == (self.name, net, grid)
         )
         return {
             "equation": self.name,
             "net": net,
             "grid": grid,
             "rmse": run.attrs["rmse_best"],
-            "constant": run.floors["constant"] * float(np.sqrt(np.mean(run.field["u_exact"] ** 2))),
+            "constant": float(run.field["u_exact"].std()),
             "printed": like["mse_printed"],
             "parameters": count_parameters(run.load_model().net),
             "parameters_printed": like["params_printed"],
@@ -124,10 +123,6 @@ class Fits:
             "kan_widths": "-".join(map(str, widths)),
             "seconds": run.history["wall_s"][-1],
         }
-
-
-def printed_rows() -> list[dict]:
-    return printed.rows(2)
 
 
 def fit_equation(name: str, seeds: int, steps: dict[str, int]) -> list[Row]:
@@ -145,29 +140,11 @@ def fit_equation(name: str, seeds: int, steps: dict[str, int]) -> list[Row]:
 # The table
 
 
-def kept(path: Path) -> list[Row]:
-    """The rows of the CSV.
-
-    Raises:
-        ConfigError: it is not one of ours.
-    """
-    if not path.is_file():
-        return []
-    lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    if lines and tuple(lines[0]) != COLUMNS:
-        raise ConfigError(f"{path}: not a table of {', '.join(COLUMNS)}")
-    return lines
-
-
 def render(rows: Sequence[Row], out: Path) -> None:
     """Write the CSV and the table, in the order of the paper."""
     order = list(equations("paper"))
     rows = sorted(rows, key=lambda row: (order.index(row["equation"]), int(row["grid"]), row["net"]))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out.with_suffix(".csv")) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    keep(out.with_suffix(".csv"), COLUMNS, rows)
     out.write_text(report(rows), encoding="utf-8")
 
 
@@ -228,7 +205,7 @@ def main(words: Sequence[str] | None = None) -> None:
             raise ConfigError(suggest("equation of Table 2", name, list(equations("paper"))))
     if args.seeds < 1 or args.jobs < 1:
         raise ConfigError(f"--seeds, --jobs: given {args.seeds} and {args.jobs}, needed is at least 1")
-    rows = kept(args.out.with_suffix(".csv"))
+    rows = kept(args.out.with_suffix(".csv"), COLUMNS)
     rest = [] if args.render else [name for name in args.equations if name not in {row["equation"] for row in rows}]
     steps = QUICK_STEPS if args.quick else STEPS
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:

@@ -21,18 +21,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from benchmarks import printed
 from benchmarks.machine import machine
 from benchmarks.report import RESULTS, Parser, exiting
+from benchmarks.rows import keep
 from kanpde import setup
 from kanpde.api import train
 from kanpde.config import ConfigError, RunConfig, load, suggest
 from kanpde.kan.weights import Meta
-from kanpde.record import Run, replacing
+from kanpde.record import Run
 from kanpde.training import State
 
 CELLS = {f"{row['function']}-{row['dimension']}-{row['model'].lower()}": row for row in printed.rows(4)}
@@ -115,7 +115,7 @@ def row(task: Task, run: Run) -> Row:
     measured = {
         **{name: value for name, value in task._asdict().items() if name != "quick"},
         "rmse": run.attrs["rmse_best"],
-        "constant": run.floors["constant"] * float(np.sqrt(np.mean(run.field["u_exact"] ** 2))),
+        "constant": float(run.field["u_exact"].std()),
         "parameters": run.attrs["parameters"],
         "meta_hidden": run.config["backbone"].get("meta_hidden", ""),
         "steps": run.attrs["steps"],
@@ -145,11 +145,7 @@ def render(rows: Iterable[Row], out: Path) -> None:
     """Write the CSV and the table, in the order of the paper."""
     order = list(CELLS)
     rows = sorted(rows, key=lambda row: (order.index(row["cell"]), int(row["seed"])))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out.with_suffix(".csv")) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    keep(out.with_suffix(".csv"), COLUMNS, rows)
     out.write_text(report(rows), encoding="utf-8")
 
 

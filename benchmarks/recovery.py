@@ -11,7 +11,6 @@ variance. "recovered": the formula, as text, is within 1e-9 of the equation (rel
 Rows in the CSV beside --out count as done; the table is rendered after each of them.
 """
 
-import csv
 import json
 import subprocess
 import tempfile
@@ -27,10 +26,10 @@ import torch
 
 from benchmarks.machine import machine
 from benchmarks.report import RESULTS, Parser, exiting
+from benchmarks.rows import keep, kept
 from kanpde.config import ConfigError, suggest
 from kanpde.equations import equations
 from kanpde.problems import Feynman
-from kanpde.record import replacing
 
 SIDES = ("kanpde", "pykan")
 ROWS = 1000
@@ -134,20 +133,6 @@ def measure(task: Task) -> Row:
 # The table
 
 
-def kept(path: Path) -> list[Row]:
-    """The rows of the CSV.
-
-    Raises:
-        ConfigError: it is not one of ours.
-    """
-    if not path.is_file():
-        return []
-    lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    if lines and tuple(lines[0]) != COLUMNS:
-        raise ConfigError(f"{path}: not a table of {', '.join(COLUMNS)}")
-    return lines
-
-
 def is_fitted(row: Row) -> bool:
     return float(row["relative_mse"]) < FITTED
 
@@ -160,26 +145,21 @@ def render(rows: Sequence[Row], out: Path) -> None:
     """Write the CSV and the table, in the order of the equations."""
     order = list(equations("feynman"))
     rows = sorted(rows, key=lambda row: (order.index(row["equation"]), SIDES.index(row["side"])))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out.with_suffix(".csv")) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    keep(out.with_suffix(".csv"), COLUMNS, rows)
     out.write_text(report(rows), encoding="utf-8")
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Markdown: what each side has reached on the equations that all sides have done, then a line for each row."""
+    """Markdown: what each side has reached, and on the equations that all have done; then a line for each row."""
     lines = ["# Feynman equations from their rows", "", *RULE, ""]
     lines += [f"- {name}" for name in sorted({str(row["machine"]) for row in rows})]
-    sides = [side for side in SIDES if any(row["side"] == side for row in rows)]
-    done = [{row["equation"] for row in rows if row["side"] == side} for side in sides]
-    common = set.intersection(*done) if done else set()
-    lines += [f"- on the {len(common)} equations that {' and '.join(sides)} have done:"]
-    for side in sides:
-        own = [row for row in rows if row["side"] == side and row["equation"] in common]
-        spent = f"{sum(float(row['cpu_seconds']) for row in own) / 60:.1f} minutes of processor time"
-        lines += [f"  - {side}: {sum(map(is_fitted, own))} fitted, {sum(map(is_recovered, own))} recovered; {spent}"]
+    of = {side: own for side in SIDES if (own := [row for row in rows if row["side"] == side])}
+    lines += [f"- {side}, {len(own)} equations: {reached(own)}" for side, own in of.items()]
+    if len(of) > 1:
+        common = set.intersection(*({row["equation"] for row in own} for own in of.values()))
+        lines += [f"- on the {len(common)} equations that {' and '.join(of)} have done:"]
+        for side, own in of.items():
+            lines += [f"  - {side}: {reached([row for row in own if row['equation'] in common])}"]
     lines += ["", f"| {' | '.join(HEADING)} |", f"|{' :-- |' * 3}{' --: |' * 2}{' :-- |' * 2}{' --: |' * 2} :-- |"]
     for row in rows:
         equation = equations("feynman")[row["equation"]]
@@ -190,6 +170,13 @@ def report(rows: Sequence[Row]) -> str:
         found = f"`{shortened(str(row['found']))}`" if row["found"] else ""
         lines.append(f"| {' | '.join([*cells, found])} |")
     return "\n".join(lines) + "\n"
+
+
+def reached(rows: Sequence[Row]) -> str:
+    """How many of these are fitted and recovered, and what it took."""
+    spent = sum(float(row["cpu_seconds"]) for row in rows) / 60
+    counts = f"{sum(map(is_fitted, rows))} fitted, {sum(map(is_recovered, rows))} recovered"
+    return f"{counts}; {spent:.1f} minutes of processor time"
 
 
 def shortened(text: str, length: int = 100) -> str:
@@ -208,7 +195,7 @@ HEADING = ["equation", "formula", "side", "MSE", "error", "fitted", "recovered",
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line, do what is not there yet, and render."""
     args = arguments(words)
-    rows = kept(args.out.with_suffix(".csv"))
+    rows = kept(args.out.with_suffix(".csv"), COLUMNS)
     done = {(row["equation"], row["side"]) for row in rows}
     seconds = QUICK_SECONDS if args.quick else args.seconds
     tasks = [Task(name, side, seconds, args.peer) for name in args.equations for side in args.sides]

@@ -3,9 +3,12 @@
 import csv
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from kanpde.config import ConfigError
+from kanpde.record import replacing
 
 
 class TimeUp(Exception):
@@ -74,6 +77,29 @@ class Table:
     def rows(self) -> list[dict[str, str]]:
         with self.csv.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
+
+
+def kept(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV that `keep` has written; none where there is no file.
+
+    Raises:
+        ConfigError: it has other columns.
+    """
+    if not path.is_file():
+        return []
+    lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    if lines and tuple(lines[0]) != tuple(columns):
+        raise ConfigError(f"{path}: not a table of {', '.join(columns)}")
+    return lines
+
+
+def keep(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
+    """Write rows to a CSV that replaces the former one whole; fractions with six digits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def shown(value: object) -> str:

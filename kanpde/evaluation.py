@@ -81,7 +81,7 @@ class Evaluator:
         return min(self.config.points.test, self.config.evaluation.points, affordable)
 
     def test_errors(self) -> dict[str, float]:
-        """rel_l2, rel_l1, linf on the first test points; NaN without an exact solution."""
+        """rel_l2, rel_l1, rmse, linf on the first test points; NaN without an exact solution."""
         return metrics.errors(*self._u_and_exact("test", self.history_points()))
 
     def validation_score(self, loss: Loss, operator: Callable) -> float:

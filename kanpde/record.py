@@ -1,8 +1,8 @@
 """The result file: one HDF5 file a run, replaced whole at every write, so that a reader always finds a good one.
 
 attrs     schema_version status config seed problem dim backbone parameters device torch_version started finished ...
-history/  a row per evaluation: step loss rel_l2 rel_l1 linf wall_s steps_per_s peak_memory_bytes saved_memory_bytes
-          lr, and below it terms/<name> and weights/<name>
+history/  a row per evaluation: step loss rel_l2 rel_l1 rmse linf wall_s steps_per_s peak_memory_bytes
+          saved_memory_bytes lr, and below it terms/<name> and weights/<name>
 floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
 slices/<name>/  origin (d,) axes (k, d) grid (n,) u u_exact error (n, ..., n); NaN outside the domain

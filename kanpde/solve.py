@@ -27,7 +27,7 @@ def solve(
     problem: Annotated[str | None, typer.Argument(help="YAML file, or a shipped name such as allen_cahn.")] = None,
     dim: Annotated[int | None, typer.Option(help="Dimension of the problem (problem.dim).")] = None,
     backbone: Annotated[str | None, typer.Option(help="Network: mlp, kan, metakan (backbone.name).")] = None,
-    solver: Annotated[str | None, typer.Option(help="YAML file, or shipped: default, adam, paper, official.")] = None,
+    solver: Annotated[str | None, typer.Option(help="YAML file, or shipped (see kanpde list).")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the training; problem.seed is that of the coefficients.")
     ] = None,
@@ -50,7 +50,7 @@ def solve(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Solve a PDE: train a network, print the error beside its floors, and leave a result file and two pictures.
+    """Solve a PDE or fit data: train a network, print the error beside its floors, leave a result file and pictures.
 
     Exit codes: 0 done, 1 the run failed, 2 a bad call, 130 interrupted by Ctrl-C (--resume goes on).
     """

@@ -1,5 +1,6 @@
 """Helpers of the tests: seeded generators, networks with weights of order one, relative comparison."""
 
+import signal
 import subprocess
 import sys
 from math import sqrt
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jacrev
 
-from kanpde import backbones, setup
+from kanpde import backbones, cli, setup, training
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Meta, MetaLearner
@@ -128,3 +129,27 @@ def refused(module: str, *argv: str) -> None:
     """Assert that python -m module with these arguments ends with exit code 2 and one line."""
     done = subprocess.run([sys.executable, "-m", module, *argv], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def call(capsys, *args):
+    """(exit code, standard output, standard error) of a command of the console script."""
+    argv, sys.argv = sys.argv, ["kanpde", *map(str, args)]
+    try:
+        with pytest.raises(SystemExit) as info:
+            cli.main()
+    finally:
+        sys.argv = argv
+    captured = capsys.readouterr()
+    return info.value.code or 0, captured.out, captured.err
+
+
+def interrupt_after(monkeypatch, step: int) -> None:
+    """Raise the signal of Ctrl-C at the end of a step."""
+    original = training.Training._step
+
+    def stepped(self, *args):
+        original(self, *args)
+        if self.state.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(training.Training, "_step", stepped)

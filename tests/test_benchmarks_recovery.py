@@ -58,7 +58,7 @@ def test_limits_count_as_the_docstring_says():
 def test_rows_are_kept_in_the_order_of_the_equations(tmp_path):
     out = tmp_path / "recovery.md"
     recovery.render([row("II.3.24", "kanpde", found=""), row("I.12.5", "pykan"), row("I.12.5", "kanpde")], out)
-    rows = recovery.kept(out.with_suffix(".csv"))
+    rows = recovery.kept(out.with_suffix(".csv"), recovery.COLUMNS)
     assert [(r["equation"], r["side"]) for r in rows] == [
         ("I.12.5", "kanpde"),
         ("I.12.5", "pykan"),
@@ -68,7 +68,15 @@ def test_rows_are_kept_in_the_order_of_the_equations(tmp_path):
     recovery.main(["--render", "--out", str(out)])
     assert out.read_text() == before
     recovery.main(["--equations", "I.12.5", "--out", str(out)])  # done: no process is started for it
-    assert recovery.kept(out.with_suffix(".csv")) == rows
+    assert recovery.kept(out.with_suffix(".csv"), recovery.COLUMNS) == rows
+
+
+def test_totals_are_of_each_side_and_of_what_both_have_done():
+    ours = [row("I.12.5", "kanpde", 1e-9, 1e-12), row("II.3.24", "kanpde", 1e-9)]
+    text = recovery.report([*ours, row("I.12.5", "pykan")])
+    assert "- kanpde, 2 equations: 2 fitted, 1 recovered; 1.0 minutes" in text
+    assert "- on the 1 equations" in text and "  - kanpde: 1 fitted, 1 recovered; 0.5 minutes" in text
+    assert "  - pykan: 0 fitted, 0 recovered" in text
 
 
 def test_a_foreign_csv_is_refused(tmp_path):

@@ -1,15 +1,14 @@
 """An explanation is of the run it is asked for: its rows, its function, its errors; every step is said."""
 
-import sys
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import close, generator, one_line, points
+from conftest import call, close, generator, one_line, points
 
-from kanpde import Run, backbones, cli, train
+from kanpde import Run, backbones, train
 from kanpde.config import ConfigError
 from kanpde.explain import explain, shown, stages
 from kanpde.interpret import EdgeNetwork, Tolerance, agrees, error, fit, snap
@@ -273,18 +272,6 @@ def test_a_search_ends_when_it_is_told_to():
 
 
 # The command line --------------------------------------------------------------------------------------------------
-
-
-def call(capsys, *args):
-    """(exit code, standard output, standard error) of a command."""
-    argv, sys.argv = sys.argv, ["kanpde", *map(str, args)]
-    try:
-        with pytest.raises(SystemExit) as info:
-            cli.main()
-    finally:
-        sys.argv = argv
-    captured = capsys.readouterr()
-    return info.value.code or 0, captured.out, captured.err
 
 
 def test_the_command(capsys, product, folder):

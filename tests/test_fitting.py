@@ -1,17 +1,15 @@
 """Function fitting: the rows are what they are said to be, a model keeps their units, and a fit goes on exactly."""
 
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import F64, close, generator, one_line, points
+from conftest import F64, call, close, generator, interrupt_after, one_line, points
 from torch import nn
 
 import kanpde
-from kanpde import backbones, cli, columns, training
+from kanpde import backbones, columns
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError
 from kanpde.jet import Affine
@@ -248,18 +246,6 @@ def test_formulas_that_do_not_fit_are_refused_in_one_line(make, says):
 
 
 # Runs --------------------------------------------------------------------------------------------------------------
-
-
-def interrupt_after(monkeypatch, step: int) -> None:
-    """Raise the signal of Ctrl-C at the end of a step."""
-    original = training.Training._step
-
-    def stepped(self, *args):
-        original(self, *args)
-        if self.state.step == step:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(training.Training, "_step", stepped)
 
 
 RESUMED = {
@@ -537,18 +523,6 @@ QUICK = ["--set", "backbone.widths=[3]", "--set", "phases.0.steps=3"]
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(capsys, *args):
-    """(exit code, standard output, standard error) of a command."""
-    argv, sys.argv = sys.argv, ["kanpde", *map(str, args)]
-    try:
-        with pytest.raises(SystemExit) as info:
-            cli.main()
-    finally:
-        sys.argv = argv
-    captured = capsys.readouterr()
-    return info.value.code or 0, captured.out, captured.err
 
 
 def test_solve_predict_and_folds(capsys, folder):

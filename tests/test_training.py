@@ -1,12 +1,12 @@
 """The loop: resuming is exact, phases and stops do what they say, a failure leaves a good file."""
 
 import itertools
-import signal
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from conftest import interrupt_after
 
 import kanpde
 from kanpde import setup, training
@@ -98,18 +98,6 @@ def test_resuming_gives_bit_for_bit_the_uninterrupted_run(tmp_path, case, stop_a
         assert str(ours[name]) == str(theirs[name])
     same_history(Run.open(done.path).history, Run.open(whole.path).history)
     assert np.array_equal(Run.open(done.path).field["u"], Run.open(whole.path).field["u"])
-
-
-def interrupt_after(monkeypatch, step):
-    """Raise the signal of Ctrl-C at the end of a step."""
-    original = training.Training._step
-
-    def stepped(self, *args):
-        original(self, *args)
-        if self.state.step == step:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(training.Training, "_step", stepped)
 
 
 def test_training_reduces_the_error(tmp_path):

@@ -38,11 +38,6 @@ class Problem:
         """The inputs (N, d) of u at points, which may carry more: observations, say."""
         return points
 
-    @property
-    def units(self):
-        """Units of inputs and u that the network is not to see (`kanpde.problems.fitting.Units`); None: as is."""
-        return None
-
     def settings(self) -> dict:
         """Options that were left to the problem, for the result file."""
         return {}

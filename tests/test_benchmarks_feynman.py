@@ -1,0 +1,71 @@
+"""The benchmark of Table 2: its structures are those printed, rows are kept, and below means below both numbers."""
+
+import csv
+from itertools import pairwise
+
+import pytest
+from conftest import one_line
+
+from benchmarks import feynman, printed
+from benchmarks.report import RESULTS
+from kanpde.config import ConfigError
+from kanpde.equations import equations
+
+
+def row(equation="I.12.5", net="kan", grid=5, rmse=1e-3, printed_=2e-3, constant=1.0) -> dict:
+    numbers = {"rmse": rmse, "constant": constant, "printed": printed_, "parameters": 54, "parameters_printed": 57}
+    more = {"seed": 0, "kan_widths": "2-2-1", "seconds": 6.0, "machine": "some processor"}
+    return {"equation": equation, "net": net, "grid": grid, **numbers, **more}
+
+
+def test_narrower_structures_keep_their_ends_and_are_no_narrower_than_needed():
+    assert feynman.narrowed((2, 2, 1), 33) == (2, 2, 1)
+    for equation in equations("paper").values():
+        widths = feynman.narrowed(equation.structure, 33)
+        assert sum(a * b for a, b in pairwise(widths)) <= 33 and min(widths) >= 1
+        assert (widths[0], widths[-1], len(widths)) == (equation.structure[0], 1, len(equation.structure))
+    assert feynman.narrowed((4, 5, 5, 1), 49) == (4, 4, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("rmse", "constant", "is_beaten"), [(1e-3, 1.0, True), (3e-3, 1.0, False), (1e-3, 5e-4, False)]
+)
+def test_beaten_is_below_the_printed_number_and_the_constant(rmse, constant, is_beaten):
+    assert feynman.beaten(row(rmse=rmse, constant=constant)) is is_beaten
+
+
+def test_rows_are_kept_in_the_order_of_the_paper_and_rendered_again_alike(tmp_path):
+    out = tmp_path / "t.md"
+    rows = [row(grid=20), row(), row(net="metakan", rmse=1.0), row("I.6.20a"), row(net="metakan", grid=20)]
+    feynman.render(rows, out)
+    with out.with_suffix(".csv").open() as file:
+        kept = [(line["equation"], line["net"], line["grid"]) for line in csv.DictReader(file)]
+    assert kept[0] == ("I.6.20a", "kan", "5") and kept[1:3] == [("I.12.5", "kan", "5"), ("I.12.5", "metakan", "5")]
+    text = out.read_text()
+    assert "kan: below the printed number and the constant in 3 of 3 cells." in text
+    assert "metakan: below the printed number and the constant in 1 of 2 cells. Not in I.12.5 at G = 5." in text
+    feynman.main(["--render", "--out", str(out)])
+    assert out.read_text() == text
+
+
+def test_the_rows_of_an_equation_are_the_four_printed_cells():
+    rows = feynman.fit_equation("I.12.5", 2, feynman.QUICK_STEPS)
+    cells = [(r["equation"], r["model"].lower(), r["grid"], r["mse_printed"]) for r in printed.rows(2)]
+    assert {(r["equation"], r["net"], r["grid"], r["printed"]) for r in rows} == {c for c in cells if c[0] == "I.12.5"}
+    sizes = {(r["net"], r["grid"]): r["parameters"] for r in rows}
+    edges, learner = 6, lambda size: 2 * 32 + 33 * size
+    assert sizes["kan", 5] == edges * 9 and sizes["kan", 20] == edges * 24
+    assert sizes["metakan", 5] == edges + learner(9) and sizes["metakan", 20] == edges + learner(24)
+
+
+def test_the_committed_table_is_what_its_rows_say():
+    with (RESULTS / "feynman.csv").open() as file:
+        assert feynman.report(list(csv.DictReader(file))) == (RESULTS / "feynman.md").read_text()
+
+
+@pytest.mark.parametrize("words", [["--equations", "I.12.55"], ["--seeds", "0"], ["--jobs", "0"]])
+def test_bad_words_are_named(words, tmp_path):
+    with pytest.raises(ConfigError, match=words[1]) as info:
+        feynman.main([*words, "--out", str(tmp_path / "t.md")])
+    one_line(info)
+    assert not list(tmp_path.iterdir())
