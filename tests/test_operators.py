@@ -21,7 +21,7 @@ from kanpde.kan.weights import Direct
 from kanpde.operators.autograd import Autograd
 from kanpde.operators.forward import Forward
 from kanpde.operators.stochastic import SDGD, Hutchinson
-from kanpde.problems import HJB, PROBLEMS, Heat, Poisson, Problem
+from kanpde.problems import HJB, PDES, Heat, Poisson, Problem
 
 NETS = {f"mlp-{name}": ("mlp", {"activation": name}) for name in backbones.ACTIVATIONS}
 NETS |= {f"kan-order{k}": ("kan", {"spline_order": k}) for k in (3, 4, 5)}
@@ -479,10 +479,10 @@ def test_hard_constraint_equals_nested_autograd(domain, s, lifted):
 
 @pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
 @pytest.mark.parametrize("case", FAMILIES)
-@pytest.mark.parametrize("name", PROBLEMS)
-def test_operator_of_every_problem_equals_nested_autograd(name, case, hard):
+@pytest.mark.parametrize("name", PDES)
+def test_operator_of_every_pde_equals_nested_autograd(name, case, hard):
     """The problem supplies its coefficients (time: 0), directions and lift; the residuals agree too."""
-    problem = PROBLEMS[name](3)
+    problem = PDES[name](3)
     x = problem.domain.interior(4, generator(), dtype=F64)
     u = Ansatz(problem, net_of(case, problem.domain.dim), hard)
     check_forward(u, x, parts=("value", "lap"))
@@ -491,7 +491,7 @@ def test_operator_of_every_problem_equals_nested_autograd(name, case, hard):
 
 @pytest.mark.parametrize("name, case, dim", [("poisson", "kan-order3", 100), ("hjb", "metakan-prompt1-layer", 99)])
 def test_hard_constraint_equals_nested_autograd_in_100_dimensions(name, case, dim):
-    problem = PROBLEMS[name](dim)
+    problem = PDES[name](dim)
     x = problem.domain.interior(2, generator(), dtype=F64)
     check_forward(Ansatz(problem, net_of(case, 100)), x, chunks=(25,))
 

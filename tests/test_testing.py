@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from kanpde.ansatz import Field
-from kanpde.problems import HJB, PROBLEMS, Heat, Poisson
+from kanpde.problems import HJB, PDES, Heat, Poisson
 from kanpde.testing import check_problem
 
 
 @pytest.mark.parametrize("solution", ["two_body", "three_body", "scaled"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", PDES)
 def test_shipped_problems_pass(name, solution):
-    check_problem(PROBLEMS[name](4, solution=solution))
+    check_problem(PDES[name](4, solution=solution))
 
 
 class WrongSource(Poisson):
