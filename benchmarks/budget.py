@@ -121,14 +121,16 @@ QUICK = {"points": {"interior": 16, "test": 256, "validation": 64}, "compile": F
 LEAST = {"dims": 3, "seeds": 0, "threads": 1}
 
 
-def parser(name: str, about: str, dims: list[int], backbones: list[str], minutes: float) -> Parser:
+def parser(
+    name: str, about: str, dims: list[int], backbones: list[str], minutes: float, solver: str = "default"
+) -> Parser:
     """The options of a benchmark of errors, with its defaults."""
     made = Parser(prog=name, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--dims", type=int, nargs="+", default=dims)
     made.add_argument("--backbones", nargs="+", choices=BACKBONES, default=backbones, metavar="NAME")
-    made.add_argument("--minutes", type=float, default=minutes, help="of a run, evaluations included")
+    made.add_argument("--minutes", type=float, default=minutes, help="of a run that starts, evaluations included")
     made.add_argument("--seeds", type=int, nargs="+", default=[0])
-    made.add_argument("--solver", default="default", help="a name or a YAML file")
+    made.add_argument("--solver", default=solver, help="a name or a YAML file")
     made.add_argument("--quick", action="store_true", help="a few steps of few points, to see that all works")
     made.add_argument("--runs", type=Path, default=Path("runs") / name, metavar="DIR", help="where the runs are kept")
     made.add_argument("--out", type=Path, help="the table, written anew after every run")
@@ -157,8 +159,8 @@ def configured(args: argparse.Namespace, problem, backbone: dict, seed: int) -> 
 
 def trained(args: argparse.Namespace, name: str, problem, backbone: dict, seed: int) -> Run:
     """The run of this name below --runs, finished."""
-    length = "quick" if args.quick else f"{args.minutes:g}min"
-    path = args.runs / f"{name}-{Path(args.solver).stem}-{length}-seed{seed}.h5"
+    quick = "-quick" if args.quick else ""
+    path = args.runs / f"{name}-{Path(args.solver).stem}{quick}-seed{seed}.h5"
     config = configured(args, problem, backbone, seed)
     run = settled(path, problem, config, 60 * args.minutes, steps=8 if args.quick else None)
     print(f"{path.stem}: {run.rel_l2:.3g} after {run.attrs['steps']} steps", flush=True)

@@ -1,11 +1,12 @@
 """Allen-Cahn (two-body) in high dimension, beside the floors, the published errors and the goals.
 
     python -m benchmarks.high_dim [--dims 1000 10000 100000] [--backbones kan metakan] [--minutes 30] [--seeds 0]
-        [--solver default] [--quick] [--runs DIR] [--out benchmarks/results/high_dim.md]
+        [--solver high_dim] [--quick] [--runs DIR] [--out benchmarks/results/high_dim.md]
 
 Every run has the steps that fill --minutes on this machine, its evaluations included. Runs that have ended are not run
-again and one that was broken off goes on, by the same command. Floors: relative l2 errors of what learns next to
-nothing, on the same radial points (`kanpde.metrics.Floors`); the skill of a run is its error over the constant's.
+again, whatever --minutes is now, and one that was broken off goes on, by the same command. Floors: relative l2 errors
+of what learns next to nothing, on the same radial points (`kanpde.metrics.Floors`); the skill of a run is its error
+over the constant's.
 """
 
 from collections.abc import Sequence
@@ -95,16 +96,16 @@ def report(rows: Sequence[dict], settings: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parser("high_dim", __doc__, [1_000, 10_000, 100_000], ["kan", "metakan"], 30.0)
+    options = parser("high_dim", __doc__, [1_000, 10_000, 100_000], ["kan", "metakan"], 30.0, "high_dim")
     args = checked(options.parse_args(argv))
-    length = "--quick, a few steps" if args.quick else f"{args.minutes:g} minutes a run"
+    settings = f"solver {args.solver}{', --quick, a few steps' if args.quick else ''}; {machine(args.device)}"
     rows = []
     for dim, backbone, seed in product(args.dims, args.backbones, args.seeds):
         run = trained(args, f"allen_cahn-{dim}d-{backbone}", AllenCahn(dim), {"name": backbone}, seed)
         rows.append(row(run))
         if args.out:
-            deliver(report(rows, f"solver {args.solver}, {length}; {machine(args.device)}"), args.out)
-    print(report(rows, f"solver {args.solver}, {length}; {machine(args.device)}"))
+            deliver(report(rows, settings), args.out)
+    print(report(rows, settings))
 
 
 if __name__ == "__main__":

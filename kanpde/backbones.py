@@ -53,15 +53,20 @@ def kan(
     hidden_range: Interval = (-1.0, 1.0),
     bias: bool = False,
     norm: Literal["none", "hidden", "all"] = "none",
+    centred: bool = False,
     **of_basis,
 ) -> nn.Sequential:
-    """Kolmogorov-Arnold network with free weights on every edge."""
+    """Kolmogorov-Arnold network with free weights on every edge.
+
+    centred: the first layer is zero at the origin, for thousands of inputs that all lie near it.
+    """
     return network.stack(
         (dim_in, *widths, dim_out),
         _basis_for(basis, grid_range, hidden_range, of_basis),
         lambda edges, bases: network.free_weights(edges, bases, generator),
         bias,
         norm,
+        centred,
     )
 
 
@@ -76,6 +81,7 @@ def metakan(
     hidden_range: Interval = (-1.0, 1.0),
     bias: bool = False,
     norm: Literal["none", "hidden", "all"] = "none",
+    centred: bool = False,
     prompt_dim: PositiveInt = 1,
     meta_hidden: PositiveInt = 128,
     meta_bias: bool = True,
@@ -95,6 +101,7 @@ def metakan(
         lambda edges, bases: network.generated_weights(edges, bases, generator, options),
         bias,
         norm,
+        centred,
     )
 
 

@@ -99,11 +99,11 @@ class SparsityConfig(Strict):
 
 
 class LossConfig(Strict):
-    """See `kanpde.losses.Loss`."""
+    """See `kanpde.losses.Loss`. A weight may be a table by dimension."""
 
     residual: Literal["square", "two_sample"] = "square"
     scale: Literal["2d", "none"] = "2d"
-    weights: dict[str, NonNegativeFloat] = {}
+    weights: dict[str, NonNegativeFloat | dict[PositiveInt, NonNegativeFloat]] = {}
     gradient: Literal["none", "exact", "almost_everywhere"] = "none"
     directions: PositiveInt | None = None
     sparsity: SparsityConfig | None = None
@@ -168,6 +168,7 @@ class RunConfig(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig = StopConfig()
     slices: SlicesConfig = SlicesConfig()
+    start: Literal["network", "constant"] = "network"
     start_from: str | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -181,8 +182,8 @@ class RunConfig(Strict):
         return sum(phase.steps for phase in self.phases)
 
 
-def resolve_count(count: int | str | dict[int, int], dim: int) -> int:
-    """A point count at a dimension: 100d is 100 times it; a table gives the entry of the next larger key."""
+def resolve(count: float | str | dict[int, float], dim: int) -> float:
+    """A number at a dimension: 100d is 100 times it; a table gives the entry of the next larger key, or of the last."""
     if isinstance(count, str):
         return int(count[:-1]) * dim
     if isinstance(count, dict):

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from kanpde import backbones
+from kanpde import backbones, start
 from kanpde.config import (
     NAMED,
     ConfigError,
@@ -21,7 +21,7 @@ from kanpde.config import (
     locate,
     merge,
     read_yaml,
-    resolve_count,
+    resolve,
     validate,
 )
 from kanpde.construct import call, class_from_source, construct, load_class
@@ -71,7 +71,8 @@ def short_name(config: RunConfig, problem) -> str:
 def backbone(config: RunConfig, problem, trained: bool = False) -> nn.Module:
     """The network of the configuration; `grid_range: auto` fits the grid of the inputs to the domain and the law.
 
-    A network that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map.
+    A network that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map. One
+    of a PDE ends with such a map where `start` is constant.
     `trained`: a checkpoint will be loaded, so the numbers of these maps, and the data, are not needed.
     """
     options, fits = dict(config.backbone), isinstance(problem, Fitting)
@@ -91,6 +92,9 @@ def backbone(config: RunConfig, problem, trained: bool = False) -> nn.Module:
             raise ConfigError(
                 f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3"
             )
+    if config.start == "constant":
+        drawn = stream(config.seed, "start")
+        net.append(start.affine() if trained else start.units(problem, config.points.law, drawn))
     return net
 
 
@@ -144,7 +148,7 @@ def counts(config: RunConfig, problem) -> dict[str, int]:
     kinds = ["interior"]
     if config.constraint == "soft":
         kinds += [kind for kind in ("boundary", "initial") if hasattr(problem.domain, kind)]
-    return {kind: resolve_count(getattr(config.points, kind), problem.dim) for kind in kinds}
+    return {kind: resolve(getattr(config.points, kind), problem.dim) for kind in kinds}
 
 
 def resolved(config: RunConfig, problem) -> RunConfig:
@@ -159,11 +163,13 @@ def resolved(config: RunConfig, problem) -> RunConfig:
         raise ConfigError(
             f"points.law: given {law!r}, the domain {type(problem.domain).__name__} has {', '.join(laws)}"
         )
-    numbers = {kind: resolve_count(getattr(points, kind), problem.dim) for kind in ("interior", "boundary", "initial")}
+    numbers = {kind: resolve(getattr(points, kind), problem.dim) for kind in ("interior", "boundary", "initial")}
     for kind, rows in getattr(problem.domain, "counts", {}).items():  # of a table, no more than there are
         numbers[kind] = min(numbers.get(kind, getattr(points, kind)), rows)
     backbone = {**backbones.defaults(config.backbone["name"]), **config.backbone}
+    weights = {name: resolve(weight, problem.dim) for name, weight in config.loss.weights.items()}
     changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
+    changes["loss"] = config.loss.model_copy(update={"weights": weights})
     changes["problem"] = {**config.problem, **problem.settings()}
     return config.model_copy(update={**changes, "compile": _compile(config)})
 

@@ -10,7 +10,7 @@ LEVELS = [  # a module imports from its own line or the lines above it
     {"config", "metrics", "record", "session", "streams", "gram", "jet", "optim"},
     {"construct", "ansatz", "samplers", "columns", "formulas"},
     {"domains", "kan", "operators", "equations"},
-    {"problems", "backbones", "losses", "weighting", "interpret", "similarity"},
+    {"problems", "backbones", "losses", "weighting", "interpret", "similarity", "start"},
     {"setup", "evaluation", "optimisers", "testing"},
     {"checkpoints", "checks", "memory"},
     {"objective"},

@@ -10,7 +10,7 @@ from kanpde.config import ConfigError
 
 PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
 SOLVER_FILES = sorted(config.library("solvers").glob("*.yaml"))
-FITS, OF_DERIVATIVES = ("data", "feynman", "function", "high_dim_function"), ("default", "official")
+FITS, OF_DERIVATIVES = ("data", "feynman", "function", "high_dim_function"), ("default", "high_dim", "official")
 
 
 def resolve(*args, **kwargs):
@@ -148,9 +148,9 @@ def test_numbers_written_as_1e_3_are_numbers():
 
 def test_point_counts_by_dimension():
     table = {20: 2000, 50: 4000, 100: 8000}
-    counts = {d: config.resolve_count(table, d) for d in (3, 20, 21, 50, 100, 5000)}
+    counts = {d: config.resolve(table, d) for d in (3, 20, 21, 50, 100, 5000)}
     assert counts == {3: 2000, 20: 2000, 21: 4000, 50: 4000, 100: 8000, 5000: 8000}
-    assert config.resolve_count("100d", 20) == 2000
+    assert config.resolve("100d", 20) == 2000
 
 
 def test_steps_rescale_the_phases_in_proportion():

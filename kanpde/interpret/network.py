@@ -243,8 +243,9 @@ def _is_known(part: nn.Module) -> bool:
 
 def _taken_apart(layer: KANLinear) -> EdgeLayer:
     theta = layer.weights.theta.detach()
-    bias = theta.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach().clone()
-    return EdgeLayer(layer.basis, theta, bias, layer.norm)
+    with torch.no_grad():
+        constant = layer.shifted(theta.new_zeros(1, layer.out_features), theta.new_zeros(1, layer.in_features))[0]
+    return EdgeLayer(layer.basis, theta, constant.clone(), layer.norm)
 
 
 def _unit() -> Affine:

@@ -59,7 +59,7 @@ def _layers(net: nn.Module) -> list[KANLinear]:
 
 
 def _contains(a: KANLinear, b: KANLinear) -> bool:
-    same = type(a.basis) is type(b.basis) and a.basis.size == b.basis.size
+    same = type(a.basis) is type(b.basis) and a.basis.size == b.basis.size and a.centred == b.centred
     return same and a.in_features >= b.in_features and a.out_features >= b.out_features
 
 

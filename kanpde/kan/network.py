@@ -23,16 +23,26 @@ WeightsFor = Callable[[Sizes, Sequence[Basis]], Sequence[nn.Module]]  # the weig
 
 
 def stack(
-    dims: Sequence[int], basis_for: BasisFor, weights_for: WeightsFor, bias: bool = False, norm: str = "none"
+    dims: Sequence[int],
+    basis_for: BasisFor,
+    weights_for: WeightsFor,
+    bias: bool = False,
+    norm: str = "none",
+    centred: bool = False,
 ) -> nn.Sequential:
-    """KAN layers on the sizes `dims`, with a LayerNorm before the functions of no layer, the hidden ones or all."""
+    """KAN layers on the sizes `dims`, with a LayerNorm before the functions of no layer, the hidden ones or all.
+
+    centred: the first layer is zero at the origin.
+    """
     edges = list(itertools.pairwise(dims))
     bases = [basis_for(number, n_in) for number, (n_in, _) in enumerate(edges)]
     norms = [norm == "all" or (norm == "hidden" and number > 0) for number in range(len(edges))]
     return nn.Sequential(
         *(
-            KANLinear(basis, w, n_in, n_out, bias, LayerNorm(n_in) if normed else None)
-            for basis, w, (n_in, n_out), normed in zip(bases, weights_for(edges, bases), edges, norms, strict=True)
+            KANLinear(basis, w, n_in, n_out, bias, LayerNorm(n_in) if normed else None, centred and number == 0)
+            for number, (basis, w, (n_in, n_out), normed) in enumerate(
+                zip(bases, weights_for(edges, bases), edges, norms, strict=True)
+            )
         )
     )
 
