@@ -21,9 +21,8 @@ from pydantic import (
 )
 
 PACKAGE = Path(__file__).resolve().parent
-
-
 MEMORY = r"(\d+(?:\.\d+)?) *([MG]i?B)"  # such as 8GB, 500 MB, 1.5GiB
+HIGH_DIM = 1000  # inputs from which high_dim is the default solver
 NAMED = ("problem", "backbone", "operator")  # keys where a bare name stands for {name: ...}
 
 
@@ -206,7 +205,7 @@ def load(
 
     Args:
         problem: a YAML file, or the name of one that kanpde ships.
-        solver: likewise; default what the problem's file says under `solver`, else "default".
+        solver: likewise; default what the problem's file says under `solver`, else `default_solver` of the dimension.
         overrides: nested mapping.
         sets: strings such as points.interior=500; list items by number (phases.0.steps=100).
         steps: rescale all phases in proportion to this total.
@@ -215,14 +214,21 @@ def load(
     """
     path = find("problems", str(problem))
     tree = read_yaml(path)
-    named_solver = tree.pop("solver", None)
-    tree = merge(read_yaml(find("solvers", str(solver or named_solver or "default"))), tree)
-    tree = merge(tree, overrides or {})
+    own = tree.pop("solver", None)
+    named = solver or own
+    tree = merge(merge(read_yaml(find("solvers", str(named or "default"))), tree), overrides or {})
     for assignment in sets:
         assign(tree, assignment)
     if isinstance(tree.get("problem"), Mapping):
         tree["problem"] = locate(tree["problem"], path.parent)
-    return validate(tree, steps)
+    config = validate(tree, steps)
+    best = named or default_solver(config.problem.get("dim"))
+    return config if best in (named, "default") else load(problem, best, overrides, sets, steps)
+
+
+def default_solver(dim: object) -> str:
+    """The solver of a PDE for which none is named."""
+    return "high_dim" if isinstance(dim, int) and dim >= HIGH_DIM else "default"
 
 
 def validate(tree: Mapping, steps: int | None = None) -> RunConfig:
@@ -387,9 +393,7 @@ def _one_line(error: ValidationError) -> str:
 def _keys_at(path: list[str]) -> list[str]:
     model: Any = RunConfig
     for part in path:
-        if part.isdigit():
-            continue
-        model = {"phases": PhaseConfig, "adapt": AdaptConfig, "sparsity": SparsityConfig}.get(
-            part
-        ) or model.model_fields[part].annotation
+        if not part.isdigit():
+            inner = {"phases": PhaseConfig, "adapt": AdaptConfig, "sparsity": SparsityConfig}.get(part)
+            model = inner or model.model_fields[part].annotation
     return list(model.model_fields)

@@ -17,6 +17,7 @@ from kanpde.config import (
     RunConfig,
     as_mapping,
     assign,
+    default_solver,
     find,
     locate,
     merge,
@@ -204,10 +205,10 @@ def compiles(device: str) -> bool:
 
 
 def config_for(problem, overrides: dict) -> RunConfig:
-    """The configuration of a problem object: the named solver (default: default, or fit) with overrides."""
+    """The configuration of a problem object: the named solver (default: fit, or that of the dimension) with changes."""
     overrides = dict(overrides)
     steps = overrides.pop("steps", None)
-    default = "fit" if isinstance(problem, Fitting) else "default"
+    default = "fit" if isinstance(problem, Fitting) else default_solver(problem.dim)
     solver = read_yaml(find("solvers", str(overrides.pop("solver", default))))
     shipped = {cls: name for name, cls in PROBLEMS.items()}
     named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **_plain_fields(problem)}

@@ -7,6 +7,7 @@ import yaml
 
 from kanpde import checks, config, setup
 from kanpde.config import ConfigError
+from kanpde.problems import Poisson
 
 PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
 SOLVER_FILES = sorted(config.library("solvers").glob("*.yaml"))
@@ -188,3 +189,22 @@ def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):
         setup.problem(config.load(str(tmp_path / "mine.yaml"), sets=["problem.extr=1"]))
     with pytest.raises(ConfigError, match="Mine"):
         setup.problem(config.load(str(tmp_path / "mine.yaml"), sets=["problem.name=mine.py:Mone"]))
+
+
+@pytest.mark.parametrize("dim, start", [(999, "network"), (1000, "constant")])
+def test_the_default_solver_is_that_of_the_dimension(dim, start):
+    assert config.load("poisson", overrides={"problem": {"dim": dim}}).start == start
+    assert config.load("poisson", sets=[f"problem.dim={dim}"]).start == start
+    assert setup.config_for(Poisson(dim), {}).start == start
+
+
+def test_a_solver_that_is_named_stays_in_any_dimension():
+    assert config.load("poisson", "default", {"problem": {"dim": 5000}}).start == "network"
+    assert setup.config_for(Poisson(5000), {"solver": "adam"}).start == "network"
+
+
+def test_a_weight_may_depend_on_the_dimension():
+    weight = lambda dim: resolve("poisson", "high_dim", {"problem": {"dim": dim}}).loss.weights["gradient"]
+    assert (weight(1000), weight(10_000), weight(10_001)) == (3, 3, 30)
+    with pytest.raises(ConfigError, match=r"loss.weights.gradient: given {10: -1}"):
+        config.load("poisson", sets=["loss.weights.gradient={10: -1}"])
