@@ -45,7 +45,7 @@ BASES |= {
 }
 BASES |= {"gramkan-outer-norm-all": {"outer": "silu", "norm": "all"}, "chebykan-none-norm-all": {"norm": "all"}}
 BASES |= {f"{name}-centred": {"centred": True, "bias": True} for name in ("kan", "metakan", "wavkan", "chebykan")}
-BASES |= {"fastkan-centred": {"centred": True, "norm": "all", "grid_range": (-HIDDEN, HIDDEN)}}
+BASES |= {"fastkan-norm-all-centred": {"centred": True, "norm": "all", "grid_range": (-HIDDEN, HIDDEN)}}
 NETS |= {case: (case.split("-")[0], options) for case, options in BASES.items()}
 FAMILIES = ["mlp-tanh", "kan-order4", "metakan-prompt3-2", "fastkan", "wavkan"]
 

@@ -74,8 +74,7 @@ def test_a_run_starts_from_the_constant(tmp_path):
     run = train(problem, backbone="kan", start="constant", steps=2, out=tmp_path / "run.h5", **short)
     first = float(run.history["rel_l2"][0])
     assert first == pytest.approx(run.floors["constant"], rel=0.1)
-    x = problem.domain.interior(5, generator())
-    assert torch.equal(run.load_model()(x), run.load_model()(x))
+    x = problem.domain.interior(5, generator())  # a model that is loaded has its constant
     error = (run.load_model()(x) - problem.exact(x)).norm() / problem.exact(x).norm()
     assert error < 0.2
 
