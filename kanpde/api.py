@@ -44,8 +44,9 @@ def train(
         'finished'
     """
     if config is None:
-        given = {} if net is None else {"backbone": setup.PYTHON + type(net).__name__}
-        config = setup.config_for(problem, {**overrides, **given})
+        if net is not None:  # taken as it is, wherever a solver would have it start
+            overrides = {"start": "network", **overrides, "backbone": setup.PYTHON + type(net).__name__}
+        config = setup.config_for(problem, overrides)
     elif overrides:
         raise ConfigError(f"train: {', '.join(overrides)} given beside config; change the configuration instead")
     config = setup.resolved(config, problem)

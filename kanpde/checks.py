@@ -115,7 +115,7 @@ def check_start(config: RunConfig, problem, net: nn.Module) -> None:
     if isinstance(problem, Fitting):
         raise ConfigError("start: constant is for PDEs; a network that fits data has their mean and deviation")
     if config.constraint == "soft":
-        raise ConfigError("start: constant needs constraint: hard; without it constants are not in the residual")
+        raise ConfigError("start: constant needs constraint: hard; say start: network with constraint: soft")
     if not (isinstance(net, nn.Sequential) and isinstance(net[-1], Affine)):
         raise ConfigError("start: constant: a network made in Python is taken as it is; end it with kanpde.start.units")
 

@@ -11,6 +11,7 @@ from kanpde.ansatz import Ansatz
 from kanpde.api import train
 from kanpde.backbones import BACKBONES, build
 from kanpde.config import ConfigError
+from kanpde.interpret.network import EdgeNetwork
 from kanpde.operators import Autograd
 from kanpde.problems import HJB, PDES, AllenCahn, Function, Heat, Poisson
 from kanpde.start import Constant, best_constant, units
@@ -84,6 +85,19 @@ def test_problems_with_time_start_so_too(problem, dim, tmp_path):
     short = {"points": {"interior": 8, "test": 50, "validation": 10}, "slices": {"points": 5, "volume": 0}}
     run = train(problem(dim), start="constant", steps=1, out=tmp_path / "run.h5", **short)
     assert run.attrs["status"] == "finished"
+
+
+def test_a_network_made_in_python_is_taken_as_it_is(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(1000, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    short = {"points": {"interior": 2, "test": 50, "validation": 10}, "slices": {"points": 5, "volume": 0}}
+    run = train(Poisson(1000), net, steps=1, out=tmp_path / "run.h5", **short)
+    assert run.config["start"] == "network"
+
+
+def test_a_centred_network_taken_apart_is_the_same_function():
+    net = build("metakan", 3, generator=generator(), widths=(4,), centred=True, bias=True).double()
+    x = torch.randn(7, 3, generator=generator(), dtype=F64)
+    assert torch.allclose(EdgeNetwork.of(net)(x), net(x), rtol=1e-10)
 
 
 SOFT = {"constraint": "soft", "points": {"boundary": 5}}
