@@ -1,4 +1,4 @@
-"""The console script `kanpde`: solve, plot, compare, predict, explain, folds, list."""
+"""The console script `kanpde`: solve, plot, compare, predict, explain, recover, folds, list."""
 
 import re
 import sys
@@ -128,6 +128,27 @@ def _choices(words: list[str]) -> dict[tuple[int, int, int], str]:
         layer, i, o, name = match.groups()
         found[int(layer), int(i), int(o)] = name
     return found
+
+
+@app.command()
+def recover(
+    problem: Annotated[str, typer.Argument(help="YAML file of a fit, or a shipped name such as feynman or data.")],
+    seconds: Annotated[float, typer.Option(help="That the search may take.")] = 60,
+    seed: Annotated[int, typer.Option(help="Of the networks of the search.")] = 0,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Any value: a.b=c.")] = None,
+) -> None:
+    """Search a formula for the rows of a fit: every better one as it is found, then the best, with its test error."""
+    from kanpde.interpret import latex
+    from kanpde.search import search
+
+    show = lambda formula, error: console.print(f"{error:.1e}  {formula}", markup=False, soft_wrap=True)
+    found, test_error = search(load(problem, None, {"seed": seed}, sets or []), seconds, show)
+    if found.formula is None:
+        console.print(f"no formula in {found.seconds:.0f} s")
+        return
+    console.print(f"formula     {found.formula}", markup=False, soft_wrap=True)
+    console.print(f"LaTeX       {latex(found.formula)}", markup=False, soft_wrap=True)
+    console.print(f"relative l2 {test_error:.2e} on the test rows, after {found.seconds:.1f} s", highlight=False)
 
 
 @app.command()

@@ -16,7 +16,7 @@ LEVELS = [  # a module imports from its own line or the lines above it
     {"objective"},
     {"training"},
     {"api"},
-    {"plot", "compare", "predict", "folds", "explain"},
+    {"plot", "compare", "predict", "folds", "explain", "search"},
     {"solve", "cli"},
 ]
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import sympy
 import torch
-from conftest import F64, close, generator, one_line
+from conftest import F64, call, close, generator, one_line
 
 from kanpde.config import ConfigError
 from kanpde.interpret.expression import values_at
@@ -206,3 +206,33 @@ def test_exponents_are_round():
     from kanpde.interpret.symmetry import _rounded
 
     assert _rounded(0.98) == 1 and _rounded(-0.51) == Fraction(-1, 2)
+
+
+def test_the_command_prints_the_formula_of_a_fit(capsys, tmp_path):
+    a, b = rows(300, 1, 2, 2).unbind(1)
+    table = torch.stack([a, b, 3 * a**2 / b], 1).tolist()
+    (tmp_path / "rows.csv").write_text("a,b,E\n" + "".join(f"{','.join(map(repr, row))}\n" for row in table))
+    code, out, err = call(capsys, "recover", "data", "--set", f"problem.file={tmp_path / 'rows.csv'}")
+    assert (code, err) == (0, "")
+    found = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert sympy.simplify(sympy.sympify(found["formula"]) - sympy.sympify("3*a**2/b")) == 0
+    assert r"\frac{3 a^{2}}{b}" in found["LaTeX"]
+    assert float(out.split("relative l2")[1].split()[0]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (["poisson"], "recover: given poisson, needed is a problem that fits rows: feynman"),
+        (["feynman", "--seconds", "0"], "recover takes seconds above 0, given 0"),
+        (["feynman", "--set", "points.interior=20"], "N at least 50"),
+    ],
+)
+def test_the_command_refuses_in_one_line(capsys, given, says):
+    code, _, err = call(capsys, "recover", *given)
+    assert code == 2 and says in err and len(err.splitlines()) == 1
+
+
+def test_the_command_says_where_nothing_was_found(capsys):
+    code, out, _ = call(capsys, "recover", "feynman", "--seconds", "1e-6")
+    assert (code, out) == (0, "no formula in 0 s\n")

@@ -38,7 +38,7 @@ from kanpde.interpret.symmetry import (
     scalings,
     shifts,
 )
-from kanpde.interpret.trials import FEW, OSCILLATING, POWERS, RESULT, Found, Recovery, Task, TimeIsOver, Trials
+from kanpde.interpret.trials import FEW, OSCILLATING, POWERS, RESULT, Found, Recovery, Say, Task, TimeIsOver, Trials
 
 if TYPE_CHECKING:
     import sympy
@@ -52,20 +52,26 @@ NETWORKS = ({"sign": 0.0}, {"logs": False}, {"hidden": (8,), "steps": 60})
 
 
 def recover(
-    x: Tensor, y: Tensor, names: Sequence[str], seconds: float = 60.0, generator: torch.Generator | None = None
+    x: Tensor,
+    y: Tensor,
+    names: Sequence[str],
+    seconds: float = 60.0,
+    generator: torch.Generator | None = None,
+    say: Say = lambda formula, error: None,
 ) -> Recovery:
     """Search a formula for y (N,) of x (N, d) for so many seconds; see the module.
 
     Args:
         names: of the columns of x.
         generator: of the initial weights.
+        say: is told every formula better than those before, and its relative l2 error on the rows held out.
     Raises:
         ConfigError: shapes that do not fit, too few rows, values that are not finite, or no time.
     """
     import sympy
 
     _checked(x, y, names, seconds)
-    search = _Search(x.double(), y.double(), names, seconds, generator or torch.Generator().manual_seed(0))
+    search = _Search(x.double(), y.double(), names, seconds, generator or torch.Generator().manual_seed(0), say)
     symbols = tuple(sympy.Symbol(name) for name in names)
     return search.run(Task(search.x, search.y, symbols, sympy.Symbol(RESULT)))
 

@@ -131,10 +131,16 @@ class Found(Exception):
     """Ends a search: a formula is exact."""
 
 
+Say = Callable[["sympy.Expr", float], None]
+
+
 class Trials:
     """Rows (x, y) of the data, and the best formula and model so far; a search raises `TimeIsOver` or `Found`."""
 
-    def __init__(self, x: Tensor, y: Tensor, names: Sequence[str], seconds: float, generator: torch.Generator):
+    def __init__(
+        self, x: Tensor, y: Tensor, names: Sequence[str], seconds: float, generator: torch.Generator, say: Say
+    ):
+        self.say = say
         self.x, self.y, self.names, self.generator = x, y, list(names), generator
         self.held = torch.arange(len(x)) % HELD_OUT == 0
         self.start, self.seconds, self.found = time.perf_counter(), seconds, Recovery()
@@ -289,6 +295,7 @@ class Trials:
         if held < self.found.formula_error:
             self.found.formula = simplify(whole, self.names, self.x) if held <= EXACT else whole
             self.found.formula_error = held
+            self.say(self.found.formula, held)
             if held < self.found.model_error:
                 self.found.model, self.found.model_error = lambda x: values_at(whole, self.names, x), held
             if held <= EXACT:
