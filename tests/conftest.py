@@ -16,6 +16,7 @@ from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Meta, MetaLearner
 
 F64 = torch.float64
+OF_DERIVATIVES = ("default", "high_dim", "official")  # solvers that are not for fits
 HIDDEN = 4.0  # hidden grids reach from -HIDDEN to HIDDEN, so that weights of order one keep hidden values on them
 
 

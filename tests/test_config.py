@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import OF_DERIVATIVES
 
 from kanpde import checks, config, setup
 from kanpde.config import ConfigError
-from kanpde.problems import Poisson
+from kanpde.problems import FITS, Poisson
 
 PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
 SOLVER_FILES = sorted(config.library("solvers").glob("*.yaml"))
-FITS, OF_DERIVATIVES = ("data", "feynman", "function", "high_dim_function"), ("default", "high_dim", "official")
 
 
 def resolve(*args, **kwargs):
@@ -179,7 +179,7 @@ def test_a_solver_brings_options_for_whichever_backbone_is_chosen():
 
 def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from dataclasses import dataclass\nfrom kanpde.problems import Poisson\n"
+        "from dataclasses import dataclass\nfrom kanpde.problems import FITS, Poisson\n"
         "@dataclass(frozen=True)\nclass Mine(Poisson):\n    extra: float = 2.0\n"
     )
     (tmp_path / "mine.yaml").write_text("problem: {name: 'mine.py:Mine', dim: 4, extra: 3}\n")

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import OF_DERIVATIVES
 
 from kanpde import cli, config, solve
+from kanpde.problems import FITS
 from kanpde.record import Run
 
 ROOT = Path(__file__).parent.parent
-FITS, OF_DERIVATIVES = ("data", "feynman", "function", "high_dim_function"), ("default", "official")
 TINY = ["--set", "points.interior=10", "--set", "points.test=300", "--set", "points.validation=50"]
 TINY += ["--set", "evaluation.every=2", "--set", "slices.points=5", "--set", "slices.volume=0"]
 
