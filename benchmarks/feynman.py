@@ -12,20 +12,16 @@ The printed "MSE" is compared with our RMSE: as mean squares, several printed ce
 Rows in the CSV beside --out count as done; the table is rendered after each equation and at Ctrl-C.
 """
 
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
-
-import torch
 
 from benchmarks import printed
 from benchmarks.machine import machine
+from benchmarks.pool import results
 from benchmarks.report import RESULTS, Parser, exiting
 from benchmarks.rows import keep, kept
 from kanpde import setup
@@ -127,8 +123,6 @@ class Fits:
 
 def fit_equation(name: str, seeds: int, steps: dict[str, int]) -> list[Row]:
     """The four rows of an equation, in a process of its own."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         rows = Fits(name, seeds, steps, folder).rows()
@@ -208,22 +202,11 @@ def main(words: Sequence[str] | None = None) -> None:
     rows = kept(args.out.with_suffix(".csv"), COLUMNS)
     rest = [] if args.render else [name for name in args.equations if name not in {row["equation"] for row in rows}]
     steps = QUICK_STEPS if args.quick else STEPS
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        tasks = {pool.submit(fit_equation, name, args.seeds, steps): name for name in rest}
-        try:
-            for task in as_completed(tasks):
-                rows += task.result()
-                render(rows, args.out)
-                print(
-                    tasks[task],
-                    *(f"{row['net']} {row['grid']}: {row['rmse']:.2e}" for row in task.result()),
-                    flush=True,
-                )
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in pool._processes.values():
-                process.terminate()
-            sys.exit(130)
+    with results(partial(fit_equation, seeds=args.seeds, steps=steps), rest, args.jobs) as found:
+        for name, own in found:
+            rows += own
+            render(rows, args.out)
+            print(name, *(f"{row['net']} {row['grid']}: {row['rmse']:.2e}" for row in own), flush=True)
     render(rows, args.out)
 
 

@@ -12,12 +12,8 @@ Rows in the CSV beside --out count as done; the table is rendered after each run
 """
 
 import csv
-import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +22,7 @@ from torch import nn
 
 from benchmarks import printed
 from benchmarks.machine import machine
+from benchmarks.pool import results
 from benchmarks.report import RESULTS, Parser, exiting
 from benchmarks.rows import keep
 from kanpde import setup
@@ -81,12 +78,6 @@ def equal_prompts(net: nn.Module) -> list[nn.Parameter]:
     """All prompts of a layer 1 / in: the mean of one function of every input. Returns them."""
     prompts = [module.prompts for module in net.modules() if isinstance(module, Meta)]
     return [p.fill_(1 / len(p)) for p in prompts]
-
-
-def one_thread() -> None:
-    """For a process of the pool: Ctrl-C is for the one that started it."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def trained(task: Task, out: Path) -> Run:
@@ -227,18 +218,12 @@ def main(words: Sequence[str] | None = None) -> None:
     wanted, jobs, out = parsed(words)
     rows = kept(out.with_suffix(".csv"))
     done = {(row["cell"], int(row["seed"])) for row in rows}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=one_thread) as pool:
-        tasks = [pool.submit(solved, task) for task in wanted if (task.cell, task.seed) not in done]
-        try:
-            for task in as_completed(tasks):
-                rows.append(task.result())
-                render(rows, out)
-                print(rows[-1]["cell"], f"{rows[-1]['rmse']} after {rows[-1]['seconds']} s", flush=True)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in pool._processes.values():
-                process.terminate()
-            sys.exit(130)
+    tasks = [task for task in wanted if (task.cell, task.seed) not in done]
+    with results(solved, tasks, jobs) as found:
+        for _, row in found:
+            rows.append(row)
+            render(rows, out)
+            print(row["cell"], f"{row['rmse']} after {row['seconds']} s", flush=True)
     render(rows, out)
 
 

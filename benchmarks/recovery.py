@@ -16,15 +16,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.machine import machine
+from benchmarks.pool import results
 from benchmarks.report import RESULTS, Parser, exiting
 from benchmarks.rows import keep, kept
 from kanpde.config import ConfigError, suggest
@@ -124,7 +123,6 @@ def by_pykan(task: Task, rows: dict[str, torch.Tensor]) -> Row:
 
 def measure(task: Task) -> Row:
     """The row of a task, in a process that does one at a time."""
-    torch.set_num_threads(1)
     found = {"kanpde": by_kanpde, "pykan": by_pykan}[task.side](task, samples(task.equation))
     return {"equation": task.equation, "side": task.side, **found, "allowed": task.seconds, "machine": machine()}
 
@@ -200,9 +198,9 @@ def main(words: Sequence[str] | None = None) -> None:
     seconds = QUICK_SECONDS if args.quick else args.seconds
     tasks = [Task(name, side, seconds, args.peer) for name in args.equations for side in args.sides]
     rest = [] if args.render else [task for task in tasks if (task.equation, task.side) not in done]
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(measure, task) for task in rest]):
-            rows.append(row := future.result())
+    with results(measure, rest, args.jobs) as found:
+        for _, row in found:
+            rows.append(row)
             render(rows, args.out)
             fitted, recovered = ("yes" if passed(row) else "no" for passed in (is_fitted, is_recovered))
             print(row["equation"], row["side"], f"fitted: {fitted}, recovered: {recovered}, {row['found']}", flush=True)

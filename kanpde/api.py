@@ -30,7 +30,7 @@ def train(
     Args:
         problem: a `Problem`.
         net: any module (N, d) -> (N, 1); None builds the backbone of the configuration.
-        config: a `RunConfig`; without one, the default solver with `overrides`: solver="paper", steps=500,
+        config: a `RunConfig`; without one, the dimension's default solver with `overrides`: solver="paper", steps=500,
             seed=1, backbone="kan", points={"interior": 200}, or any other key of a YAML.
         out: the result file; default a new one under runs/.
         on_step, on_evaluation: called with the `State`; returning True ends the run.

@@ -1,0 +1,31 @@
+"""Long tasks of a benchmark, some at a time, each in a process of one thread; Ctrl-C ends them all."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+import torch
+
+
+def one_thread() -> None:
+    """For a process of the pool: Ctrl-C is for the one that started it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def results(work: Callable, tasks: Iterable, jobs: int) -> Iterator[Iterator[tuple]]:
+    """(task, work(task)) as they come, `jobs` at a time; Ctrl-C in the block ends the program, exit code 130."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=one_thread) as pool:
+        futures = {pool.submit(work, task): task for task in tasks}
+        try:
+            yield ((futures[future], future.result()) for future in as_completed(futures))
+        except KeyboardInterrupt:
+            processes = list(pool._processes.values())  # shutdown forgets them
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            sys.exit(130)
