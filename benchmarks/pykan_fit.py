@@ -19,11 +19,10 @@ starts after pykan's import. OUTPUT is written after the fit and after the formu
 import faulthandler
 import io
 import json
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.report import Parser, exiting
 from kanpde.config import ConfigError
+from kanpde.interpret.refine import time_limit
 
 HIDDEN = ("0+1", "1", "2+1", "5")
 GRIDS = (5, 10, 20)
@@ -44,27 +44,6 @@ SNAP_POINTS = 40
 HELD_OUT, FIT_SHARE = 0.2, 0.6
 EXACT = 1e-18  # relative mean square error: nothing is left to search for
 GRACE = 20.0  # seconds after the limit until the process ends even inside a call that no signal interrupts
-
-
-class TimeUp(BaseException):
-    """The time is over; no Exception, for pykan catches those."""
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Leaves the block once `seconds` have passed; rings again, since pykan's bare `except` eats a bell."""
-
-    def ring(*_):
-        raise TimeUp
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1.0)
-    try:
-        with suppress(TimeUp):
-            yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def relative_mse(prediction: Tensor, y: Tensor) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -156,7 +156,7 @@ def simplify(expr: sympy.Expr, names: Sequence[str], x: Tensor, seconds: float =
     values = values_at(expr, names, x)
     there, back = dict(zip(plain, known, strict=True)), dict(zip(known, plain, strict=True))
     for rule in _rules():
-        with _limit(seconds):
+        with time_limit(seconds):
             found = rule(expr.xreplace(there)).xreplace(back)
             same = errors(values_at(found, names, x), values)["rel_l2"] <= SAME
             expr = found if same and _cost(found) < _cost(expr) else expr
@@ -184,26 +184,28 @@ def _can_be_stopped() -> bool:
     return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
 
-class _TooLong(Exception):
-    pass
+class TimeUp(BaseException):
+    """The time is over; no Exception, for much code catches those."""
 
 
 @contextmanager
-def _limit(seconds: float) -> Iterator[None]:
-    """Leave what is inside after so many seconds, by an alarm of the main thread."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """Leaves the block after so many seconds, by an alarm of the main thread; in other threads there is no limit.
+
+    It rings again every second: a bare `except`, or Python where an exception has no place (callbacks of gc), eats one.
+    """
     if not _can_be_stopped():
         yield
         return
 
-    def stop(number, frame):
-        raise _TooLong
+    def ring(*_):
+        raise TimeUp
 
-    former = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1.0)
     try:
-        yield
-    except _TooLong:
-        pass
+        with suppress(TimeUp):
+            yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
+        signal.signal(signal.SIGALRM, before)
