@@ -156,7 +156,7 @@ def test_of_a_large_layer_the_most_important_functions_are_drawn():
     into = [(i, o) for i in range(100) for o in last]
     first = sorted(into, key=lambda edge: -pictures[0].importance[edge])[:20]
     assert {(i, o) for number, i, o in drawn if number == 0} == set(first)
-    assert "20 of 3200 functions in layer 1, 20 of 32 functions in layer 2" in figure.axes[0].texts[-1].get_text()
+    assert "20 of 3200, 20 of 32" in figure.axes[0].texts[-1].get_text()
     assert figure.get_figheight() < 11
     room = boxes(figure)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(room, 2))

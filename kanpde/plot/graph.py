@@ -119,8 +119,9 @@ def network_graph(
 def _note(layers: Sequence[EdgePictures], edges: list[list[Edge]]) -> str:
     """What is not drawn."""
     counts = [(len(drawn), (~layer.removed).sum()) for layer, drawn in zip(layers, edges, strict=True)]
-    cut = [f"{shown} of {n} functions in layer {i}" for i, (shown, n) in enumerate(counts, 1) if shown < n]
-    return f"the most important are drawn: {', '.join(cut)}" if cut else ""
+    if all(shown == n for shown, n in counts):
+        return ""
+    return f"functions drawn, the most important ones: {', '.join(f'{shown} of {n}' for shown, n in counts)}"
 
 
 def _names(layers: Sequence[EdgePictures], inputs, outputs) -> tuple[list[str], list[str]]:

@@ -41,7 +41,7 @@ def similarity_figure(
     matrices = [_checked(title, np.asarray(matrix, dtype=np.float64), layers) for title, matrix in panels]
     if not panels:
         raise ValueError("a figure of similarities takes at least one panel, given none")
-    figure = Figure(figsize=(1.2 + (SIDE + 0.2) * len(panels), SIDE + 0.9), layout="constrained")
+    figure = Figure(figsize=(1.2 + (SIDE + 0.2) * len(panels), SIDE + 0.9), layout="compressed")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, _), matrix in zip(axes, panels, matrices, strict=True):
         blocks = np.zeros(len(matrix), dtype=int) if layers is None else np.asarray(layers)
@@ -50,8 +50,7 @@ def similarity_figure(
         ax.set_title(f"{title}\neffective rank {_effective_rank(matrix):.1f}", fontsize=11)
         _mark_layers(ax, blocks, named=layers is not None)
     axes[0].set_ylabel("edges by layer" if layers is not None else "edges")
-    beside = axes[-1].inset_axes((1.06, 0, 0.05, 1))
-    bar = figure.colorbar(image, cax=beside, ticks=[-1, -0.5, 0, 0.5, 1], label=label)
+    bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], label=label)
     if min(matrix.min() for matrix in matrices) >= 0:  # the colours mean the same, half of them is not needed
         bar.ax.set_ylim(0, 1)
     return figure
