@@ -78,10 +78,16 @@ def resume(
     """Go on with a run from its checkpoint; `steps` above the run's own extend its last phase.
 
     A run of a problem or network made in Python needs them again.
+
+    Raises:
+        ConfigError: the run is done, or the table it fits has changed. RunFailed: the run had to end.
     """
     run = Run.open(path)
     config = setup.extended(setup.config_of(run), steps)
     problem = problem or setup.problem(config)
+    rows = rows_sha256(problem)
+    if run.attrs.get("rows_sha256", rows) != rows:
+        raise ConfigError(f"--resume: {path} was trained on other rows; restore the table it fits, or start anew")
     training = Training(config, problem, net or setup.backbone(config, problem), run)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
@@ -136,8 +142,14 @@ def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
         "threads": torch.get_num_threads(),
         "started": now(),
         "law": config.points.law,
+        **({"rows_sha256": rows} if (rows := rows_sha256(problem)) else {}),
         **({"problem_source": source, "problem_sha256": hashlib.sha256(source.encode()).hexdigest()} if source else {}),
     }
+
+
+def rows_sha256(problem) -> str | None:
+    """The fingerprint of the table that a problem fits."""
+    return getattr(problem.domain, "sha256", None)
 
 
 def device_name(device: str) -> str:

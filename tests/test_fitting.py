@@ -282,6 +282,19 @@ def test_a_fit_of_a_table_goes_on_bit_for_bit(tmp_path, case, stop_at, monkeypat
     assert np.array_equal(done.field["u"], whole.field["u"])
 
 
+def test_a_run_does_not_go_on_with_another_table(tmp_path, monkeypatch):
+    path = table(tmp_path / "t.csv")
+    interrupt_after(monkeypatch, 4)
+    part = fit(tmp_path / "part.h5", Data(file=str(path)), phases=[{**ADAM, "steps": 8}])
+    monkeypatch.undo()
+    whole = path.read_text()
+    path.write_text(whole[: whole.rstrip().rindex("\n") + 1])  # less a row
+    with pytest.raises(ConfigError, match="trained on other rows; restore the table"):
+        kanpde.resume(part.path)
+    path.write_text(whole)
+    assert kanpde.resume(part.path).attrs["status"] == "finished"
+
+
 @pytest.mark.parametrize("backbone", ["kan", "metakan"])
 def test_best_weights_of_an_earlier_phase_survive_the_refinement(tmp_path, backbone):
     """A second phase that only spoils the fit: the best weights are the old function on the new grid.

@@ -1,5 +1,6 @@
 """Fitting a user's table: rows of a CSV or NPZ file, split into training, validation and test rows."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,14 @@ class Rows:
     @cached_property
     def units(self) -> Units:
         return Units.of(self.parts["interior"])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the rows and their split."""
+        digest = hashlib.sha256()
+        for rows in self.parts.values():
+            digest.update(rows.contiguous().numpy())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
