@@ -20,6 +20,10 @@ class Field:
     @staticmethod
     def of(function: Callable[[Tensor], Tensor], x: Tensor) -> "Field":
         """The field of any differentiable function (N, d) -> (N,), by d + 1 passes of automatic differentiation."""
+        if torch._C._are_functorch_transforms_active():  # Gauss-Newton's vmap over points takes no torch.autograd
+            gradient = torch.func.grad(lambda x: function(x).sum())
+            second = [torch.func.grad(lambda x, i=i: gradient(x)[:, i].sum())(x)[:, i] for i in range(x.shape[1])]
+            return Field(function(x), gradient(x), torch.stack(second, 1))
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
             value = function(at)

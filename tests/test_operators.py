@@ -593,6 +593,15 @@ def test_fields_of_functions_in_an_ansatz_equal_nested_autograd():
         close(getattr(a, name), getattr(b, name), name=name)
 
 
+@pytest.mark.parametrize("function", [lambda x: x.sin().prod(1), lambda x: x.new_ones(len(x))], ids=["sine", "constant"])
+def test_field_of_a_function_for_one_point_at_a_time(function):
+    x = points(4, 3)
+    apart = lambda row: tuple(vars(Field.of(function, row.unsqueeze(0))).values())
+    together = vars(Field.of(function, x))
+    for (name, expected), part in zip(together.items(), torch.func.vmap(apart)(x), strict=True):
+        close(part.squeeze(1), expected, name=name)
+
+
 def test_lift_without_a_factor_is_refused():
     class NoFactor(General):
         def factor(self, x):
