@@ -5,8 +5,9 @@
         [--out benchmarks/results/harder.md]
 
 Every run has the steps that fill --minutes on this machine, its evaluations included. mlp stands for two: three hidden
-layers of tanh, as wide as give about as many parameters as the kan has, and as the metakan. Runs that have ended are
-not run again and one that was broken off goes on, by the same command. The curves go to a CSV beside --out.
+layers of tanh, as wide as give about as many parameters as the kan has, and as the metakan, which starts from sines
+(meta_init: sine). Runs that have ended are not run again and one that was broken off goes on, by the same command. The
+curves go to a CSV beside --out.
 """
 
 import csv
@@ -107,7 +108,7 @@ class Net:
 def networks(args, problem: Poisson) -> Iterator[Net]:
     for name in args.backbones:
         if name != "mlp":
-            yield Net(name, {"name": name})
+            yield Net(name, {"name": name} | ({"meta_init": "sine"} if name == "metakan" else {}))
             continue
         for like in LIKE:
             net = setup.backbone(configured(args, problem, {"name": like}, 0), problem)
@@ -161,7 +162,8 @@ def report(best: dict[Poisson, dict], rows: Sequence[dict], settings: str) -> st
         "## What training reaches",
         "",
         "At fractions of the steps and at the end; error: of the weights that validation chose; beside it this over",
-        "the least fit. mlp_n has three hidden layers of n tanh, for about as many parameters as kan or metakan.",
+        "the least fit. mlp_n has three hidden layers of n tanh, for about as many parameters as kan or metakan, which",
+        "starts from sines (`meta_init: sine`).",
         "",
         *markdown(HEADING, ([r[name] for name in HEADING] for r in rows)),
     ]

@@ -154,7 +154,7 @@ def meta_conv_net(
     clusters: PositiveInt | Literal["layer"] | tuple[int, ...] = 1,
     prompt_dim: PositiveInt = 1,
     meta_hidden: PositiveInt = 64,
-    meta_init: Literal["linear", "official"] = "linear",
+    meta_init: Literal["linear", "sine", "official"] = "linear",
     released_layout: bool = False,
     **options,
 ) -> nn.Sequential:

@@ -86,7 +86,7 @@ def metakan(
     meta_hidden: PositiveInt = 128,
     meta_bias: bool = True,
     meta_share: Literal["network", "layer"] | PositiveInt | tuple[int, ...] = "network",
-    meta_init: Literal["linear", "official"] = "linear",
+    meta_init: Literal["linear", "sine", "official"] = "linear",
     unused_clusters: bool = False,
     **of_basis,
 ) -> nn.Sequential:

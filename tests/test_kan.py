@@ -3,6 +3,7 @@
 import copy
 from fractions import Fraction
 from itertools import combinations
+from math import pi
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.func import functional_call, grad, vmap
 
 from kanpde import backbones
 from kanpde.backbones import BACKBONES, FAMILIES, build
+from kanpde.config import ConfigError
 from kanpde.kan import weights
 from kanpde.kan.basis import BSpline
 from kanpde.kan.basis.base_functions import silu_derivatives
@@ -630,8 +632,24 @@ def test_splines_weighted_by_their_centres_are_a_straight_line():
         assert basis.init_activation()[-1] == 1
 
 
+@pytest.mark.parametrize("name", ["metakan", "metafastkan", "metachebykan", "metalegendrekan", "metagramkan"])
+def test_sine_start_is_an_mlp_of_sines(name, monkeypatch):
+    monkeypatch.setattr("kanpde.kan.network.META_SPREAD", 0.0)
+    net = build(name, 3, widths=(4,), meta_init="sine", grid_range=(-2.0, 4.0)).double()
+    x = 6 * torch.rand(200, 3, generator=generator(0), dtype=F64) - 2
+    z = net[0].weights.prompts.squeeze(1)
+    expected = ((x - 1) * pi / 6).sin() @ z
+    assert (net[0](x) - expected).norm() < 0.02 * expected.norm()
+
+
+def test_sine_start_of_wavelets_is_refused():
+    with pytest.raises(ConfigError, match="meta_init: sine .* of a wavelet: linear, official") as info:
+        build("metawavkan", 3, meta_init="sine")
+    one_line(info)
+
+
 @pytest.mark.parametrize("meta_hidden", [1, 2, 5])
-@pytest.mark.parametrize("init", ["linear", "official"])
+@pytest.mark.parametrize("init", ["linear", "sine", "official"])
 def test_every_hidden_unit_of_a_small_meta_learner_learns(init, meta_hidden):
     """Prompts of either sign reach every unit; one without any gradient at first would stay dead."""
     net = build("metakan", 3, widths=(6, 5), meta_hidden=meta_hidden, meta_init=init).double()

@@ -3,13 +3,15 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from functools import partial
+from math import pi, sqrt
+from operator import methodcaller
 
 import torch
 from torch import Tensor, nn
 
 from kanpde.jet import LayerNorm
-from kanpde.kan.basis.base import Basis
+from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaReleased
@@ -64,7 +66,7 @@ class MetaOptions:
         bias: whether a meta-learner has biases.
         share: which layers share one: network (all), layer (none), C clusters of output widths, or a label per layer.
         unused: keep a meta-learner for each of C clusters where fewer widths are distinct, as the released code does.
-        init: linear or official.
+        init: linear, sine or official.
         released_layout: of a convolution, `MetaReleased` instead of Eq. 21.
     """
 
@@ -89,7 +91,8 @@ def generated_weights(
         learner = learners.get(label) or learners.setdefault(label, new(basis.size))
         prompts = torch.empty(n_in, options.prompt_dim, n_out)
         weights.append(MetaReleased(prompts, learner, taps) if options.released_layout else Meta(prompts, learner))
-    {"linear": _init_linear, "official": _init_official}[options.init](weights, bases, generator)
+    starts = {"linear": _init_linear, "sine": partial(_init_linear, activation=_sine), "official": _init_official}
+    starts[options.init](weights, bases, generator)
     if options.unused and isinstance(options.share, int):
         spare = [new(bases[0].size).requires_grad_(False) for _ in range(options.share - len(learners))]
         weights[0].unused_learners = nn.ModuleList(spare)
@@ -109,8 +112,18 @@ def shared_labels(widths: tuple[int, ...], share: str | int | Sequence[int], unu
     return tuple(share)
 
 
+def _sine(basis: Basis) -> Tensor:
+    """Weights (size,) of sin(pi t / 2), t from -1 to 1 across the range."""
+    if not isinstance(basis, LinearBasis):
+        name = type(basis).__name__.lower()
+        raise ValueError(f"meta_init: sine is for functions that are added up; of a {name}: linear, official")
+    return basis.weights_of(lambda t: (pi / 2 * t).sin())
+
+
 @torch.no_grad()
-def _init_linear(weights: list[Meta], bases: Sequence[Basis], generator: torch.Generator) -> None:
+def _init_linear(
+    weights: list[Meta], bases: Sequence[Basis], generator: torch.Generator, activation=methodcaller("init_activation")
+) -> None:
     """M(z) = V z at first: the network starts as an MLP with weights z and the activation sum_c V_c b_c.
 
     Hidden units come in pairs of opposite sign, W_1 = (A, -A), W_2 = (C, -C), V = C A, so every edge can grow, shrink
@@ -123,7 +136,7 @@ def _init_linear(weights: list[Meta], bases: Sequence[Basis], generator: torch.G
         half = hidden // 2
         v = torch.empty(basis.size, prompt_dim).normal_(std=META_SPREAD, generator=generator)
         v[-1] = 0
-        v = (v * basis.init_scale().unsqueeze(1) + basis.init_activation().unsqueeze(1)) / sqrt(prompt_dim)
+        v = (v * basis.init_scale().unsqueeze(1) + activation(basis).unsqueeze(1)) / sqrt(prompt_dim)
         a = torch.empty(half, prompt_dim).normal_(std=1 / sqrt(max(half, 1)), generator=generator)  # as large as C
         c = v @ torch.linalg.pinv(a)  # the smallest C with C A = V
         for parameter, pair in ((learner.w1, (a, -a)), (learner.w2.T, (c.T, -c.T))):

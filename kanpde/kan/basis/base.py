@@ -143,6 +143,14 @@ class LinearBasis(Basis):
         count = len(range(*live.indices(self.count)))
         return formula if self.base == "none" else partial(_together, formula, count, BASE_FUNCTIONS[self.base])
 
+    def weights_of(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Weights (size,) of function(t), t from -1 to 1 across the range, by least squares; 0 of the base function."""
+        t = torch.linspace(-1, 1, 8 * self.count + 1, dtype=torch.float64, device=self.low.device)
+        x = self.low[0] + (t + 1) / 2 * (self.high[0] - self.low[0])
+        (b,) = self.functions(x.to(self.low.dtype).unsqueeze(1), 0, slice(0, 1))
+        found = torch.linalg.lstsq(b[:, 0].detach().double(), function(t).unsqueeze(1)).solution.squeeze(1)
+        return torch.cat([found.to(self.low.dtype), self.low.new_zeros(self.size - self.count)])
+
     def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
         order = 2 if curvature is not None else int(slope)
         return contract_features(self.features(x, order, inputs), theta, slope, curvature)
