@@ -65,6 +65,7 @@ STUDIES = {
     },
     "initialisation": {
         f"default: spread {network.META_SPREAD:g}, hidden_range 1, grid_range auto, scale 2d": {},
+        "meta_init sine": {"backbone": {"meta_init": "sine"}},
         "meta_init official": {"backbone": {"meta_init": "official"}},
         "spread 0.003": {"start": {"spread": 0.003}},
         "spread 0.3": {"start": {"spread": 0.3}},
