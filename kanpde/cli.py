@@ -98,7 +98,7 @@ def explain(
     r2: Annotated[float, typer.Option(help="Share of the variance of an edge that its formula explains.")] = 0.95,
     tolerance: Annotated[float, typer.Option(help="Factor by which the error may grow.")] = 1.5,
     points: Annotated[int, typer.Option(help="Of the sample; of a fit, training rows.")] = 1000,
-    seconds: Annotated[float, typer.Option(help="Most that the search for formulas takes.")] = 120,
+    seconds: Annotated[float, typer.Option(help="Most that pruning and the search for formulas take.")] = 120,
     folder: Annotated[Path | None, typer.Option(help="Where the files go; default beside the result file.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,

@@ -129,6 +129,7 @@ def test_without_time_there_are_pictures_and_no_formula(product):
     found = explain(product, seconds=0, say=said.append)
     assert found.formula is None and "6 edges (layer, input, output) stay numeric: (0, 0, 0)" in lines(said)
     assert not any("formula" in path.name for path in found.files)
+    assert not found.steps and "pruning   ended after 0 s" in lines(said)
 
 
 # Rows --------------------------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ def test_a_table_is_judged_by_its_training_rows(folder, monkeypatch):
     run = solved(folder / "table.h5", Data(file=str(folder / "t.csv")), 20, rows=60, widths=[1])
     seen = {}
     monkeypatch.setattr(
-        stages.interpret, "prune", lambda network, x, y, tolerance: (seen.update(x=x, y=y), (network, []))[1]
+        stages.interpret, "prune", lambda network, x, y, tolerance, stop: (seen.update(x=x, y=y), (network, []))[1]
     )
     said = []
     found = explain(run, seconds=20, points=50, say=said.append)
@@ -161,9 +162,9 @@ def test_of_a_pde_the_network_itself_is_explained(folder, monkeypatch):
     said = []
     allowed, prune = [], stages.interpret.prune
 
-    def recorded(network, x, y, tolerance):
+    def recorded(network, x, y, tolerance, stop):
         allowed.append(tolerance)
-        return prune(network, x, y, tolerance=tolerance)
+        return prune(network, x, y, tolerance=tolerance, stop=stop)
 
     monkeypatch.setattr(stages.interpret, "prune", recorded)
     found = explain(run, symbolic=False, tolerance=1.2, say=said.append, points=300)

@@ -520,6 +520,14 @@ def test_pruning_undoes_what_the_function_needs():
     assert {(0, 0, 0), (0, 1, 0), (1, 0, 0)} <= {key for key, _ in pruned.edges()}
 
 
+def test_pruning_stops_when_told():
+    network, x, y = wide()
+    asked = []
+    pruned, steps = prune(network, x, y, edge_threshold=1e9, steps=8, stop=lambda: asked.append(0) or len(asked) > 1)
+    assert len(steps) == 1 and len(asked) > 1
+    assert steps[0].error_after == error(pruned, x, y.unsqueeze(1))
+
+
 def test_thresholds_of_0_keep_all():
     network, x, y = wide()
     pruned, steps = prune(network, x, y, node_threshold=0, edge_threshold=0)

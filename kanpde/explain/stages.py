@@ -99,7 +99,7 @@ def explain(
         r2: share of the variance of an edge that a formula for it must explain.
         tolerance: a step is undone where it makes the error more than so many times the smallest so far.
         points: of the sample; of a fit, training rows.
-        seconds: after which the search for formulas ends with what it has.
+        seconds: for pruning, at most half of them, and the search for formulas, which end with what they have.
         folder: where the files go; default beside the run.
         trust: see `Run.load_model`.
         say: is told lines and tables (of rich) as they come about.
@@ -119,11 +119,11 @@ def explain(
         function(name)
     work.as_trained()
     if (prune or symbolic) and work.is_small():
-        allowed = work.relaxed(allowed)
+        allowed, end = work.relaxed(allowed), time.perf_counter() + seconds
         if prune:
-            work.prune(allowed)
+            work.prune(allowed, seconds / 2)
         if symbolic:
-            work.snap(choose, r2, allowed, seconds)
+            work.snap(choose, r2, allowed, max(0.0, end - time.perf_counter()))
     if work.found.steps:
         work.draw("explained")
     say(shown.table_of_errors(work.found.errors))
@@ -190,10 +190,15 @@ class _Work:
         self.say(f"allowed   an error as large as that of the run, {self.run.rel_l2:.2g}")
         return Tolerance(allowed.relative, max(EXACT, self.run.rel_l2))
 
-    def prune(self, allowed: Tolerance) -> None:
+    def prune(self, allowed: Tolerance, seconds: float) -> None:
         """The network without what hardly matters."""
-        self.found.network, steps = interpret.prune(self.found.network, *self.rows["sample"], tolerance=allowed)
+        end = time.perf_counter() + seconds
+        over = lambda: time.perf_counter() > end
+        network, sample = self.found.network, self.rows["sample"]
+        self.found.network, steps = interpret.prune(network, *sample, tolerance=allowed, stop=over)
         self.tell("pruning", steps)
+        if over():
+            self.say(f"pruning   ended after {seconds:.0f} s; more --seconds may take out more")
         self.measure("pruned", self.found.network)
 
     def snap(self, choose: dict[Edge, str], r2: float, allowed: Tolerance, seconds: float) -> None:
@@ -218,7 +223,7 @@ class _Work:
         )
         self.tell("formulas", steps)
         if over():
-            self.say(f"formulas  the search ended after {seconds:g} s with what it had")
+            self.say(f"formulas  the search ended after {seconds:.0f} s with what it had")
         self.measure("snapped", self.found.network)
         left = [edge for edge, kind in self.found.network.edges() if not isinstance(kind, Symbolic)]
         if left:

@@ -1,6 +1,7 @@
 """Nodes and edges that the outputs hardly depend on are taken out, their means kept, and the rest fitted again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ def prune(
     edge_threshold: float = 3e-2,
     tolerance: Tolerance = TOLERANCE,
     steps: int = 20,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[EdgeNetwork, list[Step]]:
     """A copy without the nodes, then without the edges, whose importance is below the threshold; and the steps.
 
@@ -41,44 +43,50 @@ def prune(
         node_threshold, edge_threshold: of the scores of `EdgeNetwork.importance`, where an output has 1; 0 keeps all.
         tolerance: an error above it undoes a step.
         steps: of each fit.
+        stop: asked before each step; from True on nothing more is taken out.
     Raises:
         ConfigError: shapes that do not fit.
     """
     x, y = sample(network, x, y)
-    pruned, smallest, said = network.copy(), error(network, x, y), []
+    pruned, pruning = network.copy(), _Pruning(x, y, tolerance, steps, stop, error(network, x, y))
     for parts, threshold in ((_nodes, node_threshold), (_edges, edge_threshold)):
         tried: set[str] = set()
         while weak := [p for p in parts(pruned, x) if p.score < threshold and p.name not in tried]:
             tried.update(part.name for part in weak)
-            pruned, steps_taken = _without(
-                pruned, sorted(weak, key=lambda p: p.score), x, y, smallest, tolerance, steps
-            )
-            said += steps_taken
-            smallest = min([smallest, *(step.error_after for step in steps_taken)])
-    return pruned, said
+            pruned = pruning.without(pruned, sorted(weak, key=lambda p: p.score))
+    return pruned, pruning.said
 
 
-def _without(
-    network: EdgeNetwork, parts: list[Part], x: Tensor, y: Tensor, smallest: float, tolerance: Tolerance, steps: int
-) -> tuple[EdgeNetwork, list[Step]]:
-    """The network without these parts, or without those of them that can be spared."""
-    present = [edge for edge, _ in network.edges()]
-    parts = [part for part in parts if set(present) & set(part.edges)]  # others went with what was taken out before
-    if not parts:
-        return network, []
-    trial, before = network.copy(), error(network, x, y)
-    cut(trial, [edge for edge in present if any(edge in part.edges for part in parts)], x)
-    after = fit(trial, x, y, steps)
-    kept = tolerance.allows(after, smallest)
-    said = [Step("without " + ", ".join(part.name for part in parts), before, after, kept)]
-    if kept:
-        return trial, said
-    if len(parts) > 1:
-        for half in (parts[: len(parts) // 2], parts[len(parts) // 2 :]):
-            network, more = _without(network, half, x, y, smallest, tolerance, steps)
-            said += more
-            smallest = min([smallest, *(step.error_after for step in more)])
-    return network, said
+@dataclass
+class _Pruning:
+    """What the steps have in common; see `prune`."""
+
+    x: Tensor
+    y: Tensor
+    tolerance: Tolerance
+    steps: int
+    stop: Callable[[], bool]
+    smallest: float  # error so far
+    said: list[Step] = field(default_factory=list)
+
+    def without(self, network: EdgeNetwork, parts: list[Part]) -> EdgeNetwork:
+        """The network without these parts, or without those of them that can be spared."""
+        present = [edge for edge, _ in network.edges()]
+        parts = [part for part in parts if set(present) & set(part.edges)]  # others went with what was taken out before
+        if not parts or self.stop():
+            return network
+        trial, before = network.copy(), error(network, self.x, self.y)
+        cut(trial, [edge for edge in present if any(edge in part.edges for part in parts)], self.x)
+        after = fit(trial, self.x, self.y, self.steps)
+        kept = self.tolerance.allows(after, self.smallest)
+        self.said.append(Step("without " + ", ".join(part.name for part in parts), before, after, kept))
+        self.smallest = min(self.smallest, after)
+        if kept:
+            return trial
+        if len(parts) > 1:
+            for half in (parts[: len(parts) // 2], parts[len(parts) // 2 :]):
+                network = self.without(network, half)
+        return network
 
 
 @torch.no_grad()
