@@ -44,7 +44,7 @@ def cost(problem, config: RunConfig, pilot: int = 6) -> Cost:
     evaluation, ticks = config.evaluation.model_copy(update={"every": pilot}), []
     short = config.model_copy(update={"phases": rescale(config.phases, pilot), "evaluation": evaluation})
     with TemporaryDirectory() as folder:
-        training = Training(short, problem, setup.backbone(short, problem), Run(Path(folder) / "pilot.h5"))
+        training = Training(short, problem, setup.network(short, problem), Run(Path(folder) / "pilot.h5"))
         if training.loop(lambda state: ticks.append(time.perf_counter())) == "interrupted":
             raise KeyboardInterrupt
         last = time.perf_counter() - ticks[-1]

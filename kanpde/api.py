@@ -44,14 +44,13 @@ def train(
         'finished'
     """
     if config is None:
-        if net is not None:  # taken as it is, wherever a solver would have it start
-            overrides = {"start": "network", **overrides, "backbone": setup.PYTHON + type(net).__name__}
+        if net is not None:
+            overrides = {**overrides, "backbone": setup.PYTHON + type(net).__name__}
         config = setup.config_for(problem, overrides)
     elif overrides:
         raise ConfigError(f"train: {', '.join(overrides)} given beside config; change the configuration instead")
     config = setup.resolved(config, problem)
-    if net is None:
-        net = setup.backbone(config, problem)
+    net = setup.network(config, problem, net)
     checks.check(config, problem, net)
     run = Run(setup.reserve(out, config))
     try:
@@ -88,7 +87,7 @@ def resume(
     rows = rows_sha256(problem)
     if run.attrs.get("rows_sha256", rows) != rows:
         raise ConfigError(f"--resume: {path} was trained on other rows; restore the table it fits, or start anew")
-    training = Training(config, problem, net or setup.backbone(config, problem), run)
+    training = Training(config, problem, setup.network(config, problem, net, trained=True), run)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)

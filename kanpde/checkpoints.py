@@ -18,7 +18,7 @@ def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module 
     """See `Run.load_model`."""
     config = setup.config_of(run)
     problem = problem or setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
-    net = net or setup.backbone(config, problem, trained=True)
+    net = setup.network(config, problem, net, trained=True)
     u = Ansatz(problem, net, config.constraint == "hard").to(getattr(torch, config.dtype))
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):

@@ -9,7 +9,7 @@ from torch import nn
 from kanpde import setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, PhaseConfig, RunConfig, suggest
-from kanpde.jet import Affine, Jet, has_rules
+from kanpde.jet import Jet, has_rules
 from kanpde.kan.grids import extend_grid, kan_layers, update_grid
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.sparsity import sparsity
@@ -46,7 +46,7 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
         raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
     if config.start_from and not Path(config.start_from).with_suffix(".pt").is_file():
         raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
-    check_start(config, problem, net)
+    check_start(config, problem)
     for phase in config.phases:
         make_optimizer(phase, Ansatz(problem, net))
         check_phase(phase, config)
@@ -108,16 +108,14 @@ def check_smoothness(config: RunConfig, net: nn.Module) -> None:
         )
 
 
-def check_start(config: RunConfig, problem, net: nn.Module) -> None:
-    """Raises ConfigError where there is no best constant to start from, or the network has no place for it."""
+def check_start(config: RunConfig, problem) -> None:
+    """Raises ConfigError where there is no best constant to start from."""
     if config.start == "network":
         return
     if isinstance(problem, Fitting):
         raise ConfigError("start: constant is for PDEs; a network that fits data has their mean and deviation")
     if config.constraint == "soft":
         raise ConfigError("start: constant needs constraint: hard; say start: network with constraint: soft")
-    if not (isinstance(net, nn.Sequential) and isinstance(net[-1], Affine)):
-        raise ConfigError("start: constant: a network made in Python is taken as it is; end it with kanpde.start.units")
 
 
 def check_gradient(config: RunConfig, problem) -> None:

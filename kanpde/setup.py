@@ -69,11 +69,23 @@ def short_name(config: RunConfig, problem) -> str:
     return type(problem).__name__ if ":" in name or name.startswith(PYTHON) else name
 
 
+def network(config: RunConfig, problem, net: nn.Module | None = None, trained: bool = False) -> nn.Module:
+    """The network f of a run: `net`, or the backbone of the configuration; of a PDE c + s f where `start` is constant.
+
+    `trained`: a checkpoint will be loaded, so c and s, and the data, are not needed.
+    """
+    made = backbone(config, problem, trained) if net is None else net
+    if config.start == "network" or isinstance(problem, Fitting):
+        return made
+    drawn = stream(config.seed, "start")
+    map_of_f = start.affine() if trained else start.units(problem, config.points.law, drawn)
+    return (made if net is None else nn.Sequential(net)).append(map_of_f)
+
+
 def backbone(config: RunConfig, problem, trained: bool = False) -> nn.Module:
     """The network of the configuration; `grid_range: auto` fits the grid of the inputs to the domain and the law.
 
-    A network that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map. One
-    of a PDE ends with such a map where `start` is constant.
+    A network that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map.
     `trained`: a checkpoint will be loaded, so the numbers of these maps, and the data, are not needed.
     """
     options, fits = dict(config.backbone), isinstance(problem, Fitting)
@@ -93,9 +105,6 @@ def backbone(config: RunConfig, problem, trained: bool = False) -> nn.Module:
             raise ConfigError(
                 f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3"
             )
-    if config.start == "constant":
-        drawn = stream(config.seed, "start")
-        net.append(start.affine() if trained else start.units(problem, config.points.law, drawn))
     return net
 
 

@@ -67,7 +67,7 @@ def solve(
         config = configuration.load(problem, solver, flags, sets or [], steps)
     made = setup.problem(config)
     config = setup.resolved(config, made)
-    net = setup.backbone(config, made)
+    net = setup.network(config, made)
     checks.check(config, made, net)
     if resume_from is None:
         setup.check_out(out)

@@ -8,10 +8,11 @@ from conftest import F64, generator
 from scipy.optimize import minimize_scalar
 
 from kanpde.ansatz import Ansatz
-from kanpde.api import train
+from kanpde.api import resume, train
 from kanpde.backbones import BACKBONES, build
 from kanpde.config import ConfigError
 from kanpde.interpret.network import EdgeNetwork
+from kanpde.jet import Affine
 from kanpde.operators import Autograd
 from kanpde.problems import HJB, PDES, AllenCahn, Function, Heat, Poisson
 from kanpde.start import Constant, best_constant, units
@@ -87,11 +88,15 @@ def test_problems_with_time_start_so_too(problem, dim, tmp_path):
     assert run.attrs["status"] == "finished"
 
 
-def test_a_network_made_in_python_is_taken_as_it_is(tmp_path):
-    net = torch.nn.Sequential(torch.nn.Linear(1000, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+def test_a_network_made_in_python_starts_so_too_and_goes_on(tmp_path):
+    new = lambda: torch.nn.Sequential(torch.nn.Linear(1000, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     short = {"points": {"interior": 2, "test": 50, "validation": 10}, "slices": {"points": 5, "volume": 0}}
-    run = train(Poisson(1000), net, steps=1, out=tmp_path / "run.h5", **short)
-    assert run.config["start"] == "network"
+    net, problem = new(), Poisson(1000)
+    run = train(problem, net, steps=1, out=tmp_path / "run.h5", **short)
+    assert run.config["start"] == "constant" and run.history["rel_l2"][0] < 2 * run.floors["constant"]
+    u = run.load_model(net=new())
+    assert isinstance(u.net[-1], Affine) and torch.equal(u.net[0][0].weight, net[0].weight)
+    assert resume(run.path, net=new(), steps=2).attrs["steps"] == 2
 
 
 def test_a_centred_network_taken_apart_is_the_same_function():
@@ -107,7 +112,6 @@ SOFT = {"constraint": "soft", "points": {"boundary": 5}}
     "problem, given, match",
     [
         (Poisson(3), SOFT, "start: constant needs constraint: hard"),
-        (Poisson(3), {"net": torch.nn.Linear(3, 1)}, "start: constant: a network made in Python is taken as it is"),
         (Function(formula="sin(x)", ranges={"x": [0, 1]}), {"solver": "fit"}, "start: constant is for PDEs"),
         (Poisson(3), {"start": "zero"}, "start: given 'zero'"),
     ],
