@@ -18,7 +18,7 @@ import torch
 from benchmarks.machine import machine
 from benchmarks.report import RESULTS, Parser, exiting
 from kanpde import similarity
-from kanpde.api import train
+from kanpde.api import resume, train
 from kanpde.config import load
 from kanpde.plot import similarity_figure
 from kanpde.record import Run
@@ -46,10 +46,11 @@ NETS = {
 
 
 def trained(name: str, seed: int, runs: Path, steps: int) -> Run:
-    """The run of a network, trained unless its file is there."""
+    """The run of a network, finished."""
     path = runs / f"{name}-{seed}.h5"
     if path.exists():
-        return Run.open(path)
+        run = Run.open(path)
+        return run if run.attrs["status"] == "finished" else resume(path)
     net = NETS[name]
     backbone = {"name": "kan" if net.hidden is None else "metakan", "widths": WIDTHS}
     given = {
