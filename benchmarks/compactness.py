@@ -4,8 +4,8 @@
         [--out benchmarks/results/compactness.md]
 
 The example of section B, exp((sin(pi (x1^2 + x2^2)) + sin(pi (x3^2 + x4^2))) / 2), on [4, 5, 5, 1], trained by
-Levenberg-Marquardt. A MetaKAN starts from its own initialisation, or from the weights of the trained KAN. Result files
-in --runs count as done; the pictures are those of the first seed.
+Levenberg-Marquardt. A MetaKAN starts from its own initialisation, or from the weights of the trained KAN. Finished runs
+in --runs count as done, others go on; the pictures are those of the first seed.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,8 @@ def trained(name: str, seed: int, runs: Path, steps: int) -> Run:
     path = runs / f"{name}-{seed}.h5"
     if path.exists():
         run = Run.open(path)
-        return run if run.attrs["status"] == "finished" else resume(path)
+        return run if run.attrs["status"] == "finished" else _finished(resume(path))
+    path.with_suffix(".pt").unlink(missing_ok=True)  # of a process that ended before its first evaluation
     net = NETS[name]
     backbone = {"name": "kan" if net.hidden is None else "metakan", "widths": WIDTHS}
     given = {
@@ -61,7 +62,13 @@ def trained(name: str, seed: int, runs: Path, steps: int) -> Run:
     if net.from_kan:
         given["start_from"] = str(runs / f"kan-{seed}.h5")
     config = load("function", "fit", given)
-    return train(problem(config), config=config, out=path)
+    return _finished(train(problem(config), config=config, out=path))
+
+
+def _finished(run: Run) -> Run:
+    if run.attrs["status"] != "finished":
+        raise KeyboardInterrupt
+    return run
 
 
 def row(name: str, seed: int, run: Run) -> list[str]:

@@ -182,9 +182,9 @@ def write_curves(path: Path, curves: Sequence[list]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parsed = parser("harder", __doc__, [20, 100], ["kan", "metakan", "fastkan", "chebykan", "mlp"], 4.0)
-    parsed.add_argument("--solutions", nargs="+", choices=SOLUTIONS, default=["scaled", "coupled"])
-    args = checked(parsed.parse_args(argv))
+    words = parser("harder", __doc__, [20, 100], ["kan", "metakan", "fastkan", "chebykan", "mlp"], 4.0)
+    words.add_argument("--solutions", nargs="+", choices=SOLUTIONS, default=["scaled", "coupled"])
+    args = checked(words.parse_args(argv))
     length = "--quick, a few steps" if args.quick else f"{args.minutes:g} minutes a run"
     settings = f"solver {args.solver}, {length}; {machine(args.device)}"
     problems = [Poisson(dim, solution=name) for name, dim in product(args.solutions, args.dims)]

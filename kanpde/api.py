@@ -29,7 +29,8 @@ def train(
 
     Args:
         problem: a `Problem`.
-        net: any module (N, d) -> (N, 1); None builds the backbone of the configuration.
+        net: any module (N, d) -> (N, 1); None builds the backbone of the configuration. Where `start` is constant (the
+            default from d = 1000 on) the run's network is c + s net.
         config: a `RunConfig`; without one, the dimension's default solver with `overrides`: solver="paper", steps=500,
             seed=1, backbone="kan", points={"interior": 200}, or any other key of a YAML.
         out: the result file; default a new one under runs/.
@@ -84,9 +85,7 @@ def resume(
     run = Run.open(path)
     config = setup.extended(setup.config_of(run), steps)
     problem = problem or setup.problem(config)
-    rows = rows_sha256(problem)
-    if run.attrs.get("rows_sha256", rows) != rows:
-        raise ConfigError(f"--resume: {path} was trained on other rows; restore the table it fits, or start anew")
+    setup.check_rows(run, problem)
     training = Training(config, problem, setup.network(config, problem, net, trained=True), run)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
@@ -141,14 +140,9 @@ def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
         "threads": torch.get_num_threads(),
         "started": now(),
         "law": config.points.law,
-        **({"rows_sha256": rows} if (rows := rows_sha256(problem)) else {}),
+        **({"rows_sha256": rows} if (rows := setup.rows_sha256(problem)) else {}),
         **({"problem_source": source, "problem_sha256": hashlib.sha256(source.encode()).hexdigest()} if source else {}),
     }
-
-
-def rows_sha256(problem) -> str | None:
-    """The fingerprint of the table that a problem fits."""
-    return getattr(problem.domain, "sha256", None)
 
 
 def device_name(device: str) -> str:

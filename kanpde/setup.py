@@ -26,6 +26,7 @@ from kanpde.config import (
     validate,
 )
 from kanpde.construct import call, class_from_source, construct, load_class
+from kanpde.jet import Affine
 from kanpde.kan.layers import KANLinear
 from kanpde.losses import Loss
 from kanpde.operators import OPERATORS
@@ -70,16 +71,17 @@ def short_name(config: RunConfig, problem) -> str:
 
 
 def network(config: RunConfig, problem, net: nn.Module | None = None, trained: bool = False) -> nn.Module:
-    """The network f of a run: `net`, or the backbone of the configuration; of a PDE c + s f where `start` is constant.
+    """The network of a run: `net`, or the backbone of the configuration; of a PDE c + s net where `start` is constant.
 
-    `trained`: a checkpoint will be loaded, so c and s, and the data, are not needed.
+    One that ends with such a map stays as it is. `trained`: a checkpoint will be loaded, so c and s, and the data, are
+    not needed.
     """
-    made = backbone(config, problem, trained) if net is None else net
-    if config.start == "network" or isinstance(problem, Fitting):
-        return made
+    net = backbone(config, problem, trained) if net is None else net
+    layers = list(net) if type(net) is nn.Sequential else [net]
+    if config.start == "network" or isinstance(problem, Fitting) or isinstance(layers[-1], Affine):
+        return net
     drawn = stream(config.seed, "start")
-    map_of_f = start.affine() if trained else start.units(problem, config.points.law, drawn)
-    return (made if net is None else nn.Sequential(net)).append(map_of_f)
+    return nn.Sequential(*layers, start.affine() if trained else start.units(problem, config.points.law, drawn))
 
 
 def backbone(config: RunConfig, problem, trained: bool = False) -> nn.Module:
@@ -335,11 +337,25 @@ def agreeing(
     wanted = validate(tree)
     if source_of(stored) not in (None, run.attrs.get("problem_source")):
         raise ConfigError(f"--resume: {stored.problem['name']} has changed since the run; restore it, or start anew")
-    ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (resolved(wanted, problem(wanted)), stored))
+    made = problem(wanted)
+    check_rows(run, made)
+    ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (resolved(wanted, made), stored))
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key) and not key.endswith(".steps"):
             raise ConfigError(f"--resume: {key}: given {ours.get(key)!r}, the run has {theirs.get(key)!r}")
     return extended(stored, steps)
+
+
+def rows_sha256(problem) -> str | None:
+    """The fingerprint of the table that a problem fits."""
+    return getattr(problem.domain, "sha256", None)
+
+
+def check_rows(run: Run, problem) -> None:
+    """Raises ConfigError where the table of a fit is no longer the one that the run was trained on."""
+    rows = rows_sha256(problem)
+    if run.attrs.get("rows_sha256", rows) != rows:
+        raise ConfigError(f"--resume: {run.path} was trained on other rows; restore the table it fits, or start anew")
 
 
 def _agreeing_problem(path: Path) -> dict:

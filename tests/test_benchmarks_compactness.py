@@ -55,9 +55,17 @@ def test_finished_runs_stay_and_others_go_on(done, monkeypatch):
     monkeypatch.setattr(compactness, "train", None)
     compactness.main(call)
     assert (folder / "table.md").read_text() == before
-    with h5py.File(stopped.path, "a") as file:
-        file.attrs["status"] = "interrupted"
+    status(stopped.path, "interrupted")
     gone_on = []
-    monkeypatch.setattr(compactness, "resume", lambda path: gone_on.append(path) or Run.open(path))
-    compactness.main(call)
+    monkeypatch.setattr(compactness, "resume", lambda path: (gone_on.append(path), Run.open(path))[1])
+    with pytest.raises(KeyboardInterrupt):  # interrupted again
+        compactness.main(call)
     assert gone_on == [stopped.path]
+    monkeypatch.setattr(compactness, "resume", lambda path: (status(path, "finished"), Run.open(path))[1])
+    compactness.main(call)
+    assert (folder / "table.md").read_text() == before
+
+
+def status(path, value: str) -> None:
+    with h5py.File(path, "a") as file:
+        file.attrs["status"] = value

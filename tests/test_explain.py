@@ -129,7 +129,7 @@ def test_without_time_there_are_pictures_and_no_formula(product):
     found = explain(product, seconds=0, say=said.append)
     assert found.formula is None and "6 edges (layer, input, output) stay numeric: (0, 0, 0)" in lines(said)
     assert not any("formula" in path.name for path in found.files)
-    assert not found.steps and "pruning   ended after 0 s" in lines(said)
+    assert not found.steps
 
 
 # Rows --------------------------------------------------------------------------------------------------------------

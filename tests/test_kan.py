@@ -632,14 +632,22 @@ def test_splines_weighted_by_their_centres_are_a_straight_line():
         assert basis.init_activation()[-1] == 1
 
 
-@pytest.mark.parametrize("name", ["metakan", "metafastkan", "metachebykan", "metalegendrekan", "metagramkan"])
+SINES = ["metakan", "metafastkan", "metachebykan", "metalegendrekan", "metagramkan", "metafourierkan"]
+
+
+@pytest.mark.parametrize("name", SINES)
 def test_sine_start_is_an_mlp_of_sines(name, monkeypatch):
     monkeypatch.setattr("kanpde.kan.network.META_SPREAD", 0.0)
-    net = build(name, 3, widths=(4,), meta_init="sine", grid_range=(-2.0, 4.0)).double()
-    x = 6 * torch.rand(200, 3, generator=generator(0), dtype=F64) - 2
-    z = net[0].weights.prompts.squeeze(1)
-    expected = ((x - 1) * pi / 6).sin() @ z
-    assert (net[0](x) - expected).norm() < 0.02 * expected.norm()
+    ranges = [(-2.0, 4.0), (0.0, 1.0), (-3.0, 3.0)]
+    nets = [build(name, 3, widths=(4,), meta_init="sine", grid_range=ranges) for _ in range(20)]
+    states = [torch.cat([p.flatten() for p in net.parameters()]) for net in nets]
+    assert all(torch.equal(states[0], other) for other in states)
+    low, high = torch.tensor(ranges, dtype=F64).T
+    t = 2 * torch.rand(200, 3, generator=generator(0), dtype=F64) - 1
+    net = nets[0].double()
+    expected = (pi / 2 * t).sin() @ net[0].weights.prompts.squeeze(1)
+    found = net[0](low + (t + 1) / 2 * (high - low))
+    assert (found - expected).norm() < 0.02 * expected.norm()
 
 
 def test_sine_start_of_wavelets_is_refused():

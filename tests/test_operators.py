@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 
 from kanpde import backbones, jet
 from kanpde.ansatz import Ansatz, Field
+from kanpde.api import train
 from kanpde.domains import Ball, Box, Cylinder
 from kanpde.gram import Dense, Diagonal, Sampled, Tangents
 from kanpde.jet import Jet, LayerNorm, MissingJetRule, Product, Sine, push
@@ -600,6 +601,27 @@ def test_field_of_a_function_for_one_point_at_a_time(function):
     together = vars(Field.of(function, x))
     for (name, expected), part in zip(together.items(), torch.func.vmap(apart)(x), strict=True):
         close(part.squeeze(1), expected, name=name)
+
+
+def test_gauss_newton_takes_fields_of_functions(tmp_path):
+    @dataclass(frozen=True)
+    class ByFunction(Poisson):
+        def factor(self, x):
+            return Field.of(lambda x: 1 - x.square().sum(1), x)
+
+    runs = [
+        train(
+            problem(3),
+            backbone={"name": "kan", "widths": [3]},
+            dtype="float64",
+            loss={"gradient": "none"},
+            phases=[{"optimizer": "gauss_newton", "steps": 2}],
+            points={"test": 100},
+            out=tmp_path / f"{problem.__name__}.h5",
+        )
+        for problem in (Poisson, ByFunction)
+    ]
+    assert runs[0].rel_l2 == pytest.approx(runs[1].rel_l2, rel=1e-8)
 
 
 def test_lift_without_a_factor_is_refused():

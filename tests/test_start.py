@@ -1,5 +1,7 @@
 """The start from the best constant, and first layers that are zero at the origin."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -15,6 +17,7 @@ from kanpde.interpret.network import EdgeNetwork
 from kanpde.jet import Affine
 from kanpde.operators import Autograd
 from kanpde.problems import HJB, PDES, AllenCahn, Function, Heat, Poisson
+from kanpde.record import Run
 from kanpde.start import Constant, best_constant, units
 
 
@@ -95,8 +98,22 @@ def test_a_network_made_in_python_starts_so_too_and_goes_on(tmp_path):
     run = train(problem, net, steps=1, out=tmp_path / "run.h5", **short)
     assert run.config["start"] == "constant" and run.history["rel_l2"][0] < 2 * run.floors["constant"]
     u = run.load_model(net=new())
-    assert isinstance(u.net[-1], Affine) and torch.equal(u.net[0][0].weight, net[0].weight)
+    assert isinstance(u.net[-1], Affine) and u.net[-1].shift != 0 and torch.equal(u.net[0].weight, net[0].weight)
+    assert len(run.load_model(net=u.net).net) == 4  # one that ends with such a map gets no other
     assert resume(run.path, net=new(), steps=2).attrs["steps"] == 2
+
+
+def test_a_run_of_the_command_line_starts_so_once_and_goes_on(tmp_path):
+    path = str(tmp_path / "run.h5")
+    call = [sys.executable, "-m", "kanpde.solve", "--quiet"]
+    given = ("start=constant", "points.test=500", "slices.volume=0")
+    sets = [word for setting in given for word in ("--set", setting)]
+    subprocess.run([*call, "poisson", "--dim", "4", "--steps", "1", "--out", path, *sets], check=True)
+    run = Run.open(path)
+    assert run.history["rel_l2"][0] < 2 * run.floors["constant"]
+    assert sum(isinstance(module, Affine) for module in run.load_model().modules()) == 1
+    subprocess.run([*call, "--resume", path, "--steps", "2"], check=True)
+    assert Run.open(path).attrs["steps"] == 2
 
 
 def test_a_centred_network_taken_apart_is_the_same_function():

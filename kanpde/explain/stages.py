@@ -99,7 +99,8 @@ def explain(
         r2: share of the variance of an edge that a formula for it must explain.
         tolerance: a step is undone where it makes the error more than so many times the smallest so far.
         points: of the sample; of a fit, training rows.
-        seconds: for pruning, at most half of them, and the search for formulas, which end with what they have.
+        seconds: for the search, and for pruning at most half of them where formulas are sought; both end with what
+            they have.
         folder: where the files go; default beside the run.
         trust: see `Run.load_model`.
         say: is told lines and tables (of rich) as they come about.
@@ -121,7 +122,7 @@ def explain(
     if (prune or symbolic) and work.is_small():
         allowed, end = work.relaxed(allowed), time.perf_counter() + seconds
         if prune:
-            work.prune(allowed, seconds / 2)
+            work.prune(allowed, seconds / 2 if symbolic else seconds)
         if symbolic:
             work.snap(choose, r2, allowed, max(0.0, end - time.perf_counter()))
     if work.found.steps:
@@ -192,13 +193,17 @@ class _Work:
 
     def prune(self, allowed: Tolerance, seconds: float) -> None:
         """The network without what hardly matters."""
-        end = time.perf_counter() + seconds
-        over = lambda: time.perf_counter() > end
+        end, stopped = time.perf_counter() + seconds, []
+
+        def stop() -> bool:
+            stopped.append(time.perf_counter() > end)
+            return stopped[-1]
+
         network, sample = self.found.network, self.rows["sample"]
-        self.found.network, steps = interpret.prune(network, *sample, tolerance=allowed, stop=over)
+        self.found.network, steps = interpret.prune(network, *sample, tolerance=allowed, stop=stop)
         self.tell("pruning", steps)
-        if over():
-            self.say(f"pruning   ended after {seconds:.0f} s; more --seconds may take out more")
+        if any(stopped):
+            self.say(f"pruning   ended after {seconds:g} s; more --seconds may take out more")
         self.measure("pruned", self.found.network)
 
     def snap(self, choose: dict[Edge, str], r2: float, allowed: Tolerance, seconds: float) -> None:

@@ -43,7 +43,7 @@ def prune(
         node_threshold, edge_threshold: of the scores of `EdgeNetwork.importance`, where an output has 1; 0 keeps all.
         tolerance: an error above it undoes a step.
         steps: of each fit.
-        stop: asked before each step; from True on nothing more is taken out.
+        stop: asked before each step; nothing is taken out while it is True.
     Raises:
         ConfigError: shapes that do not fit.
     """

@@ -190,22 +190,27 @@ class TimeUp(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Leaves the block after so many seconds, by an alarm of the main thread; in other threads there is no limit.
+    """Leaves the block after so many seconds, by an alarm of the main thread; elsewhere there is no limit.
 
     It rings again every second: a bare `except`, or Python where an exception has no place (callbacks of gc), eats one.
     """
     if not _can_be_stopped():
         yield
         return
+    inside = True
 
     def ring(*_):
-        raise TimeUp
+        if inside:
+            raise TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1.0)
     try:
         with suppress(TimeUp):
-            yield
+            try:
+                yield
+            finally:
+                inside = False  # a bell from now on finds nobody
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

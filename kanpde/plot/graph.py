@@ -121,7 +121,7 @@ def _note(layers: Sequence[EdgePictures], edges: list[list[Edge]]) -> str:
     counts = [(len(drawn), (~layer.removed).sum()) for layer, drawn in zip(layers, edges, strict=True)]
     if all(shown == n for shown, n in counts):
         return ""
-    return f"functions drawn, the most important ones: {', '.join(f'{shown} of {n}' for shown, n in counts)}"
+    return f"functions drawn by layer, the most important ones: {', '.join(f'{shown} of {n}' for shown, n in counts)}"
 
 
 def _names(layers: Sequence[EdgePictures], inputs, outputs) -> tuple[list[str], list[str]]:

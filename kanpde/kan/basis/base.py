@@ -148,7 +148,8 @@ class LinearBasis(Basis):
         t = torch.linspace(-1, 1, 8 * self.count + 1, dtype=torch.float64, device=self.low.device)
         x = self.low[0] + (t + 1) / 2 * (self.high[0] - self.low[0])
         (b,) = self.functions(x.to(self.low.dtype).unsqueeze(1), 0, slice(0, 1))
-        found = torch.linalg.lstsq(b[:, 0].detach().double(), function(t).unsqueeze(1)).solution.squeeze(1)
+        a, y = b[:, 0].detach().double(), function(t).unsqueeze(1)
+        found = torch.linalg.lstsq(a, y, driver="gels").solution.squeeze(1)  # the other drivers are not deterministic
         return torch.cat([found.to(self.low.dtype), self.low.new_zeros(self.size - self.count)])
 
     def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
