@@ -32,7 +32,7 @@ from kanpde.kan.network import count_parameters
 from kanpde.record import Run
 
 HIDDEN = 32  # units of the meta-learner
-STEPS = {"kan": 35, "fine": 5, "metakan": 20}  # of Levenberg-Marquardt
+STEPS = {"kan": 35, "fine": 20, "metakan": 20}  # of Levenberg-Marquardt
 QUICK_STEPS = {"kan": 1, "fine": 1, "metakan": 1}
 COLUMNS = ("equation", "net", "grid", "rmse", "constant", "printed", "parameters", "parameters_printed")
 COLUMNS += ("seed", "kan_widths", "seconds", "machine")

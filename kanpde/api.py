@@ -86,7 +86,7 @@ def resume(
     config = setup.extended(setup.config_of(run), steps)
     problem = problem or setup.problem(config)
     setup.check_rows(run, problem)
-    training = Training(config, problem, setup.network(config, problem, net, trained=True), run)
+    training = Training(config, problem, setup.network(config, problem, net), run)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)

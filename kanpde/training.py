@@ -167,6 +167,7 @@ class Training:
                 extend_grid(u.net, phase.grid_size)
         if self.best["weights"] is not None:
             self.best["weights"] = {k: v.detach() for k, v in best.state_dict().items()}
+            self.best["score"] = self.score(best)  # off the old grids it is not quite the function that it was
         self.run.attrs["parameters"] = count_parameters(self.u.net)
 
     def _step(self, phase: PhaseConfig, optimizer: torch.optim.Optimizer, last: int) -> None:
@@ -224,10 +225,15 @@ class Training:
     # -----------------------------------------------------------------------------------------------------------
     # Evaluation and files
 
+    def score(self, u: Ansatz) -> float:
+        """What the best weights have least of, at the validation points."""
+        evaluator = self.evaluator if u is self.tested else Evaluator(self.config, u)
+        return evaluator.validation_score(self.objective.loss, self.objective.operator)
+
     def evaluate(self, on_evaluation: Callback | None = None) -> bool:
         """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
         state, stop = self.state, self.config.stop
-        score = self.evaluator.validation_score(self.objective.loss, self.objective.operator)
+        score = self.score(self.tested)
         if not score < float("inf") or not all(p.isfinite().all() for p in self.u.parameters()):
             raise RunFailed(f"step {state.step}: the weights are not finite (validation error {score})")
         if score < self.best["score"]:

@@ -21,6 +21,7 @@ from kanpde.problems import Data, Feynman, Function, HighDimFunction, Poisson
 from kanpde.problems.fitting import Units
 from kanpde.record import Run
 from kanpde.samplers import stream
+from kanpde.training import Training
 
 AWKWARD = ("Temp (C)", "p [Pa]", "const", "count", "Flow, total")
 LM = {"optimizer": "gauss_newton", "options": {"damping": 0.1}}
@@ -326,6 +327,20 @@ def test_a_finer_grid_leaves_the_function_as_it_is(tmp_path):
     run = fit(tmp_path / "run.h5", phases=[{**LM, "steps": 5}, still], backbone=WIDE)
     assert run.history["rmse"][2] == pytest.approx(run.history["rmse"][1], rel=1e-8)
     assert run.history["rmse"][1] < 0.3 * run.history["rmse"][0]
+
+
+def test_best_weights_that_lose_by_a_move_of_the_grids_make_way_for_others(tmp_path, monkeypatch):
+    """Their score is that of what they have become, else weights that are better by then would never be kept."""
+    scores = []
+    monkeypatch.setattr(Training, "score", lambda self, u: (scores.append(u is self.tested), 1.0 + len(scores))[1])
+    run = fit(
+        tmp_path / "run.h5",
+        phases=[{**LM, "steps": 2}, {**LM, "steps": 2, "update_grid": True}],
+        evaluation={"every": 2},
+    )
+    # at 0, at 2, the best one after the move, at 4: each worse than the one before, all worse than the first
+    assert scores == [True, True, False, True]
+    assert torch.load(run.checkpoint, weights_only=True)["best"]["score"] == 4.0
 
 
 def test_a_run_that_ends_before_its_first_step_goes_on_though_its_first_phase_refines(tmp_path):
