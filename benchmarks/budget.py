@@ -5,7 +5,7 @@ the options and tables that the benchmarks made of such runs share.
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -78,7 +78,12 @@ def spread(config: RunConfig, steps: int, evaluations: int = 24) -> RunConfig:
 
 
 def settled(path: Path, problem, config: RunConfig, seconds: float, steps: int | None = None) -> Run:
-    """The run at `path`: as it lies there if it has ended, else gone on with, or trained for `seconds` (or `steps`).
+    """The run at `path` as `ended`; one that starts is trained for `seconds` (or `steps`)."""
+    return ended(path, problem, config, lambda: spread(config, steps) if steps else fitted(problem, config, seconds))
+
+
+def ended(path: Path, problem, config: RunConfig, new: Callable[[], RunConfig]) -> Run:
+    """The run at `path`: as it lies there if it has ended, else gone on with, or trained by the configuration `new()`.
 
     A run that failed has ended too; its error is the last one measured.
 
@@ -91,8 +96,7 @@ def settled(path: Path, problem, config: RunConfig, seconds: float, steps: int |
             run = run if run.attrs.get("status") in ENDED else resume(path, problem=problem)
         else:
             path.with_suffix(".pt").unlink(missing_ok=True)  # of a run that ended before its first evaluation
-            config = spread(config, steps) if steps else fitted(problem, config, seconds)
-            run = train(problem, config=config, out=path)
+            run = train(problem, config=new(), out=path)
     except WriteFailed:
         raise
     except RunFailed as error:

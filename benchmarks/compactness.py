@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.budget import ended
 from benchmarks.machine import machine
 from benchmarks.report import RESULTS, Parser, exiting
 from kanpde import similarity
-from kanpde.api import resume, train
 from kanpde.config import load
 from kanpde.plot import similarity_figure
 from kanpde.record import Run
-from kanpde.setup import problem
+from kanpde.setup import problem, resolved
 
 WIDTHS = [5, 5]
 STEPS, QUICK_STEPS = 100, 2
@@ -48,10 +48,6 @@ NETS = {
 def trained(name: str, seed: int, runs: Path, steps: int) -> Run:
     """The run of a network, finished."""
     path = runs / f"{name}-{seed}.h5"
-    if path.exists():
-        run = Run.open(path)
-        return run if run.attrs["status"] == "finished" else _finished(resume(path))
-    path.with_suffix(".pt").unlink(missing_ok=True)  # of a process that ended before its first evaluation
     net = NETS[name]
     backbone = {"name": "kan" if net.hidden is None else "metakan", "widths": WIDTHS}
     given = {
@@ -62,13 +58,9 @@ def trained(name: str, seed: int, runs: Path, steps: int) -> Run:
     if net.from_kan:
         given["start_from"] = str(runs / f"kan-{seed}.h5")
     config = load("function", "fit", given)
-    return _finished(train(problem(config), config=config, out=path))
-
-
-def _finished(run: Run) -> Run:
-    if run.attrs["status"] != "finished":
-        raise KeyboardInterrupt
-    return run
+    made = problem(config)
+    config = resolved(config, made)
+    return ended(path, made, config, lambda: config)
 
 
 def row(name: str, seed: int, run: Run) -> list[str]:

@@ -34,7 +34,7 @@ from kanpde.record import Run
 
 HIDDEN = 32  # units of the meta-learner
 STEPS = {"kan": 35, "fine": 20, "metakan": 20}  # of Levenberg-Marquardt
-FINALISTS = 3
+FINALISTS = 3  # kans that go on
 QUICK_STEPS = {"kan": 1, "fine": 1, "metakan": 1}
 COLUMNS = ("equation", "net", "grid", "rmse", "constant", "printed", "parameters", "parameters_printed")
 COLUMNS += ("seed", "kan_widths", "seconds", "machine")
@@ -92,6 +92,7 @@ class Fits:
         return self.fit("kan", widths, 5, phase, seed=run.attrs["seed"], start=run)
 
     def metakan(self, grid: int, start: Run) -> Run:
+        """A metakan of the printed structure that goes on from a kan."""
         phase = {"steps": self.steps["metakan"], "options": {"damping": 0.1}}
         return self.fit("metakan", self.structure, grid, phase, seed=start.attrs["seed"], start=start)
 

@@ -106,17 +106,18 @@ class Net:
     options: dict
 
 
-def options(backbone: str) -> dict:
-    return {"name": backbone, **OPTIONS.get(backbone, {})}
+def backbone(name: str) -> dict:
+    """What the configuration says of it."""
+    return {"name": name, **OPTIONS.get(name, {})}
 
 
 def networks(args, problem: Poisson) -> Iterator[Net]:
     for name in args.backbones:
         if name != "mlp":
-            yield Net(name, options(name))
+            yield Net(name, backbone(name))
             continue
         for like in LIKE:
-            net = setup.backbone(configured(args, problem, options(like), 0), problem)
+            net = setup.backbone(configured(args, problem, backbone(like), 0), problem)
             width = mlp_width(problem.dim, count_parameters(net))
             yield Net(f"mlp_{width}", {"name": "mlp", "widths": [width] * 3})
 
@@ -182,9 +183,9 @@ def write_curves(path: Path, curves: Sequence[list]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    words = parser("harder", __doc__, [20, 100], ["kan", "metakan", "fastkan", "chebykan", "mlp"], 4.0)
-    words.add_argument("--solutions", nargs="+", choices=SOLUTIONS, default=["scaled", "coupled"])
-    args = checked(words.parse_args(argv))
+    options = parser("harder", __doc__, [20, 100], ["kan", "metakan", "fastkan", "chebykan", "mlp"], 4.0)
+    options.add_argument("--solutions", nargs="+", choices=SOLUTIONS, default=["scaled", "coupled"])
+    args = checked(options.parse_args(argv))
     length = "--quick, a few steps" if args.quick else f"{args.minutes:g} minutes a run"
     settings = f"solver {args.solver}, {length}; {machine(args.device)}"
     problems = [Poisson(dim, solution=name) for name, dim in product(args.solutions, args.dims)]

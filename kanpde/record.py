@@ -126,7 +126,8 @@ class Run:
         Args:
             trust: a run of a problem from a user's file executes the source stored in the run only with trust=True.
             best: the best weights by validation, or the last ones.
-            net, problem: those of the run, where they were made in Python and are no file or name.
+            net, problem: those of the run, where they were made in Python and are no file or name; the network as it
+                was given to `train`.
         """
         from kanpde.checkpoints import load_model  # upwards, for the sake of one name: Run.load_model
 

@@ -4,7 +4,7 @@ import h5py
 import pytest
 import torch
 
-from benchmarks import compactness
+from benchmarks import budget, compactness
 from kanpde import similarity
 from kanpde.record import Run
 
@@ -52,16 +52,16 @@ def test_both_figures_are_drawn(done):
 def test_finished_runs_stay_and_others_go_on(done, monkeypatch):
     folder, call = done
     before, stopped = (folder / "table.md").read_text(), Run.open(folder / "runs" / "kan-0.h5")
-    monkeypatch.setattr(compactness, "train", None)
+    monkeypatch.setattr(budget, "train", None)
     compactness.main(call)
     assert (folder / "table.md").read_text() == before
     status(stopped.path, "interrupted")
     gone_on = []
-    monkeypatch.setattr(compactness, "resume", lambda path: (gone_on.append(path), Run.open(path))[1])
-    with pytest.raises(KeyboardInterrupt):  # interrupted again
+    monkeypatch.setattr(budget, "resume", lambda path, problem: (gone_on.append(path), Run.open(path))[1])
+    with pytest.raises(SystemExit, match="130"):  # interrupted again
         compactness.main(call)
     assert gone_on == [stopped.path]
-    monkeypatch.setattr(compactness, "resume", lambda path: (status(path, "finished"), Run.open(path))[1])
+    monkeypatch.setattr(budget, "resume", lambda path, problem: (status(path, "finished"), Run.open(path))[1])
     compactness.main(call)
     assert (folder / "table.md").read_text() == before
 

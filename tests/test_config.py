@@ -179,7 +179,7 @@ def test_a_solver_brings_options_for_whichever_backbone_is_chosen():
 
 def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from dataclasses import dataclass\nfrom kanpde.problems import FITS, Poisson\n"
+        "from dataclasses import dataclass\nfrom kanpde.problems import Poisson\n"
         "@dataclass(frozen=True)\nclass Mine(Poisson):\n    extra: float = 2.0\n"
     )
     (tmp_path / "mine.yaml").write_text("problem: {name: 'mine.py:Mine', dim: 4, extra: 3}\n")
