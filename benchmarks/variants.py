@@ -65,7 +65,7 @@ STUDIES = {
     },
     "initialisation": {
         f"default: spread {network.META_SPREAD:g}, hidden_range 1, grid_range auto, scale 2d": {},
-        "meta_init sine": {"backbone": {"meta_init": "sine"}},
+        "meta_init linear": {"backbone": {"meta_init": "linear"}},
         "meta_init official": {"backbone": {"meta_init": "official"}},
         "spread 0.003": {"start": {"spread": 0.003}},
         "spread 0.3": {"start": {"spread": 0.3}},
@@ -88,8 +88,8 @@ def started(spread: float | None = None, prompts: float = 1.0) -> Iterator[None]
     """Generated weights start with another META_SPREAD, and from prompts times a factor: patched, being no options."""
     linear, kept = network._init_linear, network.META_SPREAD
 
-    def init(weights, bases, generator) -> None:
-        linear(weights, bases, generator)
+    def init(weights, *given, **options) -> None:
+        linear(weights, *given, **options)
         for w in weights:
             w.prompts.data.mul_(prompts)
 
