@@ -70,9 +70,9 @@ def fitted(problem, config: RunConfig, seconds: float, evaluations: int = 24) ->
 
 
 def spread(config: RunConfig, steps: int, evaluations: int = 24) -> RunConfig:
-    """The configuration with about so many steps and at most so many evaluations, evenly apart."""
-    every = -(-steps // evaluations)
-    steps -= steps % every
+    """The configuration with about so many steps and at most so many evaluations, evenly apart; again, the same."""
+    every = max(1, steps // evaluations)
+    steps = min(steps, every * evaluations)
     evaluation = config.evaluation.model_copy(update={"every": every})
     return config.model_copy(update={"phases": rescale(config.phases, steps), "evaluation": evaluation})
 
@@ -161,12 +161,12 @@ def configured(args: argparse.Namespace, problem, backbone: dict, seed: int) -> 
     return setup.config_for(problem, {**plain, **(QUICK if args.quick else {}), "backbone": backbone})
 
 
-def trained(args: argparse.Namespace, name: str, problem, backbone: dict, seed: int) -> Run:
-    """The run of this name below --runs, finished."""
+def trained(args: argparse.Namespace, name: str, problem, backbone: dict, seed: int, steps: int | None = None) -> Run:
+    """The run of this name below --runs, finished; one that starts has so many steps, or fills --minutes."""
     quick = "-quick" if args.quick else ""
     path = args.runs / f"{name}-{Path(args.solver).stem}{quick}-seed{seed}.h5"
     config = configured(args, problem, backbone, seed)
-    run = settled(path, problem, config, 60 * args.minutes, steps=8 if args.quick else None)
+    run = settled(path, problem, config, 60 * args.minutes, steps=8 if args.quick else steps)
     print(f"{path.stem}: {run.rel_l2:.3g} after {run.attrs['steps']} steps", flush=True)
     return run
 

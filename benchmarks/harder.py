@@ -6,8 +6,9 @@
 
 Every run has the steps that fill --minutes on this machine, its evaluations included. mlp stands for two: three hidden
 layers of tanh, as wide as give about as many parameters as the kan has, and as the metakan, which starts from sines and
-has a small meta-learner for each layer. Runs that have ended are not run again and one that was broken off goes on, by
-the same command. The curves go to a CSV beside --out.
+has a small meta-learner for each layer; and each of the two once more, with as many steps as the kan or metakan had.
+Runs that have ended are not run again and one that was broken off goes on, by the same command. The curves go to a CSV
+beside --out.
 """
 
 import csv
@@ -32,6 +33,7 @@ from kanpde.samplers import stream
 FRACTIONS = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "end": 1.0}  # of the steps
 OPTIONS = {"metakan": {"meta_init": "sine", "meta_share": "layer", "meta_hidden": 32}}  # 4,164 parameters at d = 20
 LIKE = ("kan", "metakan")  # whose numbers of parameters the mlps have
+ALIKE = {"minutes": "mlp, as many minutes", "steps": "mlp, as many steps"}
 KINDS = ("constant", "affine", "additive", "quadratic", "source")
 HEADING = ("solution", "d", "backbone", "seed", "parameters", "steps", "seconds", *FRACTIONS, "error", "/ least fit")
 CURVE = ("solution", "d", "backbone", "seed", "step", "seconds", "rel_l2")
@@ -100,10 +102,14 @@ def mlp_width(dim: int, parameters: int, layers: int = 3) -> int:
 
 @dataclass(frozen=True)
 class Net:
-    """A backbone by the name it has in the table, and its options."""
+    """A backbone by the name it has in the table and its options; of an mlp, the backbone that it stands beside, and
+    what the two have alike.
+    """
 
     label: str
     options: dict
+    like: str | None = None
+    alike: str = "minutes"
 
 
 def backbone(name: str) -> dict:
@@ -112,14 +118,17 @@ def backbone(name: str) -> dict:
 
 
 def networks(args, problem: Poisson) -> Iterator[Net]:
-    for name in args.backbones:
+    for name in sorted(args.backbones, key="mlp".__eq__):  # the mlps last: they take the steps of others
         if name != "mlp":
             yield Net(name, backbone(name))
             continue
         for like in LIKE:
             net = setup.backbone(configured(args, problem, backbone(like), 0), problem)
             width = mlp_width(problem.dim, count_parameters(net))
-            yield Net(f"mlp_{width}", {"name": "mlp", "widths": [width] * 3})
+            options = {"name": "mlp", "widths": [width] * 3}
+            yield Net(f"mlp_{width}", options, like)
+            if like in args.backbones:
+                yield Net(f"mlp_{width}, steps of {like}", options, like, "steps")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -141,7 +150,19 @@ def row(problem: Poisson, net: Net, run: Run, least: float) -> dict:
         **{name: at(fraction) for name, fraction in FRACTIONS.items()},
         "error": run.rel_l2,
         "/ least fit": run.rel_l2 / least,
+        "like": net.like,
+        "alike": net.alike,
     }
+
+
+def beside(rows: Sequence[dict]) -> Iterator[list]:
+    """Rows of the table that compares a network with the mlps of its size."""
+    key = lambda r, name: (r["solution"], r["d"], name, r["seed"])
+    errors = {(key(r, r["like"]), r["alike"]): r["error"] for r in rows if r["like"]}
+    for r in rows:
+        if r["backbone"] in LIKE:
+            here = key(r, r["backbone"])
+            yield [*here, r["error"], *(errors.get((here, alike)) for alike in ALIKE)]
 
 
 def curve(problem: Poisson, net: Net, run: Run) -> list[list]:
@@ -172,6 +193,10 @@ def report(best: dict[Poisson, dict], rows: Sequence[dict], settings: str) -> st
         f"has the options {OPTIONS['metakan']}.",
         "",
         *markdown(HEADING, ([r[name] for name in HEADING] for r in rows)),
+        "",
+        "## Beside the mlp with as many parameters",
+        "",
+        *markdown(("solution", "d", "backbone", "seed", "error", *ALIKE.values()), beside(rows)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -192,9 +217,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     best = {problem: fits(problem, 500 if args.quick else 4000) for problem in problems}
     rows, curves = [], []
     for problem, seed in product(problems, args.seeds):
+        steps = {}
         for net in networks(args, problem):
-            name = f"{problem.solution}-{problem.dim}d-{net.label}"
-            run = trained(args, name, problem, net.options, seed)
+            name = f"{problem.solution}-{problem.dim}d-{net.label.replace(', ', '-').replace(' ', '-')}"
+            run = trained(args, name, problem, net.options, seed, steps[net.like] if net.alike == "steps" else None)
+            steps[net.label] = run.attrs["steps"]
             rows.append(row(problem, net, run, min(best[problem].values())))
             curves += curve(problem, net, run)
             if args.out:

@@ -19,11 +19,14 @@ def test_quick_run_and_the_same_again(tmp_path, capsys):
     harder.main([*call, "--out", str(out)])
     text, curves = out.read_text(), list(csv.DictReader(out.with_suffix(".csv").open()))
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| coupled | 6 |")]
-    assert len(rows) == 1 + 3  # the fits; kan, and two of mlp
-    assert [len(row) for row in rows] == [2 + len(harder.KINDS), *[len(harder.HEADING)] * 3]
-    kan, as_kan, as_metakan = (int(row[4]) for row in rows[1:])
-    assert abs(as_kan / kan - 1) < 0.1 and as_metakan < kan / 2
-    assert len({row["backbone"] for row in curves}) == 3 and {row["step"] for row in curves} == {*map(str, range(9))}
+    # the fits; kan, and the mlps of its size and of that of a metakan that is not there; kan beside its mlps
+    assert [len(row) for row in rows] == [2 + len(harder.KINDS), *[len(harder.HEADING)] * 4, 5 + len(harder.ALIKE)]
+    kan, as_kan, again, as_metakan = (int(row[4]) for row in rows[1:5])
+    assert abs(as_kan / kan - 1) < 0.1 and as_kan == again and as_metakan < kan / 2
+    assert rows[5][2] == "kan" and [float(cell.rstrip(" |")) for cell in rows[5][4:]] == [
+        float(row[11]) for row in rows[1:4]
+    ]
+    assert len({row["backbone"] for row in curves}) == 4 and {row["step"] for row in curves} == {*map(str, range(9))}
     before = [path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")]
     harder.main([*call, "--out", str(out)])
     assert [path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")] == before and out.read_text() == text
