@@ -137,10 +137,10 @@ class LinearBasis(Basis):
         """All functions of an edge, base last: each (N, in, size)."""
         return closed(self.together(), 0, order, x, *self.constants(inputs))
 
-    def together(self, live: slice = slice(None)) -> Callable[..., list[Tensor]]:
-        """The formula of all functions of an edge, base last; of the basis functions only the live ones."""
-        formula = self.formula() if live in (slice(None), slice(0, self.count)) else partial(self.formula(), live=live)
-        count = len(range(*live.indices(self.count)))
+    def together(self, live: slice | None = None) -> Callable[..., list[Tensor]]:
+        """The formula of all functions of an edge, base last; of the basis functions only the live ones (None: all)."""
+        count = self.count if live is None else live.stop - live.start
+        formula = self.formula() if count == self.count else partial(self.formula(), live=live)
         return formula if self.base == "none" else partial(_together, formula, count, BASE_FUNCTIONS[self.base])
 
     def weights_of(self, function: Callable[[Tensor], Tensor]) -> Tensor:

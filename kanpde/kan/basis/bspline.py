@@ -75,17 +75,17 @@ def bspline_derivatives(
     low: Tensor,
     scale: Tensor,
     axis: int = -1,
-    live: slice = slice(None),
+    live: slice | None = None,
     out: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor]:
-    """[B^(first), ..., B^(last)] of the grid_size + k splines at x, which are a new axis; `live`: of these alone."""
+    """[B^(first), ..., B^(last)] of the grid_size + k splines at x, which are a new axis; `live`: of these alone (None: all)."""
     count, local = grid_size + k, grid_size >= LOCAL_FROM
     out = out or [None] * (last + 1 - first)
     unit = 1.0 if local or max(last, 2) >= k else factorial(k) ** (-1 / k)
     per_step = scale * (grid_size / 2 * unit)
     tau = ((x - low) * per_step).unsqueeze(axis)
     along = (-1,) + (1,) * (-1 - axis)
-    start, stop, _ = live.indices(count)
+    start, stop = (0, count) if live is None else (live.start, live.stop)
     if not local:
         of = lambda j: (j + (1 - k) / 2) * unit
         centres = torch.linspace(of(start), of(stop - 1), stop - start, dtype=x.dtype, device=x.device).view(along)
