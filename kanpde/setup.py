@@ -37,6 +37,7 @@ from kanpde.samplers import stream
 from kanpde.weighting import BALANCES, EMPHASES
 
 EXACT = ("forward", "autograd")  # operators without an estimate
+COMPILE_SINCE = (2, 11)  # version of torch: older ones do not trace the layers (2.6), or were not tried
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 PYTHON = "python."  # before the class name of a problem or network that no YAML can name
 
@@ -197,6 +198,9 @@ def _compile(config: RunConfig) -> bool:
         if config.compile is True:
             raise ConfigError(f"compile: only the operator forward compiles, given {config.operator['name']}")
         return False
+    if True in (config.compile, config.operator.get("compile")) and torch.__version__ < COMPILE_SINCE:
+        needed = ".".join(map(str, COMPILE_SINCE))
+        raise ConfigError(f"compile: given true, needed is torch {needed} or newer, here is {torch.__version__}")
     if config.compile != "auto":
         return config.compile
     return config.steps >= COMPILE_FROM and compiles(config.device)
@@ -205,6 +209,8 @@ def _compile(config: RunConfig) -> bool:
 @cache
 def compiles(device: str) -> bool:
     """Whether torch.compile works here: on a CPU it needs a C++ compiler, on a GPU Triton."""
+    if torch.__version__ < COMPILE_SINCE:
+        return False
     try:
         return torch.compile(lambda t: t + 1)(torch.zeros(1, device=device)).item() == 1
     except Exception:  # whatever is missing, it does not

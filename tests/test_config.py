@@ -208,3 +208,11 @@ def test_a_weight_may_depend_on_the_dimension():
     assert (weight(1000), weight(10_000), weight(10_001)) == (3, 3, 30)
     with pytest.raises(ConfigError, match=r"loss.weights.gradient: given {10: -1}"):
         config.load("poisson", sets=["loss.weights.gradient={10: -1}"])
+
+
+def test_an_old_torch_does_not_compile(monkeypatch):
+    """Neither by itself nor where it is told to, which is one line."""
+    monkeypatch.setattr(setup, "COMPILE_SINCE", (99, 1))
+    assert not setup.compiles.__wrapped__("cpu")
+    with pytest.raises(ConfigError, match=r"^compile: given true, needed is torch 99\.1 or newer, here is "):
+        setup.config_for(Poisson(4), {"solver": "adam", "compile": True})

@@ -78,7 +78,7 @@ def bspline_derivatives(
     live: slice | None = None,
     out: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor]:
-    """[B^(first), ..., B^(last)] of the grid_size + k splines at x, which are a new axis; `live`: of these alone (None: all)."""
+    """[B^(first), ..., B^(last)] of the grid_size + k splines at x, which are a new axis, or of the `live` ones."""
     count, local = grid_size + k, grid_size >= LOCAL_FROM
     out = out or [None] * (last + 1 - first)
     unit = 1.0 if local or max(last, 2) >= k else factorial(k) ** (-1 / k)
