@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import peers
+from benchmarks import peer_sides, peers
 from benchmarks.report import exiting
 from kanpde import Ansatz
 from kanpde.config import ConfigError
@@ -20,7 +20,7 @@ QUICK = ["--problems", "poisson", "--dims", "3", "--points", "10", "--steps", "2
 
 @pytest.fixture
 def case():
-    return peers.Case(AllenCahn(3), points=10, steps=50)
+    return peer_sides.Case(AllenCahn(3), points=10, steps=50)
 
 
 def rows_of(settings: dict, **measured: dict) -> peers.Rows:
@@ -51,7 +51,7 @@ def test_finished_rows_are_kept(tmp_path, monkeypatch, capsys):
 
 
 def test_training_stops_at_the_errors_or_when_the_time_is_over(case):
-    side = peers.kanpde(case, "kan")
+    side = peer_sides.kanpde(case, "kan")
     cut = peers.run_row(side, case, allowed=1e-9)
     assert cut["steps_done"] == 1 and cut["error"] > 1e-2 and not cut.keys() & peers.TARGETS.keys()
     side.predict = case.problem.exact
@@ -74,9 +74,9 @@ def test_sides_must_have_the_same_laplacian(case, monkeypatch, factor):
     def other(case, name):
         jet = lambda x: Forward()(Ansatz(case.problem, case.network(name)), x)
         loss = lambda x: case.residual(jet(x).value, factor * jet(x).lap, x).square().mean()
-        return peers.Side(case, loss, case.problem.exact, [([torch.zeros(1)], 1e-3)])
+        return peer_sides.Side(case, loss, case.problem.exact, [([torch.zeros(1)], 1e-3)])
 
-    monkeypatch.setitem(peers.SOLVERS, "deepxde", other)
+    monkeypatch.setitem(peer_sides.SOLVERS, "deepxde", other)
     case = replace(case, problem=AllenCahn(20))  # where a new network hardly shows beside the source
     with nullcontext() if factor == 1 else pytest.raises(AssertionError, match="deepxde-mlp: loss"):
         peers.check_losses(["deepxde-mlp"], case)
@@ -118,18 +118,18 @@ def test_released_script_is_read_up_to_its_training(tmp_path):
     script.parent.mkdir()
     script.write_text("import sys\nclass PINN:\n    seen = sys.argv[1:]\n\nmodel = PINN()\nraise SystemExit('too far')")
     before = list(sys.argv), list(sys.path)
-    pinn = peers.released_pinn(tmp_path, Poisson(7))
+    pinn = peer_sides.released_pinn(tmp_path, Poisson(7))
     assert "--dim=7" in pinn.seen and (sys.argv, sys.path) == before
 
 
-@pytest.mark.parametrize("side", [side for side in peers.SIDES if side.startswith(("deepxde", "pina", "pykan"))])
+@pytest.mark.parametrize("side", [side for side in peer_sides.SIDES if side.startswith(("deepxde", "pina", "pykan"))])
 def test_peers_train_as_kanpde_does(case, monkeypatch, side):
     monkeypatch.setenv("DDE_BACKEND", "pytorch")
     solver, name = side.split("-")
     for module in {"deepxde": ["deepxde"], "pina": ["pina"], "pykan": ["pandas", "kan"]}[solver]:
         pytest.importorskip(module)
     with torch.random.fork_rng():  # pykan sets the global seed
-        other, own = peers.make(side, case), peers.kanpde(case, name)
+        other, own = peer_sides.make(side, case), peer_sides.kanpde(case, name)
         peers.check_losses([side], case)
     for steps in (0, 3):
         for _ in range(steps):
