@@ -1,6 +1,8 @@
 """The benchmark of solutions that stay hard: best fits, networks of one size, learning curves."""
 
 import csv
+from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,18 +21,31 @@ def test_quick_run_and_the_same_again(tmp_path, capsys):
     harder.main([*call, "--out", str(out)])
     text, curves = out.read_text(), list(csv.DictReader(out.with_suffix(".csv").open()))
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| coupled | 6 |")]
-    # the fits; kan, and the mlps of its size and of that of a metakan that is not there; kan beside its mlps
-    assert [len(row) for row in rows] == [2 + len(harder.KINDS), *[len(harder.HEADING)] * 4, 5 + len(harder.ALIKE)]
-    kan, as_kan, again, as_metakan = (int(row[4]) for row in rows[1:5])
-    assert abs(as_kan / kan - 1) < 0.1 and as_kan == again and as_metakan < kan / 2
-    assert rows[5][2] == "kan" and [float(cell.rstrip(" |")) for cell in rows[5][4:]] == [
-        float(row[11]) for row in rows[1:4]
-    ]
-    assert len({row["backbone"] for row in curves}) == 4 and {row["step"] for row in curves} == {*map(str, range(9))}
+    # the fits; kan and the mlps of its size and of a metakan's; kan beside its mlp
+    assert [len(row) for row in rows] == [2 + len(harder.KINDS), *[len(harder.HEADING)] * 3, 5 + len(harder.ALIKE)]
+    kan, as_kan, as_metakan = (int(row[4]) for row in rows[1:4])
+    assert abs(as_kan / kan - 1) < 0.1 and as_metakan < kan / 2
+    assert rows[4][2] == "kan" and rows[4][4:6] == [rows[1][11], rows[2][11]] and rows[4][6] == "- |"
+    assert len({row["backbone"] for row in curves}) == 3 and {row["step"] for row in curves} == {*map(str, range(9))}
     before = [path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")]
     harder.main([*call, "--out", str(out)])
     assert [path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")] == before and out.read_text() == text
     assert "coupled-6d-kan-default-quick-seed0: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("taken, again", [(900, True), (200, False)])
+def test_an_mlp_that_took_more_steps_takes_as_many_once_more(monkeypatch, taken, again):
+    asked = []
+
+    def trained(args, name, problem, backbone, seed, steps):
+        asked.append((name.removeprefix("coupled-6d-"), steps))
+        return SimpleNamespace(attrs={"steps": steps or (300 if name.endswith("-kan") else taken)})
+
+    monkeypatch.setattr(harder, "trained", trained)
+    args = Namespace(backbones=["mlp", "kan"], quick=False, device="cpu", solver="default")
+    labels = [net.label for net, _ in harder.runs(args, Poisson(6, solution="coupled"), 0)]
+    assert len(labels) == len(asked) == 3 + again and labels[0] == "kan"
+    assert [pair for pair in asked if pair[1]] == [(f"{labels[1]}-steps-of-kan", 300)] * again
 
 
 def least_squares(problem: Poisson, kind: str, n: int = 8000) -> float:
