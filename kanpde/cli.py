@@ -137,18 +137,24 @@ def recover(
     seed: Annotated[int, typer.Option(help="Of the networks of the search.")] = 0,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Any value: a.b=c.")] = None,
 ) -> None:
-    """Search a formula for the rows of a fit: every better one as it is found, then the best, with its test error."""
+    """Search a formula for the rows of a fit: every better one as it is found, then the best, with its test error.
+
+    Ctrl-C ends the search with the best so far.
+    """
     from kanpde.interpret import latex
     from kanpde.search import search
 
     show = lambda formula, error: console.print(f"{error:.1e}  {formula}", markup=False, soft_wrap=True)
-    found, test_error = search(load(problem, None, {"seed": seed}, sets or []), seconds, show)
+    found, test_error, interrupted = search(load(problem, None, {"seed": seed}, sets or []), seconds, show)
     if found.formula is None:
         console.print(f"no formula in {found.seconds:.0f} s")
-        return
-    console.print(f"formula     {found.formula}", markup=False, soft_wrap=True)
-    console.print(f"LaTeX       {latex(found.formula)}", markup=False, soft_wrap=True)
-    console.print(f"relative l2 {test_error:.2e} on the test rows, after {found.seconds:.1f} s", highlight=False)
+    else:
+        console.print(f"formula     {found.formula}", markup=False, soft_wrap=True)
+        console.print(f"LaTeX       {latex(found.formula)}", markup=False, soft_wrap=True)
+        console.print(f"relative l2 {test_error:.2e} on the test rows, after {found.seconds:.1f} s", highlight=False)
+    if interrupted:
+        console.print("interrupted: that is the best so far")
+        raise SystemExit(130)
 
 
 @app.command()

@@ -1,5 +1,8 @@
 """A formula for the rows of a fit, by the search of `kanpde.interpret.recover`, and its error on test rows."""
 
+import time
+from dataclasses import replace
+
 import torch
 
 from kanpde import setup
@@ -13,8 +16,9 @@ from kanpde.problems.fitting import Fitting
 from kanpde.samplers import stream
 
 
-def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float]:
-    """What a search of so many seconds finds for the training rows, and its relative l2 error on the test rows.
+def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float, bool]:
+    """What a search of so many seconds, or until Ctrl-C, finds for the training rows; its relative l2 error on the test
+    rows; and whether it was interrupted.
 
     Raises:
         ConfigError: a problem without rows, or rows that `recover` refuses.
@@ -25,8 +29,18 @@ def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float
         raise ConfigError(f"recover: given {config.problem['name']}, needed is a problem that fits rows: {known}")
     points = setup.resolved(config, problem).points
     rows = problem.domain.interior(points.interior, stream(config.seed, "interior"), dtype=torch.float64)
-    found = recover(rows[:, :-1], rows[:, -1], problem.names, seconds, stream(config.seed, "search"), say)
+    best, start, interrupted = Recovery(), time.perf_counter(), False
+
+    def note(formula, error: float) -> None:
+        nonlocal best
+        best = Recovery(formula, error)
+        say(formula, error)
+
+    try:
+        found = recover(rows[:, :-1], rows[:, -1], problem.names, seconds, stream(config.seed, "search"), note)
+    except KeyboardInterrupt:
+        found, interrupted = replace(best, seconds=time.perf_counter() - start), True
     if found.formula is None:
-        return found, float("inf")
+        return found, float("inf"), interrupted
     test = problem.domain.held_out("test", 0, points.test, stream(config.seed, "test"))
-    return found, errors(values_at(found.formula, problem.names, test[:, :-1]), test[:, -1])["rel_l2"]
+    return found, errors(values_at(found.formula, problem.names, test[:, :-1]), test[:, -1])["rel_l2"], interrupted

@@ -7,6 +7,7 @@ import sympy
 import torch
 from conftest import F64, call, close, generator, one_line
 
+from kanpde import search
 from kanpde.config import ConfigError
 from kanpde.interpret.expression import values_at
 from kanpde.interpret.recover import recover
@@ -236,3 +237,18 @@ def test_the_command_refuses_in_one_line(capsys, given, says):
 def test_the_command_says_where_nothing_was_found(capsys):
     code, out, _ = call(capsys, "recover", "feynman", "--seconds", "1e-6")
     assert (code, out) == (0, "no formula in 0 s\n")
+
+
+@pytest.mark.parametrize("formula, says", [("x1*x2", "formula     x1*x2"), (None, "no formula in")])
+def test_ctrl_c_leaves_the_best_so_far(capsys, monkeypatch, formula, says):
+    def recover(x, y, names, seconds, generator, say):
+        if formula:
+            say(sympy.sympify("x1"), 0.5)
+            say(sympy.sympify(formula), 0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "recover", recover)
+    given = ["problem.formula=x1*x2 + 0.1*x1", "problem.ranges={x1: [1, 2], x2: [1, 2]}"]
+    code, out, err = call(capsys, "recover", "function", "--set", given[0], "--set", given[1])
+    assert (code, err) == (130, "") and says in out and "interrupted" in out
+    assert not formula or 0.01 < float(out.split("relative l2")[1].split()[0]) < 1
