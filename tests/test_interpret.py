@@ -34,7 +34,7 @@ from kanpde.interpret import (
 )
 from kanpde.interpret.fitting import least_squares
 from kanpde.interpret.prune import cut
-from kanpde.interpret.refine import TimeUp, round_numbers, time_limit
+from kanpde.interpret.refine import TimeUp, closed_form, recognised, round_numbers, time_limit
 from kanpde.interpret.symbolic import score
 from kanpde.jet import Affine
 
@@ -396,6 +396,16 @@ def test_constants_are_refined_and_rounded_unless_that_is_wrong():
     (constant,) = near.atoms(sympy.Float)
     assert abs(float(constant) - 1 / 3 - 1e-4) < 1e-12
     assert latex(near, 5).count("0.33343") == 1
+
+
+@pytest.mark.parametrize("closed", ["1", "-7/3", "pi/6", "1/(4*pi)", "sqrt(3)/2", "1/sqrt(2*pi)", "3*sqrt(pi)"])
+def test_numbers_are_recognised_to_ten_digits(closed):
+    a, b = sympy.symbols("a b")
+    number = sympy.sympify(closed)
+    value = number.evalf() / sympy.sqrt(3).evalf() * sympy.sqrt(3)  # two numbers that meet in a product
+    assert recognised(value * a * sympy.sin(b) + number.evalf()) == number * a * sympy.sin(b) + number
+    beside = number.evalf() * (1 + 1e-8) * a
+    assert recognised(beside) == beside and closed_form(float(number) * (1 + 1e-8)) is None
 
 
 def test_logarithms_and_powers_are_combined():

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
@@ -91,7 +92,8 @@ def refine(
     """The formula with all its floats fitted to y (N,) at x (N, d), round where round numbers do as well, and simpler.
 
     Whole numbers, fractions with small denominators and multiples of pi are tried where a float is close to one; the
-    others are fitted again, and the number stays where the tolerance allows the error.
+    others are fitted again, and the number stays where the tolerance allows the error. What is a closed form to ten
+    digits at last becomes it.
 
     Args:
         names: of the columns of x.
@@ -106,7 +108,7 @@ def refine(
         before, expr = expr, simplify(template.formula(), names, x)
         if _cost(expr) == _cost(before):
             break
-    return expr
+    return recognised(expr)
 
 
 def _round(template: _Template, smallest: float, tolerance: Tolerance, steps: int) -> None:
@@ -135,6 +137,33 @@ def round_numbers(value: float) -> list[sympy.Expr]:
     gap = lambda number: abs(float(number) - value)
     close = [number for number in numbers if gap(number) <= CLOSE * (1 + abs(value))]
     return sorted(close, key=lambda number: (round(gap(number), 12), sympy.count_ops(number), float(abs(number))))[:4]
+
+
+def recognised(expr: sympy.Expr) -> sympy.Expr:
+    """Numbers that meet in a product or a sum as one closed form, where floats tell no difference.
+
+    0.577... sqrt(3) is 1, and 0.0795... is 1 / (4 pi).
+    """
+    import sympy
+
+    def one(e: sympy.Expr) -> sympy.Expr:
+        number, rest = e.as_independent(*e.free_symbols, as_Add=e.is_Add)
+        closed = closed_form(float(number)) if number.has(sympy.Float) and number.is_real else None
+        return e if closed is None else e.func(closed, rest)
+
+    return expr.replace(lambda e: (e.is_Mul or e.is_Add) and e.free_symbols, one)
+
+
+def closed_form(value: float) -> sympy.Expr | None:
+    """The simple fraction times a power of pi or a root that a float is, to ten digits; None where there is none."""
+    import sympy
+
+    pi, root = sympy.pi, sympy.sqrt
+    for unit in (sympy.S.One, pi, 1 / pi, root(2), root(3), root(pi), root(2 * pi), 1 / root(pi), 1 / root(2 * pi)):
+        ratio = Fraction(value / float(unit)).limit_denominator(120)
+        if 0 < abs(ratio.numerator) <= 1000 and abs(float(ratio) * float(unit) / value - 1) < 1e-10:
+            return sympy.Rational(ratio) * unit
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------

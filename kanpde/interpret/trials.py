@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kanpde.interpret.expression import values_at
-from kanpde.interpret.refine import fit_constants, refine, simplify
+from kanpde.interpret.refine import fit_constants, recognised, refine, simplify
 from kanpde.interpret.separable import (
     KNOWN,
     OUTER,
@@ -293,7 +293,7 @@ class Trials:
         whole = task.formula(expr)
         held = self.error_of_formula(whole)
         if held < self.found.formula_error:
-            self.found.formula = simplify(whole, self.names, self.x) if held <= EXACT else whole
+            self.found.formula = recognised(simplify(whole, self.names, self.x)) if held <= EXACT else whole
             self.found.formula_error = held
             self.say(self.found.formula, held)
             if held < self.found.model_error:
