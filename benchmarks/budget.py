@@ -70,9 +70,8 @@ def fitted(problem, config: RunConfig, seconds: float, evaluations: int = 24) ->
 
 
 def spread(config: RunConfig, steps: int, evaluations: int = 24) -> RunConfig:
-    """The configuration with about so many steps and at most so many evaluations, evenly apart; again, the same."""
-    every = max(1, steps // evaluations)
-    steps = min(steps, every * evaluations)
+    """The configuration with so many steps and at most so many evaluations, evenly apart but for the last."""
+    every = -(-steps // evaluations)
     evaluation = config.evaluation.model_copy(update={"every": every})
     return config.model_copy(update={"phases": rescale(config.phases, steps), "evaluation": evaluation})
 

@@ -25,6 +25,7 @@ from benchmarks.budget import checked, configured, markdown, parser, trained
 from benchmarks.machine import machine
 from benchmarks.report import deliver, exiting
 from kanpde import count_parameters, setup
+from kanpde.config import ConfigError
 from kanpde.problems import Poisson
 from kanpde.problems.solutions import SOLUTIONS
 from kanpde.record import Run
@@ -33,7 +34,7 @@ from kanpde.samplers import stream
 FRACTIONS = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "end": 1.0}  # of the steps
 OPTIONS = {"metakan": {"meta_init": "sine", "meta_share": "layer", "meta_hidden": 32}}  # 4,164 parameters at d = 20
 LIKE = ("kan", "metakan")  # whose numbers of parameters the mlps have
-ALIKE = {"minutes": "mlp, as many minutes", "steps": "mlp, as many steps"}
+SAME = {"minutes": "mlp, as many minutes", "steps": "mlp, as many steps"}
 KINDS = ("constant", "affine", "additive", "quadratic", "source")
 HEADING = ("solution", "d", "backbone", "seed", "parameters", "steps", "seconds", *FRACTIONS, "error", "/ least fit")
 CURVE = ("solution", "d", "backbone", "seed", "step", "seconds", "rel_l2")
@@ -102,14 +103,14 @@ def mlp_width(dim: int, parameters: int, layers: int = 3) -> int:
 
 @dataclass(frozen=True)
 class Net:
-    """A backbone by the name it has in the table and its options; of an mlp, the backbone that it stands beside, and
-    what the two have alike.
+    """A backbone by the name it has in the table and its options; of an mlp, which network it is compared with, and
+    what is the same for both.
     """
 
     label: str
     options: dict
-    like: str | None = None
-    alike: str = "minutes"
+    against: str | None = None
+    same: str = "minutes"
 
 
 def backbone(name: str) -> dict:
@@ -132,15 +133,23 @@ def networks(args, problem: Poisson) -> Iterator[Net]:
 
 
 def runs(args, problem: Poisson, seed: int) -> Iterator[tuple[Net, Run]]:
-    """All networks, trained; an mlp with the steps of another only where it took more in the same time."""
-    steps: dict = {}
+    """All networks, trained; an mlp with the steps of another only where it took more in the same time.
+
+    Raises:
+        ConfigError: a run that lies there has another number of steps.
+    """
+    steps: dict[str, int] = {}
     for net in networks(args, problem):
-        as_many = steps[net.like] if net.alike == "steps" else None
-        if as_many and steps[net.like, "minutes"] <= as_many:
+        wanted = steps[net.against] if net.same == "steps" else None
+        if wanted and steps[net.label.split(",")[0]] <= wanted:
             continue
         name = f"{problem.solution}-{problem.dim}d-{net.label.replace(', ', '-').replace(' ', '-')}"
-        run = trained(args, name, problem, net.options, seed, as_many)
-        steps[net.label] = steps[net.like, net.alike] = run.attrs["steps"]
+        run = trained(args, name, problem, net.options, seed, wanted)
+        took = steps[net.label] = run.attrs["steps"]
+        if wanted and run.attrs["status"] == "finished" and took != wanted:
+            raise ConfigError(
+                f"{run.path}: given {took} steps, needed are {wanted} as of {net.against}: name other --runs"
+            )
         yield net, run
 
 
@@ -163,19 +172,19 @@ def row(problem: Poisson, net: Net, run: Run, least: float) -> dict:
         **{name: at(fraction) for name, fraction in FRACTIONS.items()},
         "error": run.rel_l2,
         "/ least fit": run.rel_l2 / least,
-        "like": net.like,
-        "alike": net.alike,
+        "against": net.against,
+        "same": net.same,
     }
 
 
 def beside(rows: Sequence[dict]) -> Iterator[list]:
     """Rows of the table that compares a network with the mlps of its size."""
     key = lambda r, name: (r["solution"], r["d"], name, r["seed"])
-    errors = {(key(r, r["like"]), r["alike"]): r["error"] for r in rows if r["like"]}
+    errors = {(key(r, r["against"]), r["same"]): r["error"] for r in rows}
     for r in rows:
-        if r["backbone"] in LIKE:
-            here = key(r, r["backbone"])
-            yield [*here, r["error"], *(errors.get((here, alike)) for alike in ALIKE)]
+        here = key(r, r["backbone"])
+        if (here, "minutes") in errors:
+            yield [*here, r["error"], *(errors.get((here, same)) for same in SAME)]
 
 
 def curve(problem: Poisson, net: Net, run: Run) -> list[list]:
@@ -209,7 +218,9 @@ def report(best: dict[Poisson, dict], rows: Sequence[dict], settings: str) -> st
         "",
         "## Beside the mlp with as many parameters",
         "",
-        *markdown(("solution", "d", "backbone", "seed", "error", *ALIKE.values()), beside(rows)),
+        "-: the mlp took no more steps in as many minutes.",
+        "",
+        *markdown(("solution", "d", "backbone", "seed", "error", *SAME.values()), beside(rows)),
     ]
     return "\n".join(lines) + "\n"
 

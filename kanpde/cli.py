@@ -139,7 +139,7 @@ def recover(
 ) -> None:
     """Search a formula for the rows of a fit: every better one as it is found, then the best, with its test error.
 
-    Ctrl-C ends the search with the best so far.
+    Ctrl-C ends the search with the best so far, and exit code 130.
     """
     from kanpde.interpret import latex
     from kanpde.search import search
@@ -153,7 +153,7 @@ def recover(
         console.print(f"LaTeX       {latex(found.formula)}", markup=False, soft_wrap=True)
         console.print(f"relative l2 {test_error:.2e} on the test rows, after {found.seconds:.1f} s", highlight=False)
     if interrupted:
-        console.print("interrupted: that is the best so far")
+        console.print("interrupted" + (": that is the best so far" if found.formula is not None else ""))
         raise SystemExit(130)
 
 

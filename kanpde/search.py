@@ -17,8 +17,9 @@ from kanpde.samplers import stream
 
 
 def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float, bool]:
-    """What a search of so many seconds, or until Ctrl-C, finds for the training rows; its relative l2 error on the test
-    rows; and whether it was interrupted.
+    """What a search finds for the training rows, its relative l2 error on test rows, and whether it was interrupted.
+
+    It ends after so many seconds, at an exact formula, or at Ctrl-C with the best formula said so far.
 
     Raises:
         ConfigError: a problem without rows, or rows that `recover` refuses.

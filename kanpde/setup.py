@@ -29,7 +29,7 @@ from kanpde.construct import call, class_from_source, construct, load_class
 from kanpde.jet import Affine
 from kanpde.kan.layers import KANLinear
 from kanpde.losses import Loss
-from kanpde.operators import OPERATORS
+from kanpde.operators import OPERATORS, Forward
 from kanpde.problems import PROBLEMS
 from kanpde.problems.fitting import Fitting, Units
 from kanpde.record import Run
@@ -37,7 +37,6 @@ from kanpde.samplers import stream
 from kanpde.weighting import BALANCES, EMPHASES
 
 EXACT = ("forward", "autograd")  # operators without an estimate
-COMPILE_SINCE = (2, 11)  # version of torch: older ones do not trace the layers (2.6), or were not tried
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 PYTHON = "python."  # before the class name of a problem or network that no YAML can name
 
@@ -198,9 +197,6 @@ def _compile(config: RunConfig) -> bool:
         if config.compile is True:
             raise ConfigError(f"compile: only the operator forward compiles, given {config.operator['name']}")
         return False
-    if True in (config.compile, config.operator.get("compile")) and torch.__version__ < COMPILE_SINCE:
-        needed = ".".join(map(str, COMPILE_SINCE))
-        raise ConfigError(f"compile: given true, needed is torch {needed} or newer, here is {torch.__version__}")
     if config.compile != "auto":
         return config.compile
     return config.steps >= COMPILE_FROM and compiles(config.device)
@@ -209,9 +205,8 @@ def _compile(config: RunConfig) -> bool:
 @cache
 def compiles(device: str) -> bool:
     """Whether torch.compile works here: on a CPU it needs a C++ compiler, on a GPU Triton."""
-    if torch.__version__ < COMPILE_SINCE:
-        return False
     try:
+        Forward(compile=True)
         return torch.compile(lambda t: t + 1)(torch.zeros(1, device=device)).item() == 1
     except Exception:  # whatever is missing, it does not
         return False

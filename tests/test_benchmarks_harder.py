@@ -22,7 +22,7 @@ def test_quick_run_and_the_same_again(tmp_path, capsys):
     text, curves = out.read_text(), list(csv.DictReader(out.with_suffix(".csv").open()))
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| coupled | 6 |")]
     # the fits; kan and the mlps of its size and of a metakan's; kan beside its mlp
-    assert [len(row) for row in rows] == [2 + len(harder.KINDS), *[len(harder.HEADING)] * 3, 5 + len(harder.ALIKE)]
+    assert [len(row) for row in rows] == [2 + len(harder.KINDS), *[len(harder.HEADING)] * 3, 5 + len(harder.SAME)]
     kan, as_kan, as_metakan = (int(row[4]) for row in rows[1:4])
     assert abs(as_kan / kan - 1) < 0.1 and as_metakan < kan / 2
     assert rows[4][2] == "kan" and rows[4][4:6] == [rows[1][11], rows[2][11]] and rows[4][6] == "- |"
@@ -33,19 +33,28 @@ def test_quick_run_and_the_same_again(tmp_path, capsys):
     assert "coupled-6d-kan-default-quick-seed0: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("taken, again", [(900, True), (200, False)])
-def test_an_mlp_that_took_more_steps_takes_as_many_once_more(monkeypatch, taken, again):
+def fake_runs(monkeypatch, took) -> tuple[list, list]:
+    """The labels, and the names and steps asked for, where a run takes the steps that `took` says."""
     asked = []
 
     def trained(args, name, problem, backbone, seed, steps):
         asked.append((name.removeprefix("coupled-6d-"), steps))
-        return SimpleNamespace(attrs={"steps": steps or (300 if name.endswith("-kan") else taken)})
+        return SimpleNamespace(path=name, attrs={"status": "finished", "steps": took(name, steps)})
 
     monkeypatch.setattr(harder, "trained", trained)
     args = Namespace(backbones=["mlp", "kan"], quick=False, device="cpu", solver="default")
-    labels = [net.label for net, _ in harder.runs(args, Poisson(6, solution="coupled"), 0)]
+    return [net.label for net, _ in harder.runs(args, Poisson(6, solution="coupled"), 0)], asked
+
+
+@pytest.mark.parametrize("many, again", [(900, True), (200, False)])
+def test_an_mlp_that_took_more_steps_takes_as_many_once_more(monkeypatch, many, again):
+    took = lambda name, steps: steps or (300 if name.endswith("-kan") else many)
+    labels, asked = fake_runs(monkeypatch, took)
     assert len(labels) == len(asked) == 3 + again and labels[0] == "kan"
     assert [pair for pair in asked if pair[1]] == [(f"{labels[1]}-steps-of-kan", 300)] * again
+    if again:
+        with pytest.raises(ConfigError, match="given 299 steps, needed are 300 as of kan"):
+            fake_runs(monkeypatch, lambda name, steps: 299 if steps else took(name, steps))
 
 
 def least_squares(problem: Poisson, kind: str, n: int = 8000) -> float:

@@ -63,7 +63,7 @@ def test_steps_fill_the_time(known_cost):
 
 def test_a_run_has_the_steps_that_fill_the_time(known_cost, tmp_path):
     run = budget.settled(tmp_path / "run.h5", AllenCahn(4), config(compile=False), 61.0)
-    assert run.attrs["steps"] == 48  # (61 - 8 - 24 x 2) / 0.1 = 50, of which 3 to an evaluation
+    assert run.attrs["steps"] == 50  # (61 - 8 - 24 x 2) / 0.1
     assert len(run.history["step"]) <= 25
 
 
@@ -90,11 +90,10 @@ def test_ctrl_c_ends_the_benchmark(tmp_path, monkeypatch, capsys):
     assert info.value.code == 130 and "the same command goes on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("steps, every", [(1, 1), (24, 1), (47, 1), (4500, 187)])
+@pytest.mark.parametrize("steps, every", [(1, 1), (24, 1), (25, 2), (4500, 188)])
 def test_evaluations_are_spread_over_the_steps(steps, every):
     made = budget.spread(config(), steps)
-    assert made.evaluation.every == every and made.steps == min(steps, 24 * every)
-    assert budget.spread(config(), made.steps) == made  # another network may have as many steps
+    assert made.evaluation.every == every and made.steps == steps and -(-steps // every) <= 24
 
 
 def test_a_name_reserved_by_a_run_that_never_began_is_free(tmp_path):

@@ -8,6 +8,7 @@ from conftest import OF_DERIVATIVES
 
 from kanpde import checks, config, setup
 from kanpde.config import ConfigError
+from kanpde.operators import forward
 from kanpde.problems import FITS, Poisson
 
 PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
@@ -210,9 +211,18 @@ def test_a_weight_may_depend_on_the_dimension():
         config.load("poisson", sets=["loss.weights.gradient={10: -1}"])
 
 
-def test_an_old_torch_does_not_compile(monkeypatch):
+@pytest.mark.parametrize("given", [{"compile": True}, {"operator": {"name": "forward", "compile": True}}])
+def test_an_old_torch_does_not_compile(monkeypatch, given):
     """Neither by itself nor where it is told to, which is one line."""
-    monkeypatch.setattr(setup, "COMPILE_SINCE", (99, 1))
+    monkeypatch.setattr(forward, "COMPILE_SINCE", (99, 1))
     assert not setup.compiles.__wrapped__("cpu")
-    with pytest.raises(ConfigError, match=r"^compile: given true, needed is torch 99\.1 or newer, here is "):
-        setup.config_for(Poisson(4), {"solver": "adam", "compile": True})
+    with pytest.raises(ConfigError, match=r"compile: given true, needed is torch 99\.1 or newer, here is "):
+        setup.operator(setup.config_for(Poisson(4), {"solver": "adam", **given}), Poisson(4))
+
+
+def test_what_solvers_set_for_a_backbone():
+    of = lambda backbone, **given: config.load("poisson", overrides={"backbone": backbone, **given}).backbone
+    assert of("metakan")["meta_init"] == "sine" and "meta_init" not in of("kan")
+    assert of({"name": "metakan", "meta_init": "linear"})["meta_init"] == "linear"
+    far = [of(name, problem={"dim": 1000}) for name in ("kan", "metakan", "legendrekan")]
+    assert all(options["centred"] and options["grid_range"] == [-1, 1] for options in far)

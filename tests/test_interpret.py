@@ -399,13 +399,22 @@ def test_constants_are_refined_and_rounded_unless_that_is_wrong():
 
 
 @pytest.mark.parametrize("closed", ["1", "-7/3", "pi/6", "1/(4*pi)", "sqrt(3)/2", "1/sqrt(2*pi)", "3*sqrt(pi)"])
-def test_numbers_are_recognised_to_ten_digits(closed):
+def test_numbers_are_recognised_to_twelve_digits(closed):
     a, b = sympy.symbols("a b")
-    number = sympy.sympify(closed)
+    there, number = (["a", "b"], points(50, 2)), sympy.sympify(closed)
     value = number.evalf() / sympy.sqrt(3).evalf() * sympy.sqrt(3)  # two numbers that meet in a product
-    assert recognised(value * a * sympy.sin(b) + number.evalf()) == number * a * sympy.sin(b) + number
-    beside = number.evalf() * (1 + 1e-8) * a
-    assert recognised(beside) == beside and closed_form(float(number) * (1 + 1e-8)) is None
+    assert recognised(value * a * sympy.sin(b) + number.evalf(), *there) == number * a * sympy.sin(b) + number
+    beside = number.evalf() * (1 + 1e-10) * a
+    assert recognised(beside, *there) == beside and closed_form(float(number) * (1 + 1e-10)) is None
+
+
+def test_numbers_stay_where_values_would_change():
+    a, third = sympy.Symbol("a"), sympy.Float(1 / 3) * (1 + 5e-13)
+    near = sympy.sin(1e6 * third * a)
+    x = points(50, 1)
+    assert closed_form(float(third)) == sympy.Rational(1, 3)
+    assert recognised(third * a, ["a"], x) == a / 3 and recognised(near, ["a"], x) == near
+    assert closed_form(1e308) is None and closed_form(float("inf")) is None
 
 
 def test_logarithms_and_powers_are_combined():

@@ -25,6 +25,8 @@ DENOMINATORS = (1, 2, 3, 4, 5, 6, 8, 10)
 PI_DENOMINATORS = (1, 2, 3, 4, 6)
 ROUNDS = 6  # of fitting, rounding and combining
 SAME = 1e-9  # relative difference of two forms of one formula
+ROUNDING = 1e-12  # and of a number and what it is recognised as
+MOST_ABOVE, MOST_BELOW = 1000, 120  # in the fractions that are recognised
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -92,8 +94,8 @@ def refine(
     """The formula with all its floats fitted to y (N,) at x (N, d), round where round numbers do as well, and simpler.
 
     Whole numbers, fractions with small denominators and multiples of pi are tried where a float is close to one; the
-    others are fitted again, and the number stays where the tolerance allows the error. What is a closed form to ten
-    digits at last becomes it.
+    others are fitted again, and the number stays where the tolerance allows the error. What is a closed form to
+    twelve digits at last becomes it.
 
     Args:
         names: of the columns of x.
@@ -108,7 +110,7 @@ def refine(
         before, expr = expr, simplify(template.formula(), names, x)
         if _cost(expr) == _cost(before):
             break
-    return recognised(expr)
+    return recognised(expr, names, x)
 
 
 def _round(template: _Template, smallest: float, tolerance: Tolerance, steps: int) -> None:
@@ -139,10 +141,10 @@ def round_numbers(value: float) -> list[sympy.Expr]:
     return sorted(close, key=lambda number: (round(gap(number), 12), sympy.count_ops(number), float(abs(number))))[:4]
 
 
-def recognised(expr: sympy.Expr) -> sympy.Expr:
-    """Numbers that meet in a product or a sum as one closed form, where floats tell no difference.
+def recognised(expr: sympy.Expr, names: Sequence[str], x: Tensor) -> sympy.Expr:
+    """Numbers that meet in a product or a sum as one closed form: 0.577... sqrt(3) is 1, and 0.0795... is 1 / (4 pi).
 
-    0.577... sqrt(3) is 1, and 0.0795... is 1 / (4 pi).
+    Only where that makes the formula shorter and its values at x (N, d) stay the same but for rounding.
     """
     import sympy
 
@@ -151,17 +153,20 @@ def recognised(expr: sympy.Expr) -> sympy.Expr:
         closed = closed_form(float(number)) if number.has(sympy.Float) and number.is_real else None
         return e if closed is None else e.func(closed, rest)
 
-    return expr.replace(lambda e: (e.is_Mul or e.is_Add) and e.free_symbols, one)
+    found = expr.replace(lambda e: (e.is_Mul or e.is_Add) and e.free_symbols, one)
+    return found if _is_better(found, expr, values_at(expr, names, x), names, x, ROUNDING) else expr
 
 
 def closed_form(value: float) -> sympy.Expr | None:
-    """The simple fraction times a power of pi or a root that a float is, to ten digits; None where there is none."""
+    """The simple fraction that a float is, perhaps times or over pi, sqrt(pi), sqrt(2 pi), sqrt(2), sqrt(3); None."""
     import sympy
 
+    if not abs(value) < MOST_ABOVE**2:
+        return None
     pi, root = sympy.pi, sympy.sqrt
     for unit in (sympy.S.One, pi, 1 / pi, root(2), root(3), root(pi), root(2 * pi), 1 / root(pi), 1 / root(2 * pi)):
-        ratio = Fraction(value / float(unit)).limit_denominator(120)
-        if 0 < abs(ratio.numerator) <= 1000 and abs(float(ratio) * float(unit) / value - 1) < 1e-10:
+        ratio = Fraction(value / float(unit)).limit_denominator(MOST_BELOW)
+        if 0 < abs(ratio.numerator) <= MOST_ABOVE and abs(float(ratio) * float(unit) / value - 1) <= ROUNDING:
             return sympy.Rational(ratio) * unit
     return None
 
@@ -187,9 +192,15 @@ def simplify(expr: sympy.Expr, names: Sequence[str], x: Tensor, seconds: float =
     for rule in _rules():
         with time_limit(seconds):
             found = rule(expr.xreplace(there)).xreplace(back)
-            same = errors(values_at(found, names, x), values)["rel_l2"] <= SAME
-            expr = found if same and _cost(found) < _cost(expr) else expr
+            expr = found if _is_better(found, expr, values, names, x, SAME) else expr
     return expr
+
+
+def _is_better(
+    found: sympy.Expr, expr: sympy.Expr, values: Tensor, names: Sequence[str], x: Tensor, same: float
+) -> bool:
+    """Whether a form costs less than another and has these values."""
+    return _cost(found) < _cost(expr) and errors(values_at(found, names, x), values)["rel_l2"] <= same
 
 
 def _rules() -> list[Callable]:

@@ -293,13 +293,19 @@ class Trials:
         whole = task.formula(expr)
         held = self.error_of_formula(whole)
         if held < self.found.formula_error:
-            self.found.formula = recognised(simplify(whole, self.names, self.x)) if held <= EXACT else whole
-            self.found.formula_error = held
+            whole, held = self.shortened(whole, held) if held <= EXACT else (whole, held)
+            self.found.formula, self.found.formula_error = whole, held
             self.say(self.found.formula, held)
             if held < self.found.model_error:
                 self.found.model, self.found.model_error = lambda x: values_at(whole, self.names, x), held
             if held <= EXACT:
                 raise Found
+
+    def shortened(self, expr: sympy.Expr, error: float) -> tuple[sympy.Expr, float]:
+        """A shorter form of an exact formula and its error, if that is exact too."""
+        short = recognised(simplify(expr, self.names, self.x), self.names, self.x)
+        now = self.error_of_formula(short)
+        return (short, now) if now <= EXACT else (expr, error)
 
     def error_of_formula(self, expr: sympy.Expr) -> float:
         found = errors(values_at(expr, self.names, self.x[self.held]), self.y[self.held])["rel_l2"]

@@ -11,6 +11,7 @@ from kanpde.ansatz import Ansatz
 from kanpde.gram import Diagonal, Part
 from kanpde.jet import Jet, push
 
+COMPILE_SINCE = (2, 11)  # version of torch: older ones do not trace the layers (2.6), or were not tried
 ACTIVATIONS = 0.7  # share of the activations that a compiled step saves for its backward pass; the rest comes again
 
 
@@ -83,6 +84,8 @@ class Forward:
     Args:
         compile: torch.compile the pass where gradients are recorded (a training step); the first call then takes half a
             minute. Layers too wide to be held whole stay streamed.
+    Raises:
+        ValueError: compile with a torch older than 2.11.
     Source: second-order chain rule; forward Laplacian (Li et al. 2023, arXiv 2307.08214) with J S J^T instead of J.
 
     Example:
@@ -93,6 +96,11 @@ class Forward:
     """
 
     compile: bool = False
+
+    def __post_init__(self):
+        if self.compile and torch.__version__ < COMPILE_SINCE:
+            needed = ".".join(map(str, COMPILE_SINCE))
+            raise ValueError(f"compile: given true, needed is torch {needed} or newer, here is {torch.__version__}")
 
     def __call__(
         self,

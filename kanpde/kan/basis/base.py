@@ -139,7 +139,7 @@ class LinearBasis(Basis):
 
     def together(self, live: slice | None = None) -> Callable[..., list[Tensor]]:
         """The formula of all functions of an edge, base last; of the basis functions only the live ones (None: all)."""
-        count = self.count if live is None else live.stop - live.start
+        count = self.count if live is None else live.stop - live.start  # slice.indices breaks a graph of torch 2.11
         formula = self.formula() if count == self.count else partial(self.formula(), live=live)
         return formula if self.base == "none" else partial(_together, formula, count, BASE_FUNCTIONS[self.base])
 
