@@ -204,9 +204,9 @@ def _compile(config: RunConfig) -> bool:
 
 @cache
 def compiles(device: str) -> bool:
-    """Whether torch.compile works here: on a CPU it needs a C++ compiler, on a GPU Triton."""
+    """Whether torch.compile works here: it needs a new enough torch, on a CPU a C++ compiler, on a GPU Triton."""
     try:
-        Forward(compile=True)
+        Forward(compile=True)  # an old torch is refused
         return torch.compile(lambda t: t + 1)(torch.zeros(1, device=device)).item() == 1
     except Exception:  # whatever is missing, it does not
         return False

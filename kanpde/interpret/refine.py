@@ -158,10 +158,10 @@ def recognised(expr: sympy.Expr, names: Sequence[str], x: Tensor) -> sympy.Expr:
 
 
 def closed_form(value: float) -> sympy.Expr | None:
-    """The simple fraction that a float is, perhaps times or over pi, sqrt(pi), sqrt(2 pi), sqrt(2), sqrt(3); None."""
+    """The simple fraction a float is, perhaps times or over pi, sqrt(pi), sqrt(2 pi), sqrt(2) or sqrt(3); else None."""
     import sympy
 
-    if not abs(value) < MOST_ABOVE**2:
+    if not abs(value) < MOST_ABOVE**2:  # larger than all of them; quotients may overflow
         return None
     pi, root = sympy.pi, sympy.sqrt
     for unit in (sympy.S.One, pi, 1 / pi, root(2), root(3), root(pi), root(2 * pi), 1 / root(pi), 1 / root(2 * pi)):
