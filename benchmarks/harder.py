@@ -1,7 +1,7 @@
 """Poisson with solutions that stay hard in high dimension: errors and learning curves beside what fits them best.
 
     python -m benchmarks.harder [--dims 20 100] [--solutions scaled coupled] [--minutes 4] [--seeds 0] [--quick]
-        [--backbones kan metakan fastkan chebykan mlp] [--solver default] [--runs DIR]
+        [--backbones kan metakan chebykan fourierkan mlp] [--solver default] [--runs DIR]
         [--out benchmarks/results/harder.md]
 
 Every run has the steps that fill --minutes on this machine, its evaluations included. mlp stands for two: three hidden
@@ -178,13 +178,15 @@ def row(problem: Poisson, net: Net, run: Run, least: float) -> dict:
 
 
 def beside(rows: Sequence[dict]) -> Iterator[list]:
-    """Rows of the table that compares a network with the mlps of its size."""
+    """Rows of the table that compares a network with the mlps of its size: of as many parameters as one of `LIKE`."""
     key = lambda r, name: (r["solution"], r["d"], name, r["seed"])
-    errors = {(key(r, r["against"]), r["same"]): r["error"] for r in rows}
+    errors = {(key(r, r["against"]), r["same"]): r["error"] for r in rows if r["against"]}
+    likes = {(key(r, ""), r["parameters"]): r["backbone"] for r in rows if r["backbone"] in LIKE}
     for r in rows:
-        here = key(r, r["backbone"])
-        if (here, "minutes") in errors:
-            yield [*here, r["error"], *(errors.get((here, same)) for same in SAME)]
+        like = None if r["against"] else likes.get((key(r, ""), r["parameters"]))
+        minutes, steps = (errors.get((key(r, like), same)) for same in SAME)
+        if minutes is not None:
+            yield [*key(r, r["backbone"]), r["error"], minutes, steps if r["backbone"] == like else None]
 
 
 def curve(problem: Poisson, net: Net, run: Run) -> list[list]:
@@ -218,7 +220,7 @@ def report(best: dict[Poisson, dict], rows: Sequence[dict], settings: str) -> st
         "",
         "## Beside the mlp with as many parameters",
         "",
-        "-: the mlp took no more steps in as many minutes.",
+        "-: it took no more steps in as many minutes, or was not trained with these.",
         "",
         *markdown(("solution", "d", "backbone", "seed", "error", *SAME.values()), beside(rows)),
     ]
@@ -232,7 +234,7 @@ def write_curves(path: Path, curves: Sequence[list]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parser("harder", __doc__, [20, 100], ["kan", "metakan", "fastkan", "chebykan", "mlp"], 4.0)
+    options = parser("harder", __doc__, [20, 100], ["kan", "metakan", "chebykan", "fourierkan", "mlp"], 4.0)
     options.add_argument("--solutions", nargs="+", choices=SOLUTIONS, default=["scaled", "coupled"])
     args = checked(options.parse_args(argv))
     length = "--quick, a few steps" if args.quick else f"{args.minutes:g} minutes a run"

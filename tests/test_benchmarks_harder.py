@@ -106,3 +106,14 @@ def test_bad_input_is_one_line(options, complaint):
 
 def test_exit_code_of_a_bad_call():
     refused("benchmarks.harder", "--dims", "2")
+
+
+def test_networks_of_one_size_stand_beside_the_same_mlp():
+    def run(backbone, parameters, error, against=None, same="minutes"):
+        row = {"solution": "scaled", "d": 20, "backbone": backbone, "seed": 0, "parameters": parameters}
+        return row | {"error": error, "against": against, "same": same}
+
+    rows = [run("kan", 90, 0.2), run("fourierkan", 90, 0.1), run("fastkan", 50, 0.3)]
+    rows += [run("mlp_9", 91, 0.15, "kan"), run("mlp_9, steps of kan", 91, 0.25, "kan", "steps")]
+    found = [line[2:] for line in harder.beside(rows)]
+    assert found == [["kan", 0, 0.2, 0.15, 0.25], ["fourierkan", 0, 0.1, 0.15, None]]
