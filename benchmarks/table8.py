@@ -38,6 +38,7 @@ from benchmarks.budget import steps_for
 from benchmarks.machine import machine
 from benchmarks.report import RESULTS, Parser, exiting
 from kanpde import setup
+from kanpde.backbones import defaults
 from kanpde.config import ConfigError, RunConfig, load, suggest
 from kanpde.record import Run, replacing
 
@@ -96,8 +97,10 @@ def config(task: Task, args: argparse.Namespace) -> tuple[RunConfig, object]:
 
 
 def settings(config: RunConfig) -> str:
-    """A mark of all that seeds of a cell share: what tells errors of one solver from those of another."""
+    """A mark of all that seeds of a cell share, as far as it differs from defaults: a new option does not change it."""
     tree = config.model_dump(mode="json", exclude_defaults=True, exclude=NO_SETTINGS)
+    usual = json.loads(json.dumps(defaults(config.backbone["name"])))  # tuples become lists
+    tree["backbone"] = {k: v for k, v in tree["backbone"].items() if k == "name" or v != usual.get(k)}
     tree["phases"] = [{k: v for k, v in phase.items() if k != "steps"} for phase in tree["phases"]]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
