@@ -1,11 +1,11 @@
-"""What the default solver's choices are worth: variants of its configuration, each trained for the same time.
+"""What the default solver's choices are worth: variants of its configuration, each trained for as long.
 
     python -m benchmarks.variants [--study optimisers weighting initialisation] [--dims 20 100]
-        [--backbones kan metakan] [--minutes 2] [--seeds 0] [--problem allen_cahn] [--solver default] [--quick]
-        [--runs DIR] [--out benchmarks/results/variants.md]
+        [--backbones kan metakan] [--minutes 2 | --steps 1500] [--seeds 0] [--problem allen_cahn] [--solver default]
+        [--quick] [--runs DIR] [--out benchmarks/results/variants.md]
 
-Every run has the steps that fill --minutes on this machine, its evaluations included. --solver is what the variants
-change. Runs that have ended are not run again and one that was broken off goes on, by the same command. All runs go to
+Every run has the steps that fill --minutes on this machine, its evaluations included; or --steps, where the steps of
+all variants cost the same, as those of an initialisation do. --solver is what the variants change. Runs that have ended are not run again and one that was broken off goes on, by the same command. All runs go to
 a CSV beside --out.
 """
 
@@ -22,7 +22,7 @@ from benchmarks.machine import machine
 from benchmarks.report import deliver, exiting
 from kanpde import setup
 from kanpde.backbones import defaults
-from kanpde.config import RunConfig, merge
+from kanpde.config import ConfigError, RunConfig, merge
 from kanpde.kan import network
 from kanpde.problems import PROBLEMS
 from kanpde.record import Run
@@ -127,12 +127,13 @@ def steps_for(problem, config: RunConfig, seconds: float, evaluations: int = 24)
 def trained(args, label: str, variant: dict, problem, backbone: str, seed: int) -> Run:
     """The run of a variant below --runs, finished."""
     name = re.sub(r"[^a-z0-9.]+", "-", label.lower()) if variant else "as-it-is"
-    length = "quick" if args.quick else f"{args.minutes:g}min"
+    length = "quick" if args.quick else f"{args.steps}steps" if args.steps else f"{args.minutes:g}min"
     stem = f"{args.problem}-{problem.dim}d-{backbone}-{name}-{Path(args.solver).stem}-{length}-seed{seed}"
     path, seconds = args.runs / f"{stem}.h5", 60 * args.minutes
     with started(**variant.get("start", {})):
         config = configured(args, problem, variant, backbone, seed)
-        steps = 8 if args.quick else None if path.is_file() else steps_for(problem, config, seconds)
+        steps = 8 if args.quick else args.steps
+        steps = steps or (None if path.is_file() else steps_for(problem, config, seconds))
         run = settled(path, problem, config, seconds, steps)
     print(f"{stem}: {run.rel_l2:.3g} after {run.attrs['steps']} steps", flush=True)
     return run
@@ -169,7 +170,8 @@ def table(study: str, rows: Sequence[dict]) -> list[str]:
 
 
 def report(args, rows: Sequence[dict]) -> str:
-    length = "--quick, a few steps" if args.quick else f"{args.minutes:g} minutes a run"
+    length = f"{args.steps} steps a run" if args.steps else f"{args.minutes:g} minutes a run"
+    length = "--quick, a few steps" if args.quick else length
     seeds = f"seed{'s' * (len(args.seeds) > 1)} {', '.join(map(str, args.seeds))}"
     lines = [
         "# Variants of the default solver",
@@ -193,8 +195,11 @@ def write_rows(path: Path, rows: Sequence[dict]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     options = parser("variants", __doc__, [20, 100], ["kan", "metakan"], 2.0)
     options.add_argument("--study", nargs="+", choices=STUDIES, default=list(STUDIES))
+    options.add_argument("--steps", type=int, help="of every run, instead of --minutes")
     options.add_argument("--problem", choices=PROBLEMS, default="allen_cahn")
     args = checked(options.parse_args(argv))
+    if args.steps is not None and args.steps < 1:
+        raise ConfigError(f"--steps must be at least 1, given {args.steps}")
     rows = []
     for study, dim, backbone, seed in product(args.study, args.dims, args.backbones, args.seeds):
         problem = PROBLEMS[args.problem](dim)

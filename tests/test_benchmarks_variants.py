@@ -133,11 +133,18 @@ def test_the_least_finished_error_of_a_column_is_bold(monkeypatch):
 
 
 def test_a_run_of_another_table_is_refused(tmp_path):
-    problem, args = AllenCahn(4), Namespace(**{**vars(ARGS), "quick": True, "runs": tmp_path, "minutes": 1.0})
+    problem, args = AllenCahn(4), Namespace(**{**vars(ARGS), "quick": True, "runs": tmp_path, "minutes": 1.0, "steps": None})
     variants.trained(args, "ema", {"average": 0.9}, problem, "kan", 0)
     with pytest.raises(ConfigError) as info:
         variants.trained(args, "ema", {"average": 0.99}, problem, "kan", 0)
     assert "another configuration" in one_line(info)
+
+
+def test_runs_of_given_steps(tmp_path):
+    given = {"quick": False, "runs": tmp_path, "minutes": 1.0, "steps": 3}
+    small = {"points": {"interior": 8, "test": 64, "validation": 16}}
+    run = variants.trained(Namespace(**{**vars(ARGS), **given}), "small", small, AllenCahn(4), "kan", 0)
+    assert run.attrs["steps"] == 3 and run.path.stem.endswith("-3steps-seed0")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +153,7 @@ def test_a_run_of_another_table_is_refused(tmp_path):
         (["--study", "weights"], "invalid choice: 'weights'"),
         (["--problem", "laplace"], "invalid choice: 'laplace'"),
         (["--minutes", "0"], "--minutes must be above 0, given 0"),
+        (["--steps", "0"], "--steps must be at least 1, given 0"),
         (["--solver", "defualt", "--quick"], "default"),
     ],
 )
