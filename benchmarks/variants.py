@@ -5,8 +5,8 @@
         [--quick] [--runs DIR] [--out benchmarks/results/variants.md]
 
 Every run has the steps that fill --minutes on this machine, its evaluations included; or --steps, where the steps of
-all variants cost the same, as those of an initialisation do. --solver is what the variants change. Runs that have ended are not run again and one that was broken off goes on, by the same command. All runs go to
-a CSV beside --out.
+all variants cost the same, as those of an initialisation do. --solver is what the variants change. Runs that have
+ended are not run again and one that was broken off goes on, by the same command. All runs go to a CSV beside --out.
 """
 
 import csv

@@ -11,7 +11,7 @@ from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.compress import generate_like
 from kanpde.kan.grids import extend_grid
-from kanpde.record import Run
+from kanpde.record import Run, RunFileError
 
 
 def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module | None = None, problem=None) -> Ansatz:
@@ -46,6 +46,8 @@ def fitting(path: Path):
     """What torch says of a checkpoint of another problem or network becomes one line."""
     try:
         yield
+    except (ConfigError, RunFileError):
+        raise
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         raise ConfigError(f"{path}: the checkpoint does not fit this problem and network") from None
 

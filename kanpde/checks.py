@@ -4,9 +4,9 @@ import copy
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kanpde import setup
+from kanpde import memory, setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, PhaseConfig, RunConfig, suggest
 from kanpde.jet import Jet, has_rules
@@ -26,6 +26,7 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
     """
     check_device(config.device)
     setup.operator(config, problem)
+    check_operator(config, problem, net)
     setup.loss(config)
     setup.balance(config)
     setup.emphasis(config, problem)
@@ -44,7 +45,8 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
     if axes != "random" and (max(axes) >= problem.domain.dim or axes[0] == axes[1]):
         allowed = f"two different coordinates of 0 to {problem.domain.dim - 1}"
         raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
-    if config.start_from and not Path(config.start_from).with_suffix(".pt").is_file():
+    start = Path(config.start_from or "-.h5")
+    if config.start_from and not (start.name and start.with_suffix(".pt").is_file()):
         raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
     check_start(config, problem)
     for phase in config.phases:
@@ -52,13 +54,22 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
         check_phase(phase, config)
     check_grids(config, problem, net)
     check_smoothness(config, net)
+    check_shapes(config, problem, net)
     check_gradient(config, problem)
     check_sparsity(config, net)
     if config.average is not None and isinstance(problem.parameters, nn.Module):
         raise ConfigError("average: problems with parameters of their own have none")
-    if config.operator["name"] == "forward" and not has_rules(net):
-        raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
     check_factor(config, problem)
+    memory.micro_batch(config, problem, net)
+
+
+def check_operator(config: RunConfig, problem, net: nn.Module) -> None:
+    """Raises ConfigError where the operator cannot be had of the network, or estimates what the problem has not."""
+    name = config.operator["name"]
+    if name == "forward" and not has_rules(net):
+        raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
+    if isinstance(problem, Fitting) and name not in ("forward", "autograd"):
+        raise ConfigError(f"operator: given {name}, but a fit has no derivatives to estimate; use forward")
 
 
 def check_phase(phase: PhaseConfig, config: RunConfig) -> None:
@@ -118,6 +129,33 @@ def check_start(config: RunConfig, problem) -> None:
         raise ConfigError("start: constant needs constraint: hard; say start: network with constraint: soft")
 
 
+def check_shapes(config: RunConfig, problem, net: nn.Module) -> None:
+    """Raises ConfigError where network, residual or exact solution are not a number per point: others may broadcast."""
+    n, d, dtype = 3, problem.domain.dim, getattr(torch, config.dtype)
+    x, trial = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=dtype), copy.deepcopy(net)
+    inputs, trial = problem.coordinates(x), trial.to("cpu", dtype).eval()
+    try:
+        with torch.no_grad():
+            shapes = {"the network": (trial(inputs), (n, 1))}
+    except (RuntimeError, ValueError, IndexError) as error:
+        message = str(error).splitlines()[0]
+        raise ConfigError(f"the network does not take inputs (N, {inputs.shape[1]}): {message}") from None
+    if not isinstance(problem, Fitting):
+        shapes["the residual"] = problem.residual(_ones(problem, x), x), (n,)
+    if problem.has_exact:
+        shapes["the exact solution"] = problem.exact(x), (n,)
+    for what, (found, needed) in shapes.items():
+        if found.shape != needed:
+            of = f"{n} points of {d} coordinates"
+            raise ConfigError(f"{what} has shape {tuple(found.shape)} at {of}, needed is {needed}")
+
+
+def _ones(problem, x: Tensor) -> Jet:
+    """A jet at x whose entries are all 1."""
+    along, one = problem.directions(x), x.new_ones(len(x))
+    return Jet(one, None if along is None else x.new_ones(len(x), along.shape[-2]), one, one)
+
+
 def check_gradient(config: RunConfig, problem) -> None:
     """Raises ConfigError where automatic differentiation by x does not see the source: a table, numpy, detach.
 
@@ -129,9 +167,8 @@ def check_gradient(config: RunConfig, problem) -> None:
         raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
     x = problem.domain.interior(2, stream(0, "check"), config.points.law, dtype=torch.float64)
     v = directions(2, x.shape[1], stream(1, "check"), dtype=x.dtype)
-    along, one = problem.directions(x), x.new_ones(2)
-    jet = Jet(one, None if along is None else x.new_ones(2, along.shape[-2]), one, one)
-    residual, h = lambda x: problem.residual(jet, x), 1e-4
+    jet, h = _ones(problem, x), 1e-4
+    residual = lambda x: problem.residual(jet, x)
     size = residual(x).abs().max().item()
     difference = (residual(x + h * v) - residual(x - h * v)) / (2 * h)
     try:
@@ -166,6 +203,7 @@ def check_device(device: str) -> None:
     """Raises ConfigError where torch does not know the device, or it is not there."""
     try:
         torch.empty(0, device=torch.device(device))
+        torch.Generator(device)  # there is none on meta
     except (RuntimeError, AssertionError, ValueError):
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise ConfigError(f"device {device!r} is not there (available: {', '.join(there)})") from None

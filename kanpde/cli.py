@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from kanpde import backbones, columns, operators, problems
 from kanpde.config import ConfigError, library, load
 from kanpde.record import Run, replacing
-from kanpde.solve import console, run_app, solve
+from kanpde.solve import INTERRUPTED, console, run_app, solve
 
 app = typer.Typer(
     add_completion=False,
@@ -106,7 +107,7 @@ def explain(
     """Say what a KAN has learned: importance of inputs, pruning, formulas, how alike its edges are; with pictures."""
     from kanpde.explain import explain as explained
 
-    say = lambda what: None if quiet else console.print(what, markup=False)
+    say = lambda what: None if quiet else console.print(what)
     options = {"prune": prune, "symbolic": symbolic, "choose": _choices(choose or []), "r2": r2, "tolerance": tolerance}
     options |= {"points": points, "seconds": seconds, "folder": folder, "trust": trust}
     opened = Run.open(run)
@@ -144,17 +145,17 @@ def recover(
     from kanpde.interpret import latex
     from kanpde.search import search
 
-    show = lambda formula, error: console.print(f"{error:.1e}  {formula}", markup=False, soft_wrap=True)
+    show = lambda formula, error: console.print(f"{error:.1e}  {formula}")
     found, test_error, interrupted = search(load(problem, None, {"seed": seed}, sets or []), seconds, show)
     if found.formula is None:
         console.print(f"no formula in {found.seconds:.0f} s")
     else:
-        console.print(f"formula     {found.formula}", markup=False, soft_wrap=True)
-        console.print(f"LaTeX       {latex(found.formula)}", markup=False, soft_wrap=True)
-        console.print(f"relative l2 {test_error:.2e} on the test rows, after {found.seconds:.1f} s", highlight=False)
+        console.print(f"formula     {found.formula}")
+        console.print(f"LaTeX       {latex(found.formula)}")
+        console.print(f"relative l2 {test_error:.2e} on the test rows, after {found.seconds:.1f} s")
     if interrupted:
         console.print("interrupted" + (": that is the best so far" if found.formula is not None else ""))
-        raise SystemExit(130)
+        raise SystemExit(INTERRUPTED)
 
 
 @app.command()
@@ -167,12 +168,19 @@ def folds(
     out: Annotated[Path, typer.Option(help="Result files are <out>-fold0.h5, ...")] = Path("runs/folds"),
     sets: Annotated[list[str] | None, typer.Option("--set", help="Any value: a.b=c.")] = None,
 ) -> None:
-    """Cross-validate a fit of a table: the error on each of k parts of a model trained on the others."""
+    """Cross-validate a fit of a table: the error on each of k parts of a model trained on the others.
+
+    After Ctrl-C the same command goes on.
+    """
     from kanpde.folds import cross_validate, summary
 
     config = load(problem, solver, {"backbone": backbone} if backbone else None, sets or [], steps)
     show = lambda run: console.print(f"{run.path}  RMSE {run.attrs['rmse_best']:.4g}")
-    found = summary(cross_validate(config, k, out, show))
+    try:
+        found = summary(cross_validate(config, k, out, show))
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on")
+        raise SystemExit(INTERRUPTED) from None
     for name, (mean, deviation) in found.items():
         console.print(f"{name:17}{mean:.6g} ± {deviation:.2g}")
 
@@ -190,10 +198,10 @@ def list_() -> None:
     }
     table = Table(show_header=False, box=None)
     for title, members in sections.items():
-        table.add_row(f"[bold]{title}[/bold]", "")
+        table.add_row(Text(title, "bold"), "")
         for name, member in members.items():
             table.add_row(f"  {name}", member.__doc__.strip().splitlines()[0])
-    table.add_row("[bold]solvers[/bold]", "")
+    table.add_row(Text("solvers", "bold"), "")
     for path in sorted(library("solvers").glob("*.yaml")):
         table.add_row(f"  {path.stem}", path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
     console.print(table)

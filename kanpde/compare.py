@@ -59,19 +59,19 @@ def table(rows: Iterable[Mapping[str, object]], format: str = "markdown") -> str
 def rich_table(rows: Iterable[Mapping[str, object]]) -> "Table":
     """The same for the terminal, which is narrow: settings that all rows share go to the title; names fold first."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     columns = dict(zip(COLUMNS, zip(*map(_cells, rows), strict=True), strict=False))
     common = {name: columns[name][0] for name in SETTINGS if len(set(columns.get(name, ()))) == 1}
     title = ", ".join(f"{name} {cell}" for name, cell in common.items() if cell)
-    result = Table(title=escape(title) or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    result = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown = [name for name in COLUMNS if name not in common]
     for name in shown:
         style = {} if name in TEXT else dict(justify="right", no_wrap=True)
         result.add_column(name.replace("_", "\n"), overflow="fold", **style)
     for line in zip(*(columns[name] for name in shown if columns), strict=True):
-        result.add_row(*map(escape, line))
+        result.add_row(*map(Text, line))
     return result
 
 

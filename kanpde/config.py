@@ -47,7 +47,7 @@ def as_mapping(value):
 
 
 def _point_count(value):
-    if isinstance(value, str) and not re.fullmatch(r"[1-9]\d*d", value):
+    if value == {} or (isinstance(value, str) and not re.fullmatch(r"[1-9]\d*d", value)):
         raise ValueError("a number of points is an integer, a multiple of the dimension such as 100d, or {dim: number}")
     return value
 
@@ -65,7 +65,7 @@ Count = Annotated[Number | str | dict[PositiveInt, PositiveInt], AfterValidator(
 class Strict(BaseModel):
     """Unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AdaptConfig(Strict):
@@ -102,7 +102,7 @@ class LossConfig(Strict):
 
     residual: Literal["square", "two_sample"] = "square"
     scale: Literal["2d", "none"] = "2d"
-    weights: dict[str, NonNegativeFloat | dict[PositiveInt, NonNegativeFloat]] = {}
+    weights: dict[str, NonNegativeFloat | Annotated[dict[PositiveInt, NonNegativeFloat], Field(min_length=1)]] = {}
     gradient: Literal["none", "exact", "almost_everywhere"] = "none"
     directions: PositiveInt | None = None
     sparsity: SparsityConfig | None = None
@@ -170,7 +170,7 @@ class RunConfig(Strict):
     start: Literal["network", "constant"] = "network"
     start_from: str | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     compile: Literal["auto", True, False] = "auto"
@@ -232,26 +232,25 @@ def default_solver(dim: object) -> str:
 
 
 def validate(tree: Mapping, steps: int | None = None) -> RunConfig:
-    """A tree of plain values as a RunConfig, phases rescaled to `steps`.
-
-    `backbones`, by name, are options of a solver for the backbone that the run has.
-    """
+    """A tree of plain values as a RunConfig, phases rescaled to `steps`; `backbones` has options by backbone."""
     tree = {key: as_mapping(value) if key in NAMED else value for key, value in tree.items()}
     presets = tree.pop("backbones", {})
-    for key in NAMED:
-        if key in tree and (not isinstance(tree[key], Mapping) or "name" not in tree[key]):
+    for key in tree.keys() & set(NAMED):
+        if not (isinstance(tree[key], Mapping) and isinstance(tree[key].get("name"), str)):
             raise ConfigError(f"{key}: given {tree[key]!r}, needed is a name, or a mapping with the key name")
-    if "backbone" in tree and isinstance(presets, Mapping):
+    if not (isinstance(presets, Mapping) and all(isinstance(of_one, Mapping) for of_one in presets.values())):
+        raise ConfigError(f"backbones: given {presets!r}, needed are options by name of a backbone")
+    if "backbone" in tree:
         tree["backbone"] = {**presets.get(tree["backbone"]["name"], {}), **tree["backbone"]}
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
-    if steps is not None:
-        if steps < 1:
-            raise ConfigError(f"steps: given {steps}, needed is at least 1")
-        config = config.model_copy(update={"phases": rescale(config.phases, steps)})
-    return config
+    if steps is None:
+        return config
+    if steps < 1:
+        raise ConfigError(f"steps: given {steps}, needed is at least 1")
+    return config.model_copy(update={"phases": rescale(config.phases, steps)})
 
 
 def locate(problem: Mapping, folder: Path) -> dict:
@@ -314,10 +313,10 @@ def read_yaml(path: Path) -> dict:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(tree, dict):
-        what = "empty" if tree is None else f"a {type(tree).__name__}"
-        raise ConfigError(f"{path}: the file is {what}; needed is a mapping with the keys of a run")
-    return tree
+    if isinstance(tree, dict):
+        return tree
+    what = "empty" if tree is None else f"a {type(tree).__name__}"
+    raise ConfigError(f"{path}: the file is {what}; needed is a mapping with the keys of a run")
 
 
 def merge(below: Mapping, above: Mapping) -> dict:

@@ -23,7 +23,7 @@ def construct(kind: str, table: Mapping[str, Callable], spec: Mapping[str, Any],
         ConfigError: unknown name or option, wrong type, or a ValueError of the constructor.
     """
     options = dict(spec)
-    if "name" not in options:
+    if not isinstance(options.get("name"), str):
         raise ConfigError(f"{kind}: given {options}, needed is a name ({', '.join(table)}), or a mapping with one")
     name = options.pop("name")
     if name not in table:
@@ -33,9 +33,9 @@ def construct(kind: str, table: Mapping[str, Callable], spec: Mapping[str, Any],
 
 def call(label: str, function: Callable, options: Mapping[str, Any], *given, **fixed):
     """Call a function with options checked against its signature and annotations; see `construct`."""
-    named = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    parameters = named[len(given) :]
-    allowed = [p for p in parameters if p not in fixed]
+    named = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    free = [p for p in named[len(given) :] if p.name not in fixed]
+    allowed = [p.name for p in free]
     hints = get_type_hints(function if inspect.isfunction(function) else function.__init__, include_extras=True)
     checked = {}
     for key, value in options.items():
@@ -48,6 +48,9 @@ def call(label: str, function: Callable, options: Mapping[str, Any], *given, **f
             raise ConfigError(
                 f"{label}: {key}: given {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}"
             ) from None
+    for p in free:
+        if p.default is p.empty and p.name not in checked:
+            raise ConfigError(f"{label}: {p.name}: missing")
     try:
         return function(*given, **checked, **fixed)
     except (ValueError, TypeError, KeyError) as error:
@@ -60,7 +63,10 @@ def load_class(name: str) -> type:
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"problem {name}: no file {file}")
-    source = path.read_text(encoding="utf-8")
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"problem {name}: {file} cannot be read: {error}") from None
     return class_from_source(source, cls, str(path))
 
 

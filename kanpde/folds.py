@@ -5,21 +5,25 @@ from pathlib import Path
 
 import numpy as np
 
-from kanpde.api import train
+from kanpde.api import resume, train
 from kanpde.config import ConfigError, RunConfig
+from kanpde.problems.data import Data
 from kanpde.record import Run
-from kanpde.setup import check_out, problem
+from kanpde.setup import check_out, check_rows, check_same, config_of, problem, resolved
 
 
 def cross_validate(config: RunConfig, folds: int, out: str | Path, each: Callable[[Run], None] | None = None):
     """Train on each of the k complements and return the runs, <out>-fold0.h5 to <out>-fold<k-1>.h5.
+
+    Runs of the same configuration and rows that lie there are taken as they are, or gone on with.
 
     Args:
         config: of a problem that reads a table.
         folds: k, at least 2.
         each: called with every finished run.
     Raises:
-        ConfigError: another problem, too few rows, or a file that exists; before the first run.
+        ConfigError: another problem, too few rows, or a file of another run; before the first run.
+        KeyboardInterrupt: Ctrl-C; the same call goes on.
     """
     if config.problem["name"] != "data":
         raise ConfigError(f"folds: needed is the problem data, given {config.problem['name']}")
@@ -28,17 +32,32 @@ def cross_validate(config: RunConfig, folds: int, out: str | Path, each: Callabl
         config.model_copy(update={"problem": {**config.problem, "folds": folds, "fold": i}}) for i in range(folds)
     ]
     problems = [problem(of_fold) for of_fold in of_folds]
-    for path, fold in zip(paths, problems, strict=True):
-        check_out(path)
+    for fold in problems:
         _ = fold.domain.units  # reads the table: what does not fit is said before the first run
+    there = [_there(*each) for each in zip(paths, problems, of_folds, strict=True)]
     runs: list[Run] = []
-    for path, fold, of_fold in zip(paths, problems, of_folds, strict=True):
-        runs.append(train(fold, config=of_fold, out=path))
-        if runs[-1].attrs["status"] != "finished":
+    for path, fold, of_fold, run in zip(paths, problems, of_folds, there, strict=True):
+        if run is None:
+            run = train(fold, config=of_fold, out=path)
+        elif run.attrs["status"] != "finished":
+            run = resume(path, problem=fold)
+        if run.attrs["status"] != "finished":
             raise KeyboardInterrupt
+        runs.append(run)
         if each is not None:
-            each(runs[-1])
+            each(run)
     return runs
+
+
+def _there(path: str, fold: Data, config: RunConfig) -> Run | None:
+    """The run of a fold that has begun before."""
+    if not Path(path).is_file():
+        check_out(path)
+        return None
+    run = Run.open(path)
+    check_rows(run, fold)
+    check_same(resolved(config, fold), config_of(run), path, steps=True)
+    return run
 
 
 def summary(runs: list[Run]) -> dict[str, tuple[float, float]]:

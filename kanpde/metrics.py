@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+LARGEST = 1e100  # size of numbers whose squares can be added up
+
 
 def errors(u: Tensor, exact: Tensor) -> dict[str, float]:
     """Relative l2 |u - u*| / |u*|, relative l1 likewise, root mean square and largest |u - u*|, summed in float64."""

@@ -58,8 +58,18 @@ class Run:
 
     @property
     def config(self) -> dict:
-        """The resolved configuration."""
-        return yaml.safe_load(self.attrs["config"])
+        """The resolved configuration.
+
+        Raises:
+            RunFileError: the file has none.
+        """
+        try:
+            tree = yaml.safe_load(self.attrs.get("config", ""))
+        except (yaml.YAMLError, AttributeError):
+            tree = None
+        if not isinstance(tree, dict):
+            raise RunFileError(f"{self.path}: a damaged kanpde result (no configuration)")
+        return tree
 
     @property
     def checkpoint(self) -> Path:
@@ -171,7 +181,7 @@ class _reading:
         except OSError:
             raise RunFileError(f"{self.path}: not a readable HDF5 file") from None
         version = self.file.attrs.get("schema_version")
-        if version is None or "history" not in self.file:
+        if not isinstance(version, int | np.integer) or "history" not in self.file:
             self.file.close()
             raise RunFileError(f"{self.path}: an HDF5 file, but not a kanpde result")
         if version > SCHEMA_VERSION:
@@ -183,5 +193,5 @@ class _reading:
 
     def __exit__(self, kind, value, traceback) -> None:
         self.file.close()
-        if kind in (OSError, KeyError, RuntimeError):
+        if kind in (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError):
             raise RunFileError(f"{self.path}: a damaged kanpde result ({value})") from None

@@ -340,11 +340,16 @@ def agreeing(
         raise ConfigError(f"--resume: {stored.problem['name']} has changed since the run; restore it, or start anew")
     made = problem(wanted)
     check_rows(run, made)
-    ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (resolved(wanted, made), stored))
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key) and not key.endswith(".steps"):
-            raise ConfigError(f"--resume: {key}: given {ours.get(key)!r}, the run has {theirs.get(key)!r}")
+    check_same(resolved(wanted, made), stored, "--resume")
     return extended(stored, steps)
+
+
+def check_same(wanted: RunConfig, stored: RunConfig, label: str, steps: bool = False) -> None:
+    """Raises ConfigError where two resolved configurations differ, be it in their steps if `steps`."""
+    ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (wanted, stored))
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key) and (steps or not key.endswith(".steps")):
+            raise ConfigError(f"{label}: {key}: given {ours.get(key)!r}, the run has {theirs.get(key)!r}")
 
 
 def rows_sha256(problem) -> str | None:

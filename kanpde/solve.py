@@ -20,7 +20,8 @@ from kanpde.problems.fitting import Fitting
 from kanpde.record import Run, RunFileError
 from kanpde.training import RunFailed, State
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
+INTERRUPTED = 130  # the exit code of Ctrl-C
 
 
 def solve(
@@ -88,10 +89,10 @@ def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps)
                 run = resume(resume_from, problem=problem, net=net, steps=steps, **calls)
         except KeyboardInterrupt:
             say.print("interrupted; " + (_go_on(show.path) if show.path else "nothing was computed yet"))
-            raise SystemExit(130) from None
+            raise SystemExit(INTERRUPTED) from None
     if run.attrs["status"] == "interrupted":
         say.print(f"interrupted at step {run.attrs['steps']}; {_go_on(run.path)}")
-        raise SystemExit(130)
+        raise SystemExit(INTERRUPTED)
     say.print(_result_table(run))
     say.print(f"result    {run.path}")
     from kanpde.plot import main_pictures  # matplotlib, only now
@@ -119,9 +120,9 @@ def _tree(flags: dict) -> dict:
 
 def _announce(say: Console, config: RunConfig, problem, net) -> None:
     name = setup.short_name(config, problem)
-    say.print(f"problem   {name}, d = {problem.dim}" + (f": {problem.title}" if problem.title else ""), markup=False)
+    say.print(f"problem   {name}, d = {problem.dim}" + (f": {problem.title}" if problem.title else ""))
     options = ", ".join(f"{k}={v}" for k, v in config.backbone.items() if k != "name")
-    say.print(f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters ({options})", markup=False)
+    say.print(f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters ({options})")
     points = ", ".join(f"{n} {kind}" for kind, n in setup.counts(config, problem).items())
     scale = "1" if config.loss.scale != "2d" else "1/deviation of y" if isinstance(problem, Fitting) else "1/(2d)"
     say.print(
@@ -140,7 +141,7 @@ def _dry_run(say: Console, config: RunConfig, problem, net) -> None:
     fixed, step = memory.estimate(config, problem, net)
     say.print(f"parameters {count_parameters(net):,}")
     say.print(f"estimated memory: {fixed / 2**20:,.1f} MB parameters and optimiser, {step / 2**20:,.1f} MB one step")
-    say.print("configuration:\n" + setup.dump(config), markup=False)
+    say.print("configuration:\n" + setup.dump(config))
 
 
 class _progress:
@@ -230,14 +231,14 @@ def run_app(app: typer.Typer) -> None:
     """Run a command line: one clear line and the exit code for whatever goes wrong."""
     try:
         code = app(standalone_mode=False)
-    except (ConfigError, RunFileError) as error:
+    except (ConfigError, RunFileError, NotImplementedError) as error:  # the last: a problem without a domain, say
         _complain(error, 2)
     except RunFailed as error:
         _complain(error, 1)
     except OSError as error:
         _complain(f"{error.filename or 'a file'} cannot be written or read ({error.strerror or error})", 1)
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted", 130)
+        _complain("interrupted", INTERRUPTED)
     except (torch.OutOfMemoryError, MemoryError) as error:
         _complain(f"out of memory: {str(error).splitlines()[0] if str(error) else 'use a smaller problem'}", 1)
     except Exception as error:
@@ -245,6 +246,8 @@ def run_app(app: typer.Typer) -> None:
         if message is None:
             raise
         _complain(message() + _given(error), 2)
+    if code == INTERRUPTED:  # of typer, which keeps KeyboardInterrupt to itself
+        _complain("interrupted", INTERRUPTED)
     sys.exit(code or 0)
 
 

@@ -41,6 +41,8 @@ def check_problem(problem, points: int = 8, seed: int = 0, tolerance: float = 1e
         if hasattr(domain, place):
             _check_edge(problem, place, getattr(domain, place)(points, generator, dtype=torch.float64), tolerance)
     if problem.has_exact:
+        exact = problem.exact(x)
+        _expect(exact.shape == (points,), f"the exact solution has shape {tuple(exact.shape)}, not ({points},)")
         u = Autograd()(problem.exact, x, problem.coefficients(x), problem.directions(x))
         if (s_grad := problem.s_grad(x)) is not None:
             u = Jet(u.value, u.along, Autograd()(problem.exact, x, s_grad).grad_sq, u.lap)

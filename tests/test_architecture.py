@@ -17,7 +17,7 @@ LEVELS = [  # a module imports from its own line or the lines above it
     {"training"},
     {"api"},
     {"plot", "compare", "predict", "folds", "explain", "search"},
-    {"solve", "cli"},
+    {"solve", "cli", "__main__"},
 ]
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

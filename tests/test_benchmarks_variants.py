@@ -133,7 +133,8 @@ def test_the_least_finished_error_of_a_column_is_bold(monkeypatch):
 
 
 def test_a_run_of_another_table_is_refused(tmp_path):
-    problem, args = AllenCahn(4), Namespace(**{**vars(ARGS), "quick": True, "runs": tmp_path, "minutes": 1.0, "steps": None})
+    given = {"quick": True, "runs": tmp_path, "minutes": 1.0, "steps": None}
+    problem, args = AllenCahn(4), Namespace(**{**vars(ARGS), **given})
     variants.trained(args, "ema", {"average": 0.9}, problem, "kan", 0)
     with pytest.raises(ConfigError) as info:
         variants.trained(args, "ema", {"average": 0.99}, problem, "kan", 0)

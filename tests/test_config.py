@@ -71,6 +71,17 @@ BAD = {
     "problem.dim=1": "dim",
     "problem.dim=-4": "dim",
     "problem.dim=two": "dim",
+    "problem.seed=-1": "needed is 0 to 4294967295",
+    "problem={name: [poisson]}": "needed is a name",
+    "operator={name: {a: 1}}": "needed is a name",
+    "loss.balance={name: [ntk]}": "needed is a name",
+    "backbones=3": "backbones: given 3",
+    "backbones={metakan: 3}": "options by name",
+    "points.interior={}": "a number of points is",
+    "loss.weights.interior={}": "loss.weights.interior",
+    "loss.weights.interior=.inf": "finite",
+    "points.adapt.power=.inf": "finite",
+    "phases.0.lr=.inf": "finite",
     "problem=nowhere.py:Mine": "nowhere.py",
     "loss.weights.boundry=1": "boundary",
     "loss.residual=two_sample": "exact",
@@ -81,7 +92,11 @@ BAD = {
     "points.refresh=0": "points.refresh",
     "slices.plane=[0, 99]": "slices.plane",
     "start_from=none.h5": "none.h5",
+    "start_from=.": "no checkpoint",
     "seed=-1": "seed",
+    "seed=99999999999999999999": "seed",
+    "device=meta": "not there",
+    "max_memory=1MB": "one point at a time needs",
     "novalue": "a.b=c",
     "points.interior=[": "YAML",
 }
@@ -98,7 +113,14 @@ def test_bad_values_are_one_line_that_names_the_key_and_what_is_allowed(assignme
 
 @pytest.mark.parametrize(
     "text, says",
-    [("", "empty"), ("a: [", "YAML"), ("- 1", "list"), ("problem: {dim: 3}", "name"), ("phase: 3", "phases")],
+    [
+        ("", "empty"),
+        ("a: [", "YAML"),
+        ("- 1", "list"),
+        ("problem: {dim: 3}", "name"),
+        ("problem: heat", "problem heat: dim: missing"),
+        ("phase: 3", "phases"),
+    ],
 )
 def test_bad_files_are_one_line(tmp_path, text, says):
     path = tmp_path / "p.yaml"

@@ -102,7 +102,7 @@ def test_importance_is_by_name(folder):
     found = explain(run, symbolic=False, say=said.append)
     assert found.importance["b"] > 0.9 > 0.1 > found.importance["a"] and list(found.importance) == ["a", "b"]
     (table,) = [t for t in said if getattr(t, "title", "") == "what the network reads"]
-    assert list(table.columns[0].cells) == ["b", "a"]
+    assert list(map(str, table.columns[0].cells)) == ["b", "a"]
     assert found.formula is None and "snapped" not in found.errors
 
 

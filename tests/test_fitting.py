@@ -9,7 +9,7 @@ from conftest import F64, call, close, generator, interrupt_after, one_line, poi
 from torch import nn
 
 import kanpde
-from kanpde import backbones, columns
+from kanpde import backbones, columns, folds
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError
 from kanpde.jet import Affine
@@ -579,6 +579,30 @@ def test_solve_predict_and_folds(capsys, folder):
         assert f"{name:17}{column.mean():.6g} ± {column.std(ddof=1):.2g}" in out
 
 
+def test_folds_go_on_after_ctrl_c(capsys, folder, monkeypatch):
+    table(Path("t.csv"), 60)
+    command = ["folds", "data", "--set", "problem.file=t.csv", *QUICK, "--folds", 3, "--out"]
+    _, whole, _ = call(capsys, *command, "k")
+    with monkeypatch.context() as patch:
+        trained = folds.train
+
+        def interrupted(*args, out, **kwargs):
+            if "fold1" in str(out):
+                interrupt_after(patch, 1)
+            return trained(*args, out=out, **kwargs)
+
+        patch.setattr(folds, "train", interrupted)
+        code, out, err = call(capsys, *command, "j")
+    assert (code, err) == (130, "") and out.endswith("interrupted; the same command goes on\n")
+    assert Run.open("j-fold1.h5").attrs["status"] == "interrupted" and not Path("j-fold2.h5").exists()
+    before = Path("j-fold0.h5").read_bytes()
+    code, out, err = call(capsys, *command, "j")
+    assert (code, err) == (0, "") and out.replace("j-fold", "k-fold") == whole
+    assert Path("j-fold0.h5").read_bytes() == before
+    code, _, err = call(capsys, *command, "j", "--set", "seed=5")
+    assert code == 2 and "j-fold0.h5: seed: given 5, the run has 0" in err
+
+
 def test_rows_off_the_range_are_said(capsys, folder):
     table(Path("t.csv"), 60)
     call(capsys, "solve", "data", "--set", "problem.file=t.csv", *QUICK, "--out", "r.h5", "--quiet")
@@ -604,6 +628,8 @@ FILES = {
     "lacks.csv": "Temp (C),p [Pa],const,count\n1,,7,4\n",
     "taken.csv": "a\n",
     "k-fold2.h5": "",
+    "unnamed.csv": ",a,b\n0,1,2\n1,3,4\n2,5,7\n",
+    "huge.csv": "a,b\n" + "".join(f"{i},{i}e200\n" for i in range(9)),
 }
 ON = lambda file, *more: ["solve", "data", "--set", f"problem.file={file}", "--out", "o.h5", *more]
 BAD_CALLS = {
@@ -615,6 +641,10 @@ BAD_CALLS = {
     "empty": (ON("empty.csv"), "empty"),
     "wrong output": (ON("t.csv", "--set", "problem.output=Flow"), "did you mean Flow, total?"),
     "wrong input": (ON("t.csv", "--set", "problem.inputs=[Temp]"), "did you mean Temp (C)?"),
+    "input twice": (ON("t.csv", "--set", "problem.inputs=[count, count]"), "a column can be an input once"),
+    "no name": (ON("unnamed.csv"), "has no name; name it, or say which are inputs"),
+    "too large": (ON("huge.csv"), "needed are at most 1e+100"),
+    "overflow": (["solve", "function", "--set", "problem.formula=exp(600*x1)", "--dry-run"], "at most 1e+100"),
     "unknown option": (ON("t.csv", "--set", "problem.outputs=y"), "did you mean output?"),
     "dim of a table": (ON("t.csv", "--dim", "3"), "given 3, this function has 4 inputs"),
     "share": (ON("t.csv", "--set", "problem.test=1.5"), "1.5"),
@@ -631,7 +661,10 @@ BAD_CALLS = {
     "predict nowhere": (["predict", "r.h5", "t.csv", "--out", "no/x.csv"], "no folder no"),
     "folds of a PDE": (["folds", "poisson"], "needed is the problem data, given poisson"),
     "one fold": (["folds", "data", "--set", "problem.file=t.csv", "--folds", "1"], "folds"),
-    "folds over a file": (["folds", "data", "--set", "problem.file=t.csv", "--out", "k"], "k-fold2.h5 exists"),
+    "folds over a file": (
+        ["folds", "data", "--set", "problem.file=t.csv", "--out", "k"],
+        "k-fold2.h5: not a readable HDF5 file",
+    ),
     "folds without rows": (["folds", "data", "--set", "problem.file=t.csv", "--folds", "30"], "has 1 rows to test on"),
 }
 

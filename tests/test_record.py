@@ -60,7 +60,21 @@ def test_files_that_are_no_results_are_one_line(tmp_path):
     (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
     with h5py.File(written(tmp_path / "new.h5").path, "a") as file:
         file.attrs["schema_version"] = 99
+    for name, attribute, value in (("text_version", "schema_version", "1"), ("field", "status", "finished")):
+        with h5py.File(written(tmp_path / f"{name}.h5").path, "a") as file:
+            file.attrs[attribute] = value
+    with h5py.File(tmp_path / "field.h5", "a") as file:
+        del file["field"]
+        file["field"] = 1.0
+    with pytest.raises(RunFileError, match="damaged"):
+        _ = Run.open(tmp_path / "field.h5").field
+    for config in ("[", "- 1", 3):
+        run = Run.open(tmp_path / "field.h5")
+        run.attrs["config"] = config
+        with pytest.raises(RunFileError, match="no configuration"):
+            _ = run.config
     for name, says in {
+        "text_version": "not a kanpde",
         "none": "no such",
         "text": "HDF5",
         "other": "not a kanpde",

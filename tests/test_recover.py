@@ -10,6 +10,7 @@ from conftest import F64, call, close, generator, one_line
 
 from kanpde import search
 from kanpde.config import ConfigError
+from kanpde.formulas import Formula
 from kanpde.interpret.expression import values_at
 from kanpde.interpret.recover import recover
 from kanpde.interpret.separable import OUTER, Reading, Splines, edge_readings, product_of, readings, sum_of
@@ -228,7 +229,7 @@ def test_the_command_prints_the_formula_of_a_fit(capsys, tmp_path):
     [
         (["poisson"], "recover: given poisson, needed is a problem that fits rows: feynman"),
         (["feynman", "--seconds", "0"], "recover takes seconds above 0, given 0"),
-        (["feynman", "--set", "points.interior=20"], "N at least 50"),
+        (["feynman", "--set", "points.interior=20"], "given 20 training rows, needed are at least 50"),
     ],
 )
 def test_the_command_refuses_in_one_line(capsys, given, says):
@@ -239,6 +240,24 @@ def test_the_command_refuses_in_one_line(capsys, given, says):
 def test_the_command_says_where_nothing_was_found(capsys):
     code, out, _ = call(capsys, "recover", "feynman", "--seconds", "1e-6")
     assert (code, out) == (0, "no formula in 0 s\n")
+
+
+@pytest.mark.parametrize(
+    "formula, low, right",
+    [("1/x1", -1, "1/x1"), ("3 + 0*x1", 0, "3"), ("exp(-x1)*sin(3*x1)", 0, None)],
+)
+def test_one_input_of_any_kind(formula, low, right):
+    x, said = rows(400, low, 1, 1), []
+    y = Formula.parse(formula, ["x1"])(x)
+    found = recover(x, y, ["x1"], 20, say=lambda expr, error: said.append(error))
+    assert all(error < 1 for error in said)
+    if right:
+        assert sympy.simplify(found.formula - sympy.sympify(right)) == 0
+
+
+def test_numbers_that_cannot_be_squared_are_refused():
+    with pytest.raises(ConfigError, match="recover takes numbers up to 1e"):
+        recover(rows(60, 0, 1, 1), torch.full((60,), 1e200, dtype=torch.float64), ["a"])
 
 
 @pytest.mark.parametrize("formula, says", [("x1*x2", "formula     x1*x2\n"), (None, "s\ninterrupted\n")])

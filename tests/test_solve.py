@@ -137,6 +137,10 @@ BAD_CALLS = {
     "resume nothing": (["--resume", "none.h5"], "no such file"),
     "resume broken": (["--resume", "broken.h5"], "HDF5"),
     "bad set": (["poisson", "--set", "points.interor=3"], "interior"),
+    "estimates of a fit": (["function", "--set", "operator=hutchinson"], "a fit has no derivatives to estimate"),
+    "memory": (["poisson", "--max-memory", "1MB", "--dry-run"], "max_memory"),
+    "no text": (["poisson", "--set", "problem=latin.py:Mine"], "latin.py cannot be read"),
+    "no domain": (["bare.yaml"], "Bare states no domain"),
 }
 
 
@@ -144,10 +148,14 @@ BAD_CALLS = {
 def test_bad_calls_are_one_line_and_exit_2(capsys, folder, case):
     Path("file").write_text("")
     Path("broken.h5").write_text("not HDF5")
+    Path("latin.py").write_bytes(b"# \xe9\n")
+    Path("bare.py").write_text("from kanpde import Problem\n\n\nclass Bare(Problem):\n    pass\n")
+    Path("bare.yaml").write_text("problem: {name: 'bare.py:Bare', dim: 3}\nbackbone: kan\n")
+    before = {p.name for p in folder.iterdir()}
     args, says = BAD_CALLS[case]
     code, _, err = run(capsys, *args)
     assert code == 2 and says in err and err.count("\n") == 1, err
-    assert {p.name for p in folder.iterdir()} == {"file", "broken.h5"}
+    assert {p.name for p in folder.iterdir()} == before
 
 
 def test_resume_agrees_or_says_what_differs(capsys, folder):
@@ -193,6 +201,31 @@ def test_ctrl_c_ends_cleanly_and_resumes(folder):
     assert stopped.attrs["status"] == "interrupted"
 
 
+@pytest.mark.parametrize("args", [["plot", "r.h5"], ["explain", "r.h5"], ["list"]])
+def test_ctrl_c_outside_of_training_is_one_line(capsys, folder, monkeypatch, args):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "open", interrupted)
+    monkeypatch.setattr(cli, "library", interrupted)
+    assert call(capsys, cli.main, *args) == (130, "", "kanpde: interrupted\n")
+
+
+def test_brackets_are_no_markup(capsys, folder):
+    Path("d [mm]").mkdir()
+    out = Path("d [mm]") / "[/b].h5"
+    code, said, err = run(capsys, "poisson", "--dim", 3, "--steps", 2, *TINY, "--out", out)
+    assert (code, err) == (0, "") and f"result    {out}\n" in said and "picture   d [mm]/[/b]-error.png\n" in said
+    code, said, _ = call(capsys, cli.main, "plot", out)
+    assert code == 0 and "d [mm]/[/b]-convergence.png" in said
+
+
+def test_python_m_kanpde_is_the_console_script():
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "kanpde", "list"], capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and "metakan" in done.stdout
+
+
 def test_full_disk_is_exit_code_1(capsys, folder, monkeypatch):
     def full(self):
         raise OSError(28, "No space left on device")
@@ -221,6 +254,9 @@ def test_checkpoint_of_another_run_is_one_line(capsys, folder):
     assert code == 2 and "does not fit" in err and err.count("\n") == 1
     code, _, err = run(capsys, "poisson", "--dim", 3, "--steps", 2, *TINY, "--set", "start_from=b.h5", "--out", "c.h5")
     assert code == 2 and "does not fit" in err and not Path("c.pt").exists()
+    Path("b.pt").write_bytes(b"no weights")
+    code, _, err = run(capsys, "poisson", "--dim", 3, "--steps", 2, *TINY, "--set", "start_from=b.h5", "--out", "c.h5")
+    assert code == 2 and "not a readable checkpoint" in err
 
 
 def test_changed_problem_file_is_not_resumed(capsys, folder):

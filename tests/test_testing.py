@@ -37,6 +37,11 @@ class WrongShape(Poisson):
         return super().residual(u, x).unsqueeze(1)
 
 
+class WrongExact(Poisson):
+    def exact(self, x):
+        return super().exact(x).unsqueeze(1)
+
+
 class WrongCoefficients(Poisson):
     def coefficients(self, x):
         return torch.eye(self.dim)
@@ -66,6 +71,7 @@ class ForgotToSay(Poisson):
         (WrongFactor(4), "factor: grad"),
         (WrongBoundary(4), "boundary"),
         (WrongShape(4), "shape"),
+        (WrongExact(4), "exact solution has shape"),
         (WrongCoefficients(3), "coefficients"),
         (WrongLift(3), "lift: hessian"),
         (Moody(3), "two calls"),

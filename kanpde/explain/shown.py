@@ -72,12 +72,12 @@ def similarities(nets: Mapping[str, nn.Module]) -> dict[str, Figure]:
 
 def table_of_importance(importance: Mapping[str, float]) -> Table:
     """The inputs, the most important first."""
-    from rich.markup import escape
+    from rich.text import Text
 
     table = _table("input", "importance", title="what the network reads")
     ordered = sorted(importance.items(), key=lambda item: -item[1])
     for name, score in ordered[:LISTED]:
-        table.add_row(escape(name), f"{score:.3f}")
+        table.add_row(Text(name), f"{score:.3f}")
     if len(ordered) > LISTED:
         table.add_row(f"{len(ordered) - LISTED:,} others", f"up to {ordered[LISTED][1]:.3f}")
     return table
@@ -93,9 +93,9 @@ def table_of_errors(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> T
 
 def table_of_compactness(found: Mapping[str, Mapping[str, float]]) -> Table:
     """Numbers of `kanpde.similarity.compactness` by title of the network."""
-    from rich.markup import escape
+    from rich.text import Text
 
-    table = _table("", *map(escape, found), title="how alike the edges are")
+    table = _table("", *map(Text, found), title="how alike the edges are")
     for name in next(iter(found.values())):
         table.add_row(name.replace("_", " "), *(f"{of[name]:.4g}" for of in found.values()))
     return table

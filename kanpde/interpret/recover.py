@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kanpde.config import ConfigError
 from kanpde.interpret.expression import values_at
-from kanpde.interpret.separable import Splines, outer_functions
+from kanpde.interpret.separable import OUTER, Splines, outer_functions
 from kanpde.interpret.structures import WIDTHS, small_networks
 from kanpde.interpret.symmetry import (
     DIFFERENCE,
@@ -39,6 +39,7 @@ from kanpde.interpret.symmetry import (
     shifts,
 )
 from kanpde.interpret.trials import FEW, OSCILLATING, POWERS, RESULT, Found, Recovery, Say, Task, TimeIsOver, Trials
+from kanpde.metrics import LARGEST
 
 if TYPE_CHECKING:
     import sympy
@@ -84,14 +85,21 @@ def _checked(x: Tensor, y: Tensor, names: Sequence[str], seconds: float) -> None
         )
     if not (x.isfinite().all() and y.isfinite().all()):
         raise ConfigError("recover takes rows of finite numbers, given some that are not")
+    if (largest := y.abs().max().item()) > LARGEST:
+        raise ConfigError(f"recover takes numbers up to {LARGEST:.0e}, given are some of {largest:.0e}")
     if not seconds > 0:
         raise ConfigError(f"recover takes seconds above 0, given {seconds}")
 
 
 class _Search(Trials):
     def run(self, task: Task) -> Recovery:
+        import sympy
+
         try:
-            self.solve(task)
+            if (task.y == task.y[0]).all():
+                self.offer(task, sympy.Float(task.y[0].item()), OUTER[0])
+            else:
+                self.solve(task)
         except (Found, TimeIsOver):
             pass
         self.found.seconds = time.perf_counter() - self.start
@@ -106,7 +114,7 @@ class _Search(Trials):
             return
         self.seen.add((task.inputs, task.whole))
         if len(task.inputs) == 1:
-            error = self.additive_error(task)
+            error = 0.0 if len(self.names) == 1 else self.additive_error(task)  # of a single input: all that there is
             if error < OSCILLATING:
                 self.univariate(task, POWERS if error < SMOOTH else POWERS[:1])
             if error < SMOOTH:

@@ -38,6 +38,7 @@ PROMISING = 5e-3  # error of a spline model that is read
 CERTAIN = 1e-12  # error of a formula whose constants need no rounding to be right
 LIKELY = 1e-6  # error of a formula whose constants are worth rounding
 READABLE = 1e-2  # error of a formula that is reported
+OF_ZERO = 1.0  # error of the formula 0
 FEW = 3  # inputs of what takes long
 MANY = 6  # inputs from which products and second scales are not tried
 OSCILLATING = 0.4  # error of splines of one input that is worth a look
@@ -292,7 +293,7 @@ class Trials:
             return
         whole = task.formula(expr)
         held = self.error_of_formula(whole)
-        if held < self.found.formula_error:
+        if held < min(self.found.formula_error, OF_ZERO):
             whole, held = self.shortened(whole, held) if held <= EXACT else (whole, held)
             self.found.formula, self.found.formula_error = whole, held
             self.say(self.found.formula, held)

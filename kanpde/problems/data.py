@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kanpde import columns
 from kanpde.config import ConfigError
-from kanpde.problems.fitting import Fitting, Units, set_dim, set_once
+from kanpde.problems.fitting import Fitting, Units, of_size, set_dim, set_once
 from kanpde.samplers import stream
 
 Share = Annotated[float, Limits(ge=0, lt=1)]
@@ -99,6 +99,10 @@ class Data(Fitting):
             raise ConfigError(
                 f"problem.inputs: given {', '.join(self.inputs) or 'none'}; needed are columns but {self.output}"
             )
+        if not all(self.inputs):
+            raise ConfigError(f"problem.inputs: a column of {self.file} has no name; name it, or say which are inputs")
+        if len(set(self.inputs)) < len(self.inputs):
+            raise ConfigError(f"problem.inputs: given {', '.join(self.inputs)}; a column can be an input once")
         if self.folds is not None and self.fold >= self.folds:
             raise ConfigError(f"problem.fold: given {self.fold}, needed is 0 to {self.folds - 1}")
         if self.folds is not None and isinstance(self.test, str):
@@ -152,7 +156,7 @@ class Data(Fitting):
             raise ConfigError(
                 f"{file}: {bad:,} of {len(rows):,} rows lack a number; problem.missing: drop leaves them out"
             )
-        return rows[whole]
+        return of_size(rows[whole])
 
 
 def _share(rows: Tensor, share: float) -> tuple[Tensor, Tensor]:

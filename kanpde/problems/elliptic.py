@@ -28,7 +28,7 @@ class Poisson(Problem):
     solution: SolutionName = "two_body"
 
     def __post_init__(self):
-        check_solution(self.solution, self.dim)
+        check_solution(self.solution, self.dim, self.seed)
 
     @property
     def domain(self) -> Ball:
@@ -77,8 +77,10 @@ class SineGordon(Poisson):
         return u.sin()
 
 
-def check_solution(name: str, dim: int) -> None:
-    """Raises ValueError where the dimension is too small for the solution."""
+def check_solution(name: str, dim: int, seed: int) -> None:
+    """Raises ValueError where the dimension is too small for the solution, or numpy has no such seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: given {seed}, needed is 0 to {2**32 - 1}")
     if name not in REACH:
         raise ValueError(f"solution {name!r} is not one of {', '.join(REACH)}")
     if dim < REACH[name] + 1:

@@ -14,6 +14,7 @@ from kanpde.config import ConfigError
 from kanpde.equations import Equation, equation
 from kanpde.formulas import Formula
 from kanpde.jet import Affine, Jet
+from kanpde.metrics import LARGEST
 from kanpde.problems.base import Problem
 from kanpde.samplers import stream, uniforms
 
@@ -51,6 +52,13 @@ class Units:
     def scaling_output(self) -> Affine:
         """Numbers of mean 0 and deviation 1 to y."""
         return Affine(*torch.tensor([[self.std], [self.mean]], dtype=torch.float64))
+
+
+def of_size(rows: Tensor) -> Tensor:
+    """The rows; raises ConfigError where the squares of some numbers cannot be added up."""
+    if (rows.abs() > LARGEST).any():
+        raise ConfigError(f"problem: given are numbers up to {rows.abs().max():.0e}, needed are at most {LARGEST:.0e}")
+    return rows
 
 
 class Fitting(Problem):
@@ -125,7 +133,7 @@ class Sample:
             rows = torch.cat([x, self.function(x).unsqueeze(1)], 1)
             kept = torch.cat([kept, rows[rows[:, -1].isfinite()]])
             if len(kept) >= n:
-                kept = kept[:n]
+                kept = of_size(kept[:n])
                 shift = torch.randn(n, generator=generator, device=kept.device, dtype=kept.dtype)
                 kept[:, -1] += noise * kept[:, -1].std(correction=0) * shift
                 return kept

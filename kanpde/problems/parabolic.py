@@ -29,7 +29,7 @@ class Heat(Problem):
     solution: SolutionName = "two_body"
 
     def __post_init__(self):
-        check_solution(self.solution, self.dim)
+        check_solution(self.solution, self.dim, self.seed)
 
     @property
     def domain(self) -> Cylinder:

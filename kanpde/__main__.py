@@ -1,0 +1,5 @@
+"""python -m kanpde: the console script."""
+
+from kanpde.cli import main
+
+main()
