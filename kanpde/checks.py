@@ -45,9 +45,6 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
     if axes != "random" and (max(axes) >= problem.domain.dim or axes[0] == axes[1]):
         allowed = f"two different coordinates of 0 to {problem.domain.dim - 1}"
         raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
-    start = Path(config.start_from or "-.h5")
-    if config.start_from and not (start.name and start.with_suffix(".pt").is_file()):
-        raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
     check_start(config, problem)
     for phase in config.phases:
         make_optimizer(phase, Ansatz(problem, net))
@@ -120,7 +117,9 @@ def check_smoothness(config: RunConfig, net: nn.Module) -> None:
 
 
 def check_start(config: RunConfig, problem) -> None:
-    """Raises ConfigError where there is no best constant to start from."""
+    """Raises ConfigError where there is no run, or no best constant, to start from."""
+    if config.start_from and not ((run := Path(config.start_from)).name and run.with_suffix(".pt").is_file()):
+        raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
     if config.start == "network":
         return
     if isinstance(problem, Fitting):
