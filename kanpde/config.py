@@ -378,15 +378,16 @@ def _item(node, key: str, assignment: str, default=None):
 
 
 def _one_line(error: ValidationError) -> str:
-    """The first thing pydantic objects to, as one line with the key, what was given, and what is allowed."""
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    """The deepest thing pydantic objects to, as one line with the key, what was given, and what is allowed."""
+    first = min(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"])))
     where = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         return suggest(f"key {'.'.join(where[:-1])}".rstrip() if where[:-1] else "key", where[-1], _keys_at(where[:-1]))
-    if first["type"] == "missing":
-        return f"{'.'.join(where)}: missing"
     path = ".".join(part for part in where if part.isidentifier() or part.isdigit())
-    return f"{path}: given {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}"
+    if first["type"] == "missing":
+        return f"{path}: missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}: given {first['input']!r}, {message[0].lower()}{message[1:]}"
 
 
 def _keys_at(path: list[str]) -> list[str]:
