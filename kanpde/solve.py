@@ -242,6 +242,8 @@ def run_app(app: typer.Typer) -> None:
     except (torch.OutOfMemoryError, MemoryError) as error:
         _complain(f"out of memory: {str(error).splitlines()[0] if str(error) else 'use a smaller problem'}", 1)
     except Exception as error:
+        if "can't allocate memory" in str(error):  # a RuntimeError of torch's allocator for the CPU
+            _complain(f"out of memory: {str(error).rpartition('] ')[2]}", 1)
         message = getattr(error, "format_message", None)  # click's own complaints about arguments
         if message is None:
             raise

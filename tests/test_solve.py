@@ -211,6 +211,11 @@ def test_ctrl_c_outside_of_training_is_one_line(capsys, folder, monkeypatch, arg
     assert call(capsys, cli.main, *args) == (130, "", "kanpde: interrupted\n")
 
 
+def test_memory_that_is_not_there_is_one_line(capsys, folder):
+    code, _, err = run(capsys, "poisson", "--dim", 10**11, "--backbone", "mlp", "--quiet", *TINY)
+    assert code == 1 and "out of memory" in err and err.count("\n") == 1
+
+
 def test_brackets_are_no_markup(capsys, folder):
     Path("d [mm]").mkdir()
     out = Path("d [mm]") / "[/b].h5"
