@@ -132,8 +132,7 @@ def trained(args, label: str, variant: dict, problem, backbone: str, seed: int) 
     path, seconds = args.runs / f"{stem}.h5", 60 * args.minutes
     with started(**variant.get("start", {})):
         config = configured(args, problem, variant, backbone, seed)
-        steps = 8 if args.quick else args.steps
-        steps = steps or (None if path.is_file() else steps_for(problem, config, seconds))
+        steps = 8 if args.quick else args.steps or (None if path.is_file() else steps_for(problem, config, seconds))
         run = settled(path, problem, config, seconds, steps)
     print(f"{stem}: {run.rel_l2:.3g} after {run.attrs['steps']} steps", flush=True)
     return run

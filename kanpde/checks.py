@@ -87,6 +87,8 @@ def check_phase(phase: PhaseConfig, config: RunConfig) -> None:
 
 def check_grids(config: RunConfig, problem, net: nn.Module) -> None:
     """Raises ConfigError where a phase changes grids that it cannot, or would make them coarser."""
+    if not any(p.update_grid or p.grid_size is not None for p in config.phases):
+        return
     sizes = [config.backbone.get("grid_size"), *(p.grid_size for p in config.phases)]
     sizes = [size for size in sizes if size is not None]
     trial = copy.deepcopy(net).double()
@@ -131,8 +133,8 @@ def check_start(config: RunConfig, problem) -> None:
 def check_shapes(config: RunConfig, problem, net: nn.Module) -> None:
     """Raises ConfigError where network, residual or exact solution are not a number per point: others may broadcast."""
     n, d, dtype = 3, problem.domain.dim, getattr(torch, config.dtype)
-    x, trial = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=dtype), copy.deepcopy(net)
-    inputs, trial = problem.coordinates(x), trial.to("cpu", dtype).eval()
+    x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=dtype)
+    inputs, trial = problem.coordinates(x), copy.deepcopy(net).to("cpu", dtype).eval()
     try:
         with torch.no_grad():
             shapes = {"the network": (trial(inputs), (n, 1))}

@@ -8,7 +8,7 @@ import torch
 from kanpde import setup
 from kanpde.config import ConfigError, RunConfig
 from kanpde.interpret.expression import values_at
-from kanpde.interpret.recover import ROWS, recover
+from kanpde.interpret.recover import recover
 from kanpde.interpret.trials import Recovery, Say
 from kanpde.metrics import errors
 from kanpde.problems import FITS
@@ -30,8 +30,6 @@ def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float
         raise ConfigError(f"recover: given {config.problem['name']}, needed is a problem that fits rows: {known}")
     points = setup.resolved(config, problem).points
     rows = problem.domain.interior(points.interior, stream(config.seed, "interior"), dtype=torch.float64)
-    if len(rows) < ROWS:
-        raise ConfigError(f"recover: given {len(rows)} training rows, needed are at least {ROWS}")
     best, start, interrupted = Recovery(), time.perf_counter(), False
 
     def note(formula, error: float) -> None:

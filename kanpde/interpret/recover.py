@@ -78,11 +78,13 @@ def recover(
 
 
 def _checked(x: Tensor, y: Tensor, names: Sequence[str], seconds: float) -> None:
-    if x.ndim != 2 or y.shape != (len(x),) or len(names) != x.shape[1] or len(x) < ROWS:
+    if x.ndim != 2 or y.shape != (len(x),) or len(names) != x.shape[1]:
         raise ConfigError(
-            f"recover takes x (N, d), y (N,) and d names, N at least {ROWS}; "
+            f"recover takes x (N, d), y (N,) and d names; "
             f"given {tuple(x.shape)}, {tuple(y.shape)} and {len(names)} names"
         )
+    if len(x) < ROWS:
+        raise ConfigError(f"recover takes rows: given {len(x)} training rows, needed are at least {ROWS}")
     if not (x.isfinite().all() and y.isfinite().all()):
         raise ConfigError("recover takes rows of finite numbers, given some that are not")
     if (largest := y.abs().max().item()) > LARGEST:
