@@ -1,14 +1,15 @@
 """Named terms of a loss: interior residual and its gradient, boundary, initial condition, and the problem's own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from kanpde.ansatz import Ansatz
+from kanpde.ansatz import Ansatz, gradient
 from kanpde.kan.sparsity import sparsity
+from kanpde.operators.forward import Forward, compiled
 
 Points = dict[str, Tensor]  # by the name of the term that reads them
 Residuals = dict[str, Tensor]  # by the name of the term
@@ -85,7 +86,11 @@ class Loss:
             return {"interior": torch.stack([residual(x), residual(x)])}
         if self.gradient == "none" or not torch.is_grad_enabled():
             return {"interior": residual(x)}
-        r, slope = _with_gradient(residual, x)
+        if getattr(operator, "compile", False) and not _functorch():
+            r, slope = _compiled_with_gradient(u, operator, x)
+            r, slope = scale * r, scale * slope
+        else:
+            r, slope = _with_gradient(residual, x)
         return {"interior": r, "gradient": self._components(slope, generator)}
 
     def _components(self, slope: Tensor, generator: torch.Generator) -> Tensor:
@@ -99,11 +104,35 @@ class Loss:
 
 def _with_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """function(x) (N,) and its gradient (N, d), both with their graphs."""
-    if torch._C._are_functorch_transforms_active():  # per-sample gradients
-        summed = lambda x: ((y := function(x)).sum(), y)
-        slope, value = torch.func.grad(summed, has_aux=True)(x)
-        return value, slope
+    if _functorch():  # per-sample gradients
+        return _with_gradient_by_functorch(function, x)
     x = x.detach().requires_grad_()
     value = function(x)
-    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    return value, gradient(value, x)
+
+
+def _with_gradient_by_functorch(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    summed = lambda x: ((y := function(x)).sum(), y)
+    slope, value = torch.func.grad(summed, has_aux=True)(x)
     return value, slope
+
+
+def _functorch() -> bool:
+    return torch._C._are_functorch_transforms_active()
+
+
+def _compiled_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The residual and its gradient, differentiated once before torch compiles it: a second time torch does by itself.
+
+    The source of a problem that states one stays outside: it may be what torch cannot compile, and need not be.
+    """
+    r, slope = compiled(_left_side_with_gradient, graphs=x.is_cuda, whole=True)(u, replace(operator, compile=False), x)
+    if u.problem.has_source:
+        g, slope_of_g = _with_gradient(u.problem.source, x)
+        r, slope = r - g, slope - slope_of_g
+    return r, slope
+
+
+def _left_side_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:
+    side = u.problem.left_side if u.problem.has_source else u.problem.residual
+    return _with_gradient_by_functorch(lambda x: side(operator(u, x), x), x)

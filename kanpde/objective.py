@@ -1,8 +1,10 @@
 """What a step makes smaller: the loss at its points, its gradient by micro-batches, and the residuals as a system."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -57,16 +59,20 @@ class Objective:
             if self._shrunk:
                 raise
             self._shrink(points)
+        except Exception as error:
+            if not _of_compiler(error):
+                raise
+            self._leave_uncompiled(error)
         probes.set_state(start)
         for p in self.u.parameters():
             p.grad = None
-        return self._backward(points, probes, adapt)
+        return self.backward(points, probes, adapt)
 
     def _backward(self, points: Points, probes: torch.Generator, adapt: bool) -> Tensor:
         sums, seen = {}, []
         weighing = self._emphasis(points, probes)
         for number, (part, shares, weighed) in enumerate(self._parts(points, weighing)):
-            with metrics.saved_memory(self.u) if self.saved_bytes != self.saved_bytes else nullcontext() as saved:
+            with self._measured(part, probes) as saved:
                 residuals = self.loss.residuals(self.u, self.operator, part, probes)
                 terms = self.loss.means(residuals, weighed) | self.loss.extra_terms(self.u)
                 if self.balance and adapt and number == 0:
@@ -82,6 +88,19 @@ class Objective:
         if self.emphasis is not None and adapt:
             self.emphasis.update(points["interior"], torch.cat(seen))
         return torch.tensor(self.value, dtype=torch.float64)
+
+    @contextmanager
+    def _measured(self, points: Points, probes: torch.Generator):
+        """In the first backward pass: what autograd saves."""
+        if self.saved_bytes == self.saved_bytes:
+            yield None
+            return
+        if getattr(self.operator, "compile", False):  # torch does not compile where saved tensors are watched
+            start = probes.get_state()
+            self.loss.residuals(self.u, self.operator, points, probes)
+            probes.set_state(start)
+        with metrics.saved_memory(self.u) as saved:
+            yield saved
 
     def _emphasis(self, points: Points, probes: torch.Generator) -> dict[str, Tensor]:
         """The weights of the interior points by what was seen before; of those not seen yet, by their residuals now."""
@@ -119,6 +138,12 @@ class Objective:
         warnings.warn(f"out of memory: from now on {self.micro_batch} points at a time", stacklevel=2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _leave_uncompiled(self, error: Exception) -> None:
+        """After the compiler has given up: the same steps without it."""
+        self.operator = replace(self.operator, compile=False)
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        warnings.warn(f"torch.compile has failed, the steps run without it: {reason}", stacklevel=2)
 
     def _note(self, terms: dict[str, float]) -> None:
         """Remember the terms; the first one that is not finite is an error."""
@@ -165,6 +190,11 @@ class Objective:
             if state[name] is not None:
                 device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}
                 getattr(self, name).load_state_dict(state[name], **device)
+
+
+def _of_compiler(error: Exception) -> bool:
+    """Whether torch.compile has raised it; who has not compiled has not imported its errors, which takes a second."""
+    return "torch._dynamo" in sys.modules and isinstance(error, torch._dynamo.exc.TorchDynamoException)
 
 
 class Residuals:

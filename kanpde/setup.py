@@ -38,6 +38,7 @@ from kanpde.weighting import BALANCES, EMPHASES
 
 EXACT = ("forward", "autograd")  # operators without an estimate
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
+WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
 PYTHON = "python."  # before the class name of a problem or network that no YAML can name
 
 
@@ -183,15 +184,14 @@ def resolved(config: RunConfig, problem) -> RunConfig:
     changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
     changes["loss"] = config.loss.model_copy(update={"weights": weights})
     changes["problem"] = {**config.problem, **problem.settings()}
-    return config.model_copy(update={**changes, "compile": _compile(config)})
+    return config.model_copy(update={**changes, "compile": _compile(config, problem.domain.dim)})
 
 
-def _compile(config: RunConfig) -> bool:
+def _compile(config: RunConfig, inputs: int) -> bool:
     """Whether to compile: auto does where it pays and works. torch does not compile a second backward pass."""
-    twice = config.loss.gradient != "none" or any(phase.optimizer == "gauss_newton" for phase in config.phases)
-    if twice:
+    if any(phase.optimizer == "gauss_newton" for phase in config.phases):
         if True in (config.compile, config.operator.get("compile")):
-            raise ConfigError("compile: steps with loss.gradient or gauss_newton are not compiled; given true")
+            raise ConfigError("compile: steps of gauss_newton are not compiled; given true")
         return False
     if config.operator["name"] != "forward":
         if config.compile is True:
@@ -199,7 +199,8 @@ def _compile(config: RunConfig) -> bool:
         return False
     if config.compile != "auto":
         return config.compile
-    return config.steps >= COMPILE_FROM and compiles(config.device)
+    streamed = config.loss.gradient != "none" and inputs > WHOLE_UP_TO
+    return config.steps >= COMPILE_FROM and not streamed and compiles(config.device)
 
 
 @cache

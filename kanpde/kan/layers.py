@@ -14,6 +14,7 @@ from kanpde.streams import add, add_up
 
 SPARE = 0.25  # share of the functions from which leaving them out pays
 WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed
+DIFFERENTIATED_BYTES = 2**26  # the same where it compiles a pass with its gradient by x, which cannot be streamed
 CHUNK_BYTES = 10 * 2**20  # what one piece of a streamed layer may hold; larger pieces leave the cache
 GPU_CHUNK_BYTES = 2**28  # of a GPU, where smaller pieces leave it idle
 
@@ -140,7 +141,8 @@ class KANLinear(nn.Module):
         if self.in_features <= 16 or _exporting():  # an exported network takes any number of points
             return self.in_features
         bytes_of_input = x.element_size() * (max(1, len(x)) * per_input + self.weights.generated_per_input)
-        if compiling and self.in_features * bytes_of_input <= WHOLE_BYTES:
+        whole = DIFFERENTIATED_BYTES if torch._C._are_functorch_transforms_active() else WHOLE_BYTES
+        if compiling and self.in_features * bytes_of_input <= whole:
             return self.in_features
         piece = CHUNK_BYTES if x.device.type == "cpu" else GPU_CHUNK_BYTES
         return min(self.in_features, max(16, piece // bytes_of_input))

@@ -1,5 +1,6 @@
 """The exact operator: one jet through the network, one ordinary backward pass."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -128,19 +129,22 @@ class Forward:
 
     def _push(self, net: nn.Module, x: Tensor, s, directions, reads_grad_sq: bool = True) -> Jet:
         training = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
-        run = compiled_push(x.is_cuda) if self.compile and training else pushed
+        run = compiled(pushed, graphs=x.is_cuda) if self.compile and training else pushed
         return run(net, x, None if s is None else Diagonal(s), directions, reads_grad_sq)
 
 
 @cache
-def compiled_push(graphs: bool):
-    """`pushed`, compiled for the shapes it meets; with `graphs` replayed as CUDA graphs."""
-    compiled = torch.compile(pushed, dynamic=False, mode="reduce-overhead" if graphs else None)
+def compiled(function: Callable, graphs: bool, whole: bool = False) -> Callable:
+    """`function`, compiled for the shapes it meets; with `graphs` replayed as CUDA graphs.
+
+    Of a function that is to be compiled `whole`, and cannot be, torch._dynamo.exc.TorchDynamoException is raised.
+    """
+    made = torch.compile(function, dynamic=False, fullgraph=whole, mode="reduce-overhead" if graphs else None)
 
     def run(*args):
         many = torch._dynamo.config.patch(recompile_limit=256)  # one for each network and number of points
         lean = torch._functorch.config.patch(activation_memory_budget=ACTIVATIONS)
         with many, lean:
-            return compiled(*args)
+            return made(*args)
 
     return run

@@ -14,8 +14,9 @@ from kanpde.jet import Jet
 class Problem:
     """A second-order PDE for a scalar u: residual(jet of u, x) = 0 in a domain.
 
-    A problem of one's own is a frozen dataclass with at least `domain` and `residual`; the rest has defaults:
-    the operator is the Laplacian, u vanishes on the boundary, there is no exact solution.
+    A problem of one's own is a frozen dataclass with at least `domain` and `residual`, or instead of the latter
+    `left_side` and `source`; the rest has defaults: the operator is the Laplacian, u vanishes on the boundary, there
+    is no exact solution.
     """
 
     dim: int
@@ -44,7 +45,20 @@ class Problem:
 
     def residual(self, u: Jet, x: Tensor) -> Tensor:
         """The PDE, zero at the solution: (N,) from the jet of u at x (N, dim)."""
+        return self.left_side(u, x) - self.source(x)
+
+    def left_side(self, u: Jet, x: Tensor) -> Tensor:
+        """F(u) of an equation F(u) = g, (N,)."""
         raise NotImplementedError(f"{type(self).__name__} states no residual")
+
+    def source(self, x: Tensor) -> Tensor:
+        """g of an equation F(u) = g, (N,)."""
+        raise NotImplementedError(f"{type(self).__name__} states no source")
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the residual is left_side - source."""
+        return type(self).residual is Problem.residual
 
     def coefficients(self, x: Tensor) -> Tensor | None:
         """s in u.lap = sum_i s_i d^2u/dx_i^2: (d,) or (N, d); None: the equation has no second derivatives."""

@@ -42,8 +42,8 @@ class Poisson(Problem):
         """N(u)."""
         return 0.0
 
-    def residual(self, u: Jet, x: Tensor) -> Tensor:
-        return u.lap + self.nonlinearity(u.value) - self.source(x)
+    def left_side(self, u: Jet, x: Tensor) -> Tensor:
+        return u.lap + self.nonlinearity(u.value)
 
     def exact(self, x: Tensor) -> Tensor:
         return self.closed_form.value(x)

@@ -47,8 +47,8 @@ class Heat(Problem):
     def directions(self, x: Tensor) -> Tensor:
         return unit(self.dim + 1, -1, x)
 
-    def residual(self, u: Jet, x: Tensor) -> Tensor:
-        return u.along[:, 0] - u.lap - self.source(x)
+    def left_side(self, u: Jet, x: Tensor) -> Tensor:
+        return u.along[:, 0] - u.lap
 
     def exact(self, x: Tensor) -> Tensor:
         return (-x[:, -1]).exp() * self.closed_form.value(x[:, :-1])
@@ -78,8 +78,8 @@ class HJB(Heat):
 
     reads_grad_sq = True
 
-    def residual(self, u: Jet, x: Tensor) -> Tensor:
-        return u.along[:, 0] - u.lap + u.grad_sq - self.source(x)
+    def left_side(self, u: Jet, x: Tensor) -> Tensor:
+        return u.along[:, 0] - u.lap + u.grad_sq
 
     def source(self, x: Tensor) -> Tensor:
         """g = u*_t - Lap u* + |grad u*|^2."""
