@@ -200,7 +200,7 @@ def check_jax(dim: int, device: torch.device) -> Iterator[dict]:
     for i, layer in enumerate(layer for layer in net if hasattr(layer, "weight")):
         arrays |= {f"weight{i}": layer.weight.T, f"bias{i}": layer.bias}
     arrays = {name: t.detach().numpy() for name, t in arrays.items()}
-    for row in in_jax("check", arrays | {"c": problem.closed_form.c}, device):
+    for row in in_jax("check", arrays | {"c": problem.closed_form.c.numpy()}, device):
         allowed = 1e-9 if row["quantity"].endswith("64") else 1e-5 if "source" in row["quantity"] else 1e-3
         yield row | {"allowed": allowed}
 
@@ -225,7 +225,7 @@ def in_jax(job: str, arrays: dict, device: torch.device, **options: float | Sequ
 
 def speed_jax(dim: int, device: torch.device, seconds: float) -> dict:
     """As `speed`; on a CPU the memory is that of the compiled step's temporaries, if JAX knows it."""
-    arrays = {"c": AllenCahn(dim).closed_form.c}
+    arrays = {"c": AllenCahn(dim).closed_form.c.numpy()}
     (row,) = in_jax("speed", arrays, device, seconds=seconds, points=POINTS, steps=PUBLISHED.steps)
     peak = "n/a" if row["peak_bytes"] is None else row["peak_bytes"] / 1e6
     return rates_row(row["rates"]) | {"peak_MB": peak, "parameters": row["parameters"]}
@@ -235,5 +235,5 @@ def time_to_errors_jax(
     dim: int, device: torch.device, test: dict[str, Tensor], steps: int, **options: float | Sequence[float]
 ) -> list[dict]:
     """As `time_to_errors`, with targets, every and seconds among the options."""
-    arrays = {"c": AllenCahn(dim).closed_form.c} | {name: t.numpy() for name, t in test.items()}
+    arrays = {"c": AllenCahn(dim).closed_form.c.numpy()} | {name: t.numpy() for name, t in test.items()}
     return in_jax("error", arrays, device, points=POINTS, steps=steps, lr=PUBLISHED.lr, **options)

@@ -1,6 +1,5 @@
 """What a step makes smaller: the loss at its points, its gradient by micro-batches, and the residuals as a system."""
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,8 +58,10 @@ class Objective:
             if self._shrunk:
                 raise
             self._shrink(points)
-        except Exception as error:
-            if not _of_compiler(error):
+        except FloatingPointError:
+            raise
+        except Exception as error:  # of the compiler, which has many; an error of the step itself comes again
+            if not getattr(self.operator, "compile", False):
                 raise
             self._leave_uncompiled(error)
         probes.set_state(start)
@@ -190,11 +191,6 @@ class Objective:
             if state[name] is not None:
                 device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}
                 getattr(self, name).load_state_dict(state[name], **device)
-
-
-def _of_compiler(error: Exception) -> bool:
-    """Whether torch.compile has raised it; who has not compiled has not imported its errors, which takes a second."""
-    return "torch._dynamo" in sys.modules and isinstance(error, torch._dynamo.exc.TorchDynamoException)
 
 
 class Residuals:

@@ -29,14 +29,11 @@ class Poisson(Problem):
 
     def __post_init__(self):
         check_solution(self.solution, self.dim, self.seed)
+        object.__setattr__(self, "closed_form", BallSolution(self.solution, self.dim, self.seed))
 
     @property
     def domain(self) -> Ball:
         return Ball(self.dim)
-
-    @property
-    def closed_form(self) -> BallSolution:
-        return BallSolution(self.solution, self.dim, self.seed)
 
     def nonlinearity(self, u: Tensor) -> Tensor | float:
         """N(u)."""

@@ -161,23 +161,22 @@ SOLUTIONS = tuple(REACH)
 
 @dataclass(frozen=True)
 class BallSolution:
-    """v(x) = (1 - |x|^2) f(x) for a body f by name, with c drawn from `seed`."""
+    """v(x) = (1 - |x|^2) f(x) for a body f by name, the `family`, with c drawn from `seed`.
+
+    Both are there from the start: a property that draws would be nothing that torch can compile.
+    """
 
     name: str
     dim: int
     seed: int = 0
 
-    @property
-    def family(self) -> Solution:
-        return make(self.name, self.dim)
-
-    @property
-    def c(self) -> np.ndarray:
-        return coefficients(self.seed, self.dim - REACH[self.name])
+    def __post_init__(self):
+        object.__setattr__(self, "family", make(self.name, self.dim))
+        object.__setattr__(self, "c", torch.from_numpy(coefficients(self.seed, self.dim - REACH[self.name])))
 
     def _blocks(self, x: Tensor):
         """Yield (columns, Local of the columns, sum of the terms that start in them), block by block with a halo."""
-        family, c = self.family, torch.as_tensor(self.c, dtype=x.dtype, device=x.device)
+        family, c = self.family, self.c.to(x.device, x.dtype)
         reach = family.reach
         for start in range(0, self.dim, BLOCK):
             stop = min(start + BLOCK, self.dim)
@@ -222,4 +221,4 @@ class BallSolution:
 
     def taylor(self):
         """Taylor coefficients of f at 0: f(0), gradient (d,), Hessian diagonal (d,), first off-diagonal (d - 1,)."""
-        return self.family.taylor(self.c, self.dim)
+        return self.family.taylor(self.c.numpy(), self.dim)

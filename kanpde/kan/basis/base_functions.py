@@ -1,7 +1,6 @@
 """Base functions of KAN edges: smooth activations beside the basis, with derivatives of any order in closed form."""
 
 from collections.abc import Sequence
-from functools import cache
 from math import pi, sqrt
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 Out = Sequence[Tensor] | None  # where results are written, one tensor each; a function may leave that to its caller
 
 
-@cache
 def _sigmoid_polynomials(n: int) -> tuple[float, ...]:
     """Coefficients of P_n, highest first, with sigmoid^(n) = P_n(sigmoid): P_0 = s, P_n+1 = s (1 - s) P_n'."""
     p = [0, 1]
