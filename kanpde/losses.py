@@ -126,11 +126,10 @@ def _compiled_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Te
 
     The source of a problem that states one stays outside: it may be what torch cannot compile, and need not be.
     """
-    r, slope = compiled(_left_side_with_gradient, graphs=x.is_cuda, whole=True)(u, replace(operator, compile=False), x)
-    if u.problem.has_source:
-        g, slope_of_g = _with_gradient(u.problem.source, x)
-        r, slope = r - g, slope - slope_of_g
-    return r, slope
+    g, slope_of_g = _with_gradient(u.problem.source, x) if u.problem.has_source else (0.0, 0.0)
+    run = compiled(_left_side_with_gradient, graphs=x.is_cuda, whole=True)
+    r, slope = run(u, replace(operator, compile=False), x)
+    return r - g, slope - slope_of_g
 
 
 def _left_side_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:

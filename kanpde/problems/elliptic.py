@@ -1,6 +1,7 @@
 """Semilinear elliptic equations Lap u + N(u) = g on the unit ball, u = 0 on its boundary."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
@@ -29,7 +30,10 @@ class Poisson(Problem):
 
     def __post_init__(self):
         check_solution(self.solution, self.dim, self.seed)
-        object.__setattr__(self, "closed_form", BallSolution(self.solution, self.dim, self.seed))
+
+    @cached_property
+    def closed_form(self) -> BallSolution:
+        return BallSolution(self.solution, self.dim, self.seed)
 
     @property
     def domain(self) -> Ball:

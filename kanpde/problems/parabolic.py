@@ -1,6 +1,7 @@
 """Heat and Hamilton-Jacobi-Bellman equations on the space-time cylinder, with u* = exp(-t) v(x)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,7 +31,10 @@ class Heat(Problem):
 
     def __post_init__(self):
         check_solution(self.solution, self.dim, self.seed)
-        object.__setattr__(self, "closed_form", BallSolution(self.solution, self.dim, self.seed))
+
+    @cached_property
+    def closed_form(self) -> BallSolution:
+        return BallSolution(self.solution, self.dim, self.seed)
 
     @property
     def domain(self) -> Cylinder:

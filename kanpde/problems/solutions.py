@@ -163,7 +163,7 @@ SOLUTIONS = tuple(REACH)
 class BallSolution:
     """v(x) = (1 - |x|^2) f(x) for a body f by name, the `family`, with c drawn from `seed`.
 
-    Both are there from the start: a property that draws would be nothing that torch can compile.
+    Both are there from the start: torch does not compile the drawing of numbers.
     """
 
     name: str
