@@ -14,9 +14,10 @@ from kanpde.gram import Dense, Diagonal, Part, Tangents
 from kanpde.jet import push
 from kanpde.kan import fused, layers, weights
 from kanpde.kan.layers import KANLinear
+from kanpde.losses import Loss
 from kanpde.operators import Forward
 from kanpde.operators.forward import input_jet
-from kanpde.problems import AllenCahn
+from kanpde.problems import HJB, AllenCahn
 from kanpde.samplers import stream
 
 NETS = {
@@ -164,3 +165,21 @@ def test_compiled_step_equals_eager(monkeypatch, name, streamed):
         before = len(fused._COMPILED)
         close(replace(operator, compile=True)(u, x[:3]).lap, operator(u, x[:3]).lap, 1e-12)
         assert len(fused._COMPILED) == before
+
+
+@pytest.mark.skipif(not setup.compiles("cpu"), reason="torch.compile does not work here")
+@pytest.mark.parametrize(
+    "problem, name, widths",
+    [(AllenCahn(3), "kan", ()), pytest.param(HJB(3), "metakan", (3,), marks=pytest.mark.slow)],
+)
+def test_compiled_gradient_of_the_residual_equals_eager(problem, name, widths):
+    """And its own gradient by the parameters; the source is not compiled, a lift is."""
+    u = Ansatz(problem, build(name, problem.domain.dim, generator=stream(0, "init"), widths=widths)).double()
+    x, loss = problem.domain.interior(6, stream(1, "x"), dtype=F64), Loss(gradient="almost_everywhere")
+
+    def terms(operator):
+        found = loss.residuals(u, operator, {"interior": x}, stream(0, "o"))
+        return [*found.values(), *torch.autograd.grad(loss.total(loss.means(found)), list(u.parameters()))]
+
+    for got, expected in zip(terms(Forward(compile=True)), terms(Forward()), strict=True):
+        close(got, expected, 1e-12)

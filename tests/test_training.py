@@ -301,6 +301,23 @@ def test_inverse_problem_finds_its_coefficient(tmp_path):
         small(tmp_path, "typo", problem=Inverse(2), loss={"weights": {"observd": 1.0}})
 
 
+class OfNumpy(Poisson):
+    """What torch does not compile."""
+
+    def residual(self, u, x):
+        return np.polynomial.legendre.leggauss(3)[1].sum() / 2 * super().residual(u, x)
+
+
+def test_what_does_not_compile_runs_without(tmp_path):
+    """And says so once; the steps are those of a run that was not to be compiled."""
+    options = {"problem": OfNumpy(4), "steps": 3, "solver": "default", "backbone": {"name": "kan", "widths": [3]}}
+    plain = small(tmp_path, "plain", **options, compile=False)
+    with pytest.warns(UserWarning, match="torch.compile has failed, the steps run without it: ") as said:
+        run = small(tmp_path, "tried", **options, compile=True)
+    assert sum("torch.compile" in str(w.message) for w in said) == 1
+    assert run.history["loss"][-1] == plain.history["loss"][-1] and setup.config_of(run).compile
+
+
 @dataclass(frozen=True)
 class Unknown(kanpde.Problem):
     """Lap u = -1 in a box; no exact solution is given."""
