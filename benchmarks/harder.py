@@ -6,8 +6,9 @@
 
 Every run has the steps that fill --minutes on this machine, its evaluations included. mlp stands for two: three hidden
 layers of tanh, as wide as give about as many parameters as the kan has, and as the metakan, which starts from sines and
-has a small meta-learner for each layer. An mlp that took more steps than the kan or metakan of its size is trained once
-more, with as many. Runs that have ended are not run again and one that was broken off goes on, by the same command.
+has a small meta-learner for each layer and wider hidden grids. An mlp that took more steps than the kan or metakan
+of its size is trained once more, with as many. Runs that have ended are not run again and one that was broken off goes
+on, by the same command.
 The curves go to a CSV beside --out.
 """
 
@@ -32,7 +33,9 @@ from kanpde.record import Run
 from kanpde.samplers import stream
 
 FRACTIONS = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "end": 1.0}  # of the steps
-OPTIONS = {"metakan": {"meta_init": "sine", "meta_share": "layer", "meta_hidden": 32}}  # 4,164 parameters at d = 20
+OPTIONS = {  # 4,164 parameters at d = 20
+    "metakan": {"meta_init": "sine", "meta_share": "layer", "meta_hidden": 32, "hidden_range": (-1.5, 1.5)}
+}
 LIKE = ("kan", "metakan")  # whose numbers of parameters the mlps have
 SAME = {"minutes": "mlp, as many minutes", "steps": "mlp, as many steps"}
 KINDS = ("constant", "affine", "additive", "quadratic", "source")

@@ -108,7 +108,8 @@ def _with_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Ten
         return _with_gradient_by_functorch(function, x)
     x = x.detach().requires_grad_()
     value = function(x)
-    return value, gradient(value, x)
+    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    return value, slope
 
 
 def _with_gradient_by_functorch(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,10 +127,11 @@ def _compiled_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Te
 
     The source of a problem that states one stays outside: it may be what torch cannot compile, and need not be.
     """
-    g, slope_of_g = _with_gradient(u.problem.source, x) if u.problem.has_source else (0.0, 0.0)
+    at = x.detach().requires_grad_()
+    g = u.problem.source(at) if u.problem.has_source else x.new_zeros(len(x))
     run = compiled(_left_side_with_gradient, graphs=x.is_cuda, whole=True)
     r, slope = run(u, replace(operator, compile=False), x)
-    return r - g, slope - slope_of_g
+    return r - g, slope - gradient(g, at)
 
 
 def _left_side_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:

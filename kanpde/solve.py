@@ -1,6 +1,8 @@
 """python -m kanpde.solve PROBLEM.yaml: reads arguments, prints, and leaves the rest to the library."""
 
 import sys
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -80,7 +82,7 @@ def solve(
 
 
 def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps) -> None:
-    with _progress(say, config.steps) as show:
+    with _warnings_in_one_line(), _progress(say, config.steps) as show:
         calls = {"on_step": show.step, "on_evaluation": show.evaluation}
         try:
             if resume_from is None:
@@ -99,6 +101,13 @@ def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps)
 
     for path in main_pictures(run):
         say.print(f"picture   {path}")
+
+
+@contextmanager
+def _warnings_in_one_line():
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"kanpde: {message}", file=sys.stderr)
+        yield
 
 
 def _go_on(path: Path) -> str:
@@ -128,7 +137,7 @@ def _announce(say: Console, config: RunConfig, problem, net) -> None:
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
         f"residual scaled by {scale}, {config.steps} steps on {config.device} in {config.dtype}"
-        + (", compiled" if config.compile else "")
+        + (", compiled (the first step takes a minute or two)" if config.compile else "")
     )
 
 

@@ -1,0 +1,37 @@
+"""The benchmark of steps with the gradient of the residual."""
+
+import pytest
+
+from benchmarks import gradient
+from kanpde import losses
+from kanpde.config import ConfigError
+from kanpde.operators import Forward
+
+
+def in_place_of_the_compiler(monkeypatch, factor=1.0):
+    def computed(u, operator, x):
+        r, slope = losses._with_gradient(lambda x: u.problem.residual(Forward()(u, x), x), x)
+        return factor * r, factor * slope
+
+    monkeypatch.setattr(losses, "_compiled_with_gradient", computed)
+
+
+def test_table_has_all_sides(tmp_path, monkeypatch, capsys):
+    in_place_of_the_compiler(monkeypatch)
+    gradient.main(["--quick", "--out", str(tmp_path / "gradient.md")])
+    text = (tmp_path / "gradient.md").read_text()
+    assert text == capsys.readouterr().out
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| mlp")]
+    assert [row[3] for row in rows] == ["plain", "gradient", "gradient, compiled"]
+    assert float(rows[1][6]) > float(rows[0][6]) > 0  # more is saved for a second backward pass
+
+
+def test_sides_that_differ_are_an_error(monkeypatch):
+    in_place_of_the_compiler(monkeypatch, factor=2.0)
+    with pytest.raises(AssertionError, match="gradient, compiled"):
+        gradient.main(["--quick"])
+
+
+def test_sizes_that_make_no_sense_are_refused():
+    with pytest.raises(ConfigError, match="--repeats is at least 1"):
+        gradient.main(["--repeats", "0"])
