@@ -27,8 +27,8 @@ class Field:
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
             value = function(at)
-            grad = gradient(value, at)
-            second = torch.stack([gradient(g, at)[:, i] for i, g in enumerate(grad.unbind(1))], 1)
+            grad = gradient_of(value, at)
+            second = torch.stack([gradient_of(g, at)[:, i] for i, g in enumerate(grad.unbind(1))], 1)
         return Field(value, grad, second) if x.requires_grad else Field(value.detach(), grad.detach(), second.detach())
 
     def lap(self, s: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Field:
         return (self.hessian_diagonal.expand_as(self.grad) * s).sum(-1)
 
 
-def gradient(y: Tensor, x: Tensor) -> Tensor:
+def gradient_of(y: Tensor, x: Tensor) -> Tensor:
     """d sum(y) / dx, zero where y is constant, differentiable again."""
     if not y.requires_grad:
         return torch.zeros_like(x)

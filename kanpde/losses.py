@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kanpde.ansatz import Ansatz, gradient
+from kanpde.ansatz import Ansatz, gradient_of
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators.forward import Forward, compiled
 
@@ -131,7 +131,7 @@ def _compiled_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Te
     g = u.problem.source(at) if u.problem.has_source else x.new_zeros(len(x))
     run = compiled(_left_side_with_gradient, graphs=x.is_cuda, whole=True)
     r, slope = run(u, replace(operator, compile=False), x)
-    return r - g, slope - gradient(g, at)
+    return r - g, slope - gradient_of(g, at)
 
 
 def _left_side_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:

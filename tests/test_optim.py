@@ -275,7 +275,6 @@ HUTCHINSON = {"operator": "hutchinson", "solver": "adam"}
         ({"loss": {"emphasis": "casual"}}, "causal"),
         ({"phases": [LBFGS], "points": {"refresh": 9}, "loss": {"emphasis": "rba"}}, "points.refresh: fixed"),
         ({"phases": [GAUSS_NEWTON], "operator": "autograd"}, "operator forward"),
-        ({"operator": {"name": "forward", "compile": True}}, "compile"),
         (
             {"points": {"adapt": {}}, "loss": {"residual": "two_sample"}, "operator": "hutchinson", "solver": "adam"},
             "two_sample",
