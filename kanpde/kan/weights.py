@@ -108,8 +108,10 @@ class MetaLearner(nn.Module):
 
     def _by_table(self, prompts: Tensor) -> bool:
         few = prompts.shape[0] * prompts.shape[2] < TABLE_FROM
-        # on a GPU the sums over the edges of a segment need atomics
-        return prompts.shape[1] == 1 and prompts.device.type == "cpu" and not few
+        # on a GPU the sums over the edges of a segment need atomics; on several threads, what torch 2.13 compiles of
+        # them writes beyond its buffers
+        alone = prompts.device.type == "cpu" and not (torch.compiler.is_compiling() and torch.get_num_threads() > 1)
+        return prompts.shape[1] == 1 and alone and not few
 
     def extra_repr(self) -> str:
         hidden, prompt_dim = self.w1.shape
