@@ -106,6 +106,7 @@ def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps)
 @contextmanager
 def _warnings_in_one_line():
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of libraries, to those who write them
         warnings.showwarning = lambda message, *_, **__: print(f"kanpde: {message}", file=sys.stderr)
         yield
 

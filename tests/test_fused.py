@@ -183,3 +183,14 @@ def test_compiled_gradient_of_the_residual_equals_eager(problem, name, widths):
 
     for got, expected in zip(terms(Forward(compile=True)), terms(Forward()), strict=True):
         close(got, expected, 1e-12)
+
+
+def test_no_table_of_segments_in_what_is_compiled_for_several_threads(monkeypatch):
+    """torch 2.13 compiles sums over segments, on two threads, to code that writes beyond its buffers."""
+    learner, prompts = weights.MetaLearner(1, 8, 9), torch.zeros(100, 1, 32)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert learner._by_table(prompts)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not learner._by_table(prompts)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert learner._by_table(prompts)
