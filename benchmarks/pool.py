@@ -24,8 +24,6 @@ def results(work: Callable, tasks: Iterable, jobs: int) -> Iterator[Iterator[tup
         try:
             yield ((futures[future], future.result()) for future in as_completed(futures))
         except KeyboardInterrupt:
-            processes = list(pool._processes.values())  # shutdown forgets them
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
+            for process in list(pool._processes.values()):
                 process.terminate()
-            sys.exit(130)
+            sys.exit(130)  # the pool, broken now, waits for their end
