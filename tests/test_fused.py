@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import F64, close, points
+from conftest import F64, close, generator, points
 from torch.func import functional_call, grad, vmap
 
 from kanpde import gram, setup
@@ -194,3 +194,12 @@ def test_no_table_of_segments_in_what_is_compiled_for_several_threads(monkeypatc
     assert not learner._by_table(prompts)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert learner._by_table(prompts)
+
+
+def test_generation_by_the_table_is_one_graph():
+    """Although the compiler cannot trace the number of threads."""
+    learner = weights.MetaLearner(1, 8, 9).double()
+    for parameter in learner.parameters():
+        torch.nn.init.normal_(parameter, generator=generator())
+    prompts = torch.linspace(-2, 2, 3200, dtype=F64).reshape(100, 1, 32)
+    close(torch.compile(learner, fullgraph=True, backend="eager")(prompts), learner(prompts), 1e-12)

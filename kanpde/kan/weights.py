@@ -110,12 +110,17 @@ class MetaLearner(nn.Module):
         few = prompts.shape[0] * prompts.shape[2] < TABLE_FROM
         # on a GPU the sums over the edges of a segment need atomics; on several threads, what torch 2.13 compiles of
         # them writes beyond its buffers
-        alone = prompts.device.type == "cpu" and not (torch.compiler.is_compiling() and torch.get_num_threads() > 1)
+        alone = prompts.device.type == "cpu" and not (torch.compiler.is_compiling() and _threads() > 1)
         return prompts.shape[1] == 1 and alone and not few
 
     def extra_repr(self) -> str:
         hidden, prompt_dim = self.w1.shape
         return f"prompt_dim={prompt_dim}, hidden={hidden}, size={len(self.w2)}, bias={self.b1 is not None}"
+
+
+@torch.compiler.assume_constant_result
+def _threads() -> int:
+    return torch.get_num_threads()
 
 
 class _Generate(torch.autograd.Function):
