@@ -30,7 +30,6 @@ from kanpde.record import Run
 PLAIN = {"loss": {"gradient": "none"}, "points": {"interior": 400}}
 SOFT = {"constraint": "soft", "points": {"boundary": 100, "initial": 100}}  # initial: of problems with time
 ADAM = {"optimizer": "adam", "warmup": 0.0}
-UNIT = {"backbone": {"hidden_range": (-1.0, 1.0)}}  # in all starts but where they say otherwise
 LBFGS = {"optimizer": "lbfgs", "lr": 1.0, "schedule": "constant", "warmup": 0.0}
 NEWTON = {"optimizer": "gauss_newton"}
 SPRING = {**NEWTON, "options": {"momentum": 0.95}}
@@ -65,18 +64,18 @@ STUDIES = {
         "soft, relobralo": {**SOFT, "loss": {"balance": "relobralo"}},
     },
     "initialisation": {
-        f"hidden_range 1, spread {network.META_SPREAD:g}, grid_range auto, scale 2d": UNIT,
-        "meta_init linear": merge(UNIT, {"backbone": {"meta_init": "linear"}}),
-        "meta_init official": merge(UNIT, {"backbone": {"meta_init": "official"}}),
-        "spread 0.003": {**UNIT, "start": {"spread": 0.003}},
-        "spread 0.3": {**UNIT, "start": {"spread": 0.3}},
-        "prompts x0.3": {**UNIT, "start": {"prompts": 0.3}},
-        "prompts x3": {**UNIT, "start": {"prompts": 3.0}},
+        f"default: spread {network.META_SPREAD:g}, hidden_range 1, grid_range auto, scale 2d": {},
+        "meta_init linear": {"backbone": {"meta_init": "linear"}},
+        "meta_init official": {"backbone": {"meta_init": "official"}},
+        "spread 0.003": {"start": {"spread": 0.003}},
+        "spread 0.3": {"start": {"spread": 0.3}},
+        "prompts x0.3": {"start": {"prompts": 0.3}},
+        "prompts x3": {"start": {"prompts": 3.0}},
         "hidden_range 1.5": {"backbone": {"hidden_range": (-1.5, 1.5)}},
         "hidden_range 2": {"backbone": {"hidden_range": (-2.0, 2.0)}},
         "hidden_range 4": {"backbone": {"hidden_range": (-4.0, 4.0)}},
-        "grid_range 1": merge(UNIT, {"backbone": {"grid_range": (-1.0, 1.0)}}),
-        "scale none": {**UNIT, "loss": {"scale": "none"}},
+        "grid_range 1": {"backbone": {"grid_range": (-1.0, 1.0)}},
+        "scale none": {"loss": {"scale": "none"}},
     },
 }
 FIELDS = ("study", "variant", "problem", "d", "backbone", "seed", "status", "steps", "seconds", "rel_l2")
