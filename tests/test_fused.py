@@ -7,9 +7,9 @@ import torch
 from conftest import F64, close, generator, points
 from torch.func import functional_call, grad, vmap
 
-from kanpde import gram, setup
+from kanpde import gram, losses, setup
 from kanpde.ansatz import Ansatz
-from kanpde.backbones import build
+from kanpde.backbones import BACKBONES, build
 from kanpde.gram import Dense, Diagonal, Part, Tangents
 from kanpde.jet import push
 from kanpde.kan import fused, layers, weights
@@ -183,6 +183,17 @@ def test_compiled_gradient_of_the_residual_equals_eager(problem, name, widths):
 
     for got, expected in zip(terms(Forward(compile=True)), terms(Forward()), strict=True):
         close(got, expected, 1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name == "metakan" or not name.startswith("meta")])
+def test_the_gradient_of_the_residual_is_one_graph(name):
+    """Of every basis: neither hidden from the compiler nor overwritten before it is differentiated."""
+    u = Ansatz(problem := AllenCahn(3), build(name, 3, generator=stream(0, "init"), widths=(4,))).double()
+    x = problem.domain.interior(6, stream(1, "x"), dtype=F64)
+    with torch._dynamo.config.patch(recompile_limit=256):  # once for each network
+        found = torch.compile(losses._left_side_with_gradient, fullgraph=True, backend="eager")(u, Forward(), x)
+    for got, expected in zip(found, losses._left_side_with_gradient(u, Forward(), x), strict=True):
+        close(got, expected, 1e-10)
 
 
 def test_no_table_of_segments_in_what_is_compiled_for_several_threads(monkeypatch):

@@ -1,9 +1,8 @@
 """Polynomials by a three-term recurrence on t = tanh(z): Chebyshev, Legendre and Gram bases are made of it."""
 
-from functools import cache, partial
+from functools import partial
 from math import comb
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,21 +89,14 @@ def _leibniz(r: int, a: float, t: list[Tensor], p: list[Tensor], total: Tensor) 
     return total
 
 
-@cache
-def _tanh_polynomials(n: int) -> tuple[float, ...]:
-    """Coefficients of T_n, lowest first, with tanh^(n) = T_n(tanh): T_0 = t, T_n+1 = (1 - t^2) T_n'."""
-    p = np.polynomial.Polynomial([0, 1])
-    for _ in range(n):
-        p = p.deriv() * np.polynomial.Polynomial([1, 0, -1])
-    return tuple(p.coef)
-
-
 def tanh_derivatives(last: int, z: Tensor) -> list[Tensor]:
-    """[tanh, tanh', ..., tanh^(last)] at z."""
+    """[tanh, tanh', ..., tanh^(last)] at z: tanh^(n) = T_n(tanh), T_0 = t, T_n+1 = (1 - t^2) T_n'."""
     t = torch.tanh(z)
-    out = [t]
-    for n in range(1, last + 1):
-        *lower, top = _tanh_polynomials(n)
+    out, coefficients = [t], [0, 1]  # of T_n, lowest first
+    for _ in range(last):
+        slope = [k * c for k, c in enumerate(coefficients)][1:]
+        coefficients = [a - b for a, b in zip([*slope, 0, 0], [0, 0, *slope], strict=True)]
+        *lower, top = coefficients
         total: Tensor | float = top
         for c in reversed(lower):
             total = total * t + c

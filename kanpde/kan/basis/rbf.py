@@ -58,7 +58,7 @@ def gaussian_rbf_derivatives(
     found = [value]
     if last > 0:
         per_width = per_width.unsqueeze(axis)
-        rate = u.mul_(-2 * per_width)
+        rate = u * (-2 * per_width)
         found.append(torch.mul(rate, value, out=out[1 - first] if first < 2 else None))
     for r in range(1, last):  # b^(r+1) = -2 u / delta b^(r) - 2 r / delta^2 b^(r-1)
         place = out[r + 1 - first] if first <= r + 1 else None
