@@ -27,6 +27,7 @@ from kanpde.config import (
 )
 from kanpde.construct import call, class_from_source, construct, load_class
 from kanpde.jet import Affine
+from kanpde.kan.basis.polynomial import Polynomial
 from kanpde.kan.layers import KANLinear
 from kanpde.losses import Loss
 from kanpde.operators import OPERATORS, Forward
@@ -199,8 +200,14 @@ def _compile(config: RunConfig, inputs: int) -> bool:
         return False
     if config.compile != "auto":
         return config.compile
-    streamed = config.loss.gradient != "none" and inputs > WHOLE_UP_TO
-    return config.steps >= COMPILE_FROM and not streamed and compiles(config.device)
+    too_much = config.loss.gradient != "none" and (inputs > WHOLE_UP_TO or _recursive(config.backbone["name"]))
+    return config.steps >= COMPILE_FROM and not too_much and compiles(config.device)
+
+
+def _recursive(backbone: str) -> bool:
+    """Whether its functions come from a recurrence: its derivatives, written out, take minutes and run no faster."""
+    family = backbones.FAMILIES.get(backbone.removeprefix("meta"))
+    return family is not None and issubclass(family[0], Polynomial)
 
 
 @cache

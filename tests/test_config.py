@@ -245,6 +245,26 @@ def test_an_old_torch_does_not_compile(monkeypatch, given):
         setup.operator(setup.config_for(Poisson(4), {"solver": "adam", **given}), Poisson(4))
 
 
+@pytest.mark.parametrize(
+    "given, compiled",
+    [
+        ({"steps": 3000}, True),
+        ({"steps": 2999}, False),
+        ({"backbone": "metachebykan"}, False),
+        ({"backbone": "gramkan", "loss": {"gradient": "none"}}, True),
+        ({"backbone": "metafourierkan"}, True),
+        ({"problem": {"dim": 10_001}, "solver": "default"}, False),
+        ({"phases": [{"optimizer": "gauss_newton", "steps": 4000}]}, False),
+    ],
+)
+def test_auto_compiles_where_it_pays(monkeypatch, given, compiled):
+    monkeypatch.setattr(setup, "COMPILE_FROM", 3000)
+    monkeypatch.setattr(setup, "compiles", lambda device: True)
+    given = {"problem": {}, **given}
+    problem = Poisson(given.pop("problem").get("dim", 100))
+    assert setup.config_for(problem, given).compile is compiled
+
+
 def test_what_solvers_set_for_a_backbone():
     of = lambda backbone, **given: config.load("poisson", overrides={"backbone": backbone, **given}).backbone
     assert of("metakan")["meta_init"] == "sine" and "meta_init" not in of("kan")
