@@ -8,16 +8,15 @@ A network is G(h_1, ..., h_w) with h_k = sum_i phi_ki(x_i), whatever G is and th
     d^2 u / dx_i dx_j = sum_kl G_kl phi_ki'(x_i) phi_lj'(x_j),
 
 at every x a symmetric matrix of rank w or less. So of the interactions Q, the Hessian of f = u / m at 0 off its
-diagonal, R = Q - U S U^T off the diagonal stays at least, S a diagonal of signs, U d x w. The error is that of m x^T R x / 2
-beside u on 20 000 radial points: everything else, the additive part and what is of third order, counted as learned.
+diagonal, at least R = Q - U S U^T off the diagonal stays, S a diagonal of signs, U d x w. The error is that of
+m x^T R x / 2 beside u on 20 000 radial points, everything else counted as learned.
 
-The least |R| is searched for by L-BFGS from --starts matrices U for each of some S: nothing says that it is the least.
+The least |R| is searched for by L-BFGS from --starts matrices U for each of some S: there may be a lesser one.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,8 +33,7 @@ POSITIVE = (1 / 2, 5 / 8, 3 / 4)  # fractions of the signs
 
 def interactions(problem: Poisson) -> Tensor:
     """Q (d, d): the Hessian of f at 0 off its diagonal."""
-    solution = problem.closed_form
-    beside = torch.as_tensor(solution.family.taylor(np.asarray(solution.c), problem.dim)[3])
+    *_, beside = map(torch.as_tensor, problem.closed_form.taylor())
     return torch.diag(beside, 1) + torch.diag(beside, -1)
 
 
@@ -106,9 +104,10 @@ def report(args, rows: Sequence[Sequence]) -> str:
     lines = [
         "# What a first hidden layer can hold",
         "",
-        f"`python -m benchmarks.capacity`: {args.solution}, coefficient seed {args.seed}. The least relative l2 errors, on",
-        "radial points, of networks with so many units in the first hidden layer, all but the interactions counted as learned:",
-        "their second derivatives off the diagonal are a matrix of that rank. Found by descent, so the least may be less.",
+        f"`python -m benchmarks.capacity`: {args.solution}, coefficient seed {args.seed}; relative l2 errors on radial",
+        "points. Off the diagonal, second derivatives of a network are a matrix of no higher rank than it has units in",
+        "the first hidden layer. The error that the best such matrix leaves, all but the interactions counted as",
+        "learned; found by descent: there may be a lesser one.",
         "",
         *markdown(heading, rows),
     ]

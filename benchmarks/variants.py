@@ -1,6 +1,6 @@
 """What the default solver's choices are worth: variants of its configuration, each trained for as long.
 
-    python -m benchmarks.variants [--study optimisers weighting initialisation] [--dims 20 100]
+    python -m benchmarks.variants [--study optimisers weighting initialisation widths] [--dims 20 100]
         [--backbones kan metakan] [--minutes 2 | --steps 1500] [--seeds 0] [--problem allen_cahn] [--solver default]
         [--quick] [--runs DIR] [--out benchmarks/results/variants.md]
 
@@ -76,6 +76,11 @@ STUDIES = {
         "hidden_range 4": {"backbone": {"hidden_range": (-4.0, 4.0)}},
         "grid_range 1": {"backbone": {"grid_range": (-1.0, 1.0)}},
         "scale none": {"loss": {"scale": "none"}},
+    },
+    "widths": {
+        "default: widths 32 32 32": {},
+        "widths 64 32 32": {"backbone": {"widths": (64, 32, 32)}},
+        "widths 32 64 32": {"backbone": {"widths": (32, 64, 32)}},
     },
 }
 FIELDS = ("study", "variant", "problem", "d", "backbone", "seed", "status", "steps", "seconds", "rel_l2")
