@@ -80,6 +80,7 @@ STUDIES = {
     "widths": {
         "default: widths 32 32 32": {},
         "widths 64 32 32": {"backbone": {"widths": (64, 32, 32)}},
+        "widths 96 32 32": {"backbone": {"widths": (96, 32, 32)}},
         "widths 32 64 32": {"backbone": {"widths": (32, 64, 32)}},
     },
 }
