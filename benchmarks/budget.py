@@ -5,7 +5,7 @@ the options and tables that the benchmarks made of such runs share.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -144,14 +144,19 @@ def parser(
 
 def checked(args: argparse.Namespace) -> argparse.Namespace:
     """The options, if they make sense."""
-    for name, least in LEAST.items():
-        if (given := min(np.atleast_1d(getattr(args, name)).tolist())) < least:
-            raise ConfigError(f"--{name} must be at least {least}, given {given}")
+    at_least(args, LEAST)
     if not 0 < args.minutes < float("inf"):
         raise ConfigError(f"--minutes must be above 0, given {args.minutes:g}")
     check_device(args.device)
     torch.set_num_threads(args.threads)
     return args
+
+
+def at_least(args: argparse.Namespace, bounds: Mapping[str, int]) -> None:
+    """Refuse options, or lists of numbers, below their bounds."""
+    for name, least in bounds.items():
+        if (given := min(np.atleast_1d(getattr(args, name)).tolist())) < least:
+            raise ConfigError(f"--{name} must be at least {least}, given {given}")
 
 
 def configured(args: argparse.Namespace, problem, backbone: dict, seed: int) -> RunConfig:

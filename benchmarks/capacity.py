@@ -3,11 +3,11 @@ r"""How many units the first hidden layer needs for the interactions of a soluti
     python -m benchmarks.capacity [--dims 20 50 100] [--widths 16 32 48 64] [--solution two_body] [--seed 0]
         [--starts 2] [--out benchmarks/results/capacity.md]
 
-A network is G(h_1, ..., h_w) with h_k = sum_i phi_ki(x_i), whatever G is and the phi are, KAN or MLP. Off the diagonal,
+A network is f = G(h_1, ..., h_w), h_k = sum_i phi_ki(x_i), whatever G is and the phi are, KAN or MLP. Off the diagonal
 
-    d^2 u / dx_i dx_j = sum_kl G_kl phi_ki'(x_i) phi_lj'(x_j),
+    d^2 f / dx_i dx_j = sum_kl G_kl phi_ki'(x_i) phi_lj'(x_j),
 
-at every x a symmetric matrix of rank w or less. So of the interactions Q, the Hessian of f = u / m at 0 off its
+at every x a symmetric matrix of rank w or less. So of the interactions Q, the Hessian of u / m at 0 off its
 diagonal, at least R = Q - U S U^T off the diagonal stays, S a diagonal of signs, U d x w. The error is that of
 m x^T R x / 2 beside u on 20 000 radial points, everything else counted as learned.
 
@@ -20,9 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.budget import markdown
+from benchmarks.budget import at_least, markdown
 from benchmarks.report import RESULTS, Parser, deliver, exiting
-from kanpde.config import ConfigError
 from kanpde.problems import Poisson
 from kanpde.problems.solutions import SOLUTIONS
 from kanpde.samplers import stream
@@ -86,11 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--starts", type=int, default=2)
     options.add_argument("--out", type=Path, default=RESULTS / "capacity.md")
     args = options.parse_args(argv)
-    for name, least in {"dims": 3, "widths": 1}.items():
-        if min(getattr(args, name)) < least:
-            raise ConfigError(f"--{name} must be at least {least}, given {min(getattr(args, name))}")
-    if args.starts < 1:
-        raise ConfigError(f"--starts must be at least 1, given {args.starts}")
+    at_least(args, {"dims": 3, "widths": 1, "starts": 1})
     rows = []
     for dim in args.dims:
         problem = Poisson(dim, solution=args.solution, seed=args.seed)

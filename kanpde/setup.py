@@ -205,7 +205,7 @@ def _compile(config: RunConfig, inputs: int) -> bool:
 
 
 def _recursive(backbone: str) -> bool:
-    """Whether its functions come from a recurrence: its derivatives, written out, take minutes and run no faster."""
+    """Whether its functions come from a recurrence: written out, its derivatives take minutes to compile."""
     family = backbones.FAMILIES.get(backbone.removeprefix("meta"))
     return family is not None and issubclass(family[0], Polynomial)
 

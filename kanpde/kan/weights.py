@@ -120,6 +120,7 @@ class MetaLearner(nn.Module):
 
 @torch.compiler.assume_constant_result
 def _threads() -> int:
+    """A constant to the compiler, which cannot trace it."""
     return torch.get_num_threads()
 
 
