@@ -6,7 +6,8 @@ Peers that no registry has come as checkouts, --peer efficient-kan=DIR --peer fa
 pykan is measured where it is installed, in its own speed mode. A peer that is missing is a row that says so. Each peer
 computes the same function as its counterpart of kanpde: it is given the same weights, and the outputs are compared.
 
-All sides run eagerly, in float32, with the threads that torch has (OMP_NUM_THREADS). A step is a forward pass, the mean
+All sides run in float32, with the threads that torch has (OMP_NUM_THREADS): eagerly, and those of the networks also
+compiled (torch.compile, fixed shapes), but for pykan, whose speed mode is its own. A step is a forward pass, the mean
 of squares, and a backward pass into the parameters, of a convolution also into its input; steps of all sides are
 interleaved, each after one of the same side that is not timed (it finds the memory that the side before gave back to
 the system), and medians quoted.
@@ -38,6 +39,7 @@ from kanpde.kan.conv import KANConv2d
 from kanpde.kan.weights import Meta, MetaLearner
 from kanpde.metrics import saved_memory
 from kanpde.samplers import stream
+from kanpde.setup import compiles
 
 FILES = {  # of a checkout, the file with the layers
     "efficient-kan": "src/efficient_kan/kan.py",
@@ -55,9 +57,16 @@ class Sizes:
     networks: tuple = (((1000, 1000, 1), 100), ((784, 64, 10), 1024), ((100, 32, 32, 32, 1), 2000))
     conv: tuple = (64, 128, 16, 64)
     edges: tuple = (1000, 322)  # inputs, outputs
+    compiled: tuple = ("kan", "efficient-kan", "metakan", "nn.Linear and SiLU", "fastkan", "fast-kan")
 
 
-QUICK = Sizes((((20, 12, 1), 10), ((16, 8, 3), 12), ((10, 4, 4, 4, 1), 20)), (3, 4, 6, 2), (100, 46))
+QUICK = Sizes(
+    networks=(((20, 12, 1), 10), ((16, 8, 3), 12), ((10, 4, 4, 4, 1), 20)),
+    conv=(3, 4, 6, 2),
+    edges=(100, 46),
+    compiled=("nn.Linear and SiLU",),
+)
+COMPILED = ", compiled"  # ends the name of a side that is
 WANTED = {  # least time of a peer / time of kanpde, at the three networks
     "efficient-kan": (1.8, 3, 5),
     "fast-kan": (1.1, 1.5, 1.5),
@@ -184,6 +193,13 @@ def networks(widths: tuple[int, ...], found: dict[str, ModuleType]) -> list[Side
     ]
 
 
+def with_compiled(sides: Sequence[Side], names: Sequence[str]) -> list[Side]:
+    """After the sides, those of them with these names in compiled form, beside the compiled side of kanpde."""
+    there = [side for side in sides if side.name in names and side.module is not None and compiles("cpu")]
+    compiled = lambda side: torch.compile(side.module, dynamic=False)
+    return [*sides, *(Side(side.name + COMPILED, compiled(side), side.beside + COMPILED) for side in there)]
+
+
 def convolutions(c_in: int, c_out: int, found: dict[str, ModuleType]) -> list[Side]:
     """3 x 3, padding 1, B-splines (G = 5, k = 3, GELU): the layers alone, and with norm and activation after them."""
     basis, edges = BSpline(c_in, base="gelu"), [(9 * c_in, c_out)]
@@ -249,7 +265,7 @@ def compare(sides: Sequence[Side], x: Tensor) -> None:
     """Raise where a peer computes something else than its counterpart."""
     by_name = {side.name: side.module for side in sides}
     for side in sides:
-        if side.name in WANTED or side.name == "torch-conv-kan":
+        if side.name.removesuffix(COMPILED) in WANTED or side.name == "torch-conv-kan":
             own, theirs = by_name[side.beside](x), side.module(x)
             error = ((own - theirs).abs().max() / own.abs().max()).item()
             assert error < 1e-3, f"{side.name} differs from {side.beside} by {error:.1e}"
@@ -299,22 +315,27 @@ def table(title: str, sides: Sequence[Side], rows: Rows) -> str:
         "|:--|--:|--:|--:|--:|--:|",
     ]
     for side in sides:
-        row, own = rows[side.name], rows[side.beside]
+        row, own = rows[side.name], rows.get(side.beside)
         if isinstance(row, str):
             lines.append(f"| {side.name} | {row} | | | | |")
             continue
-        times = f"{1e3 * row.forward:.2f} | {1e3 * row.both:.2f} | {row.both / own.both:.2f}"
-        lines.append(f"| {side.name} | {times} | {row.peak / 1e6:.2f} | {row.peak / own.peak:.2f} |")
+        time_ratio, peak_ratio = (f"{row.both / own.both:.2f}", f"{row.peak / own.peak:.2f}") if own else ("", "")
+        times = f"{1e3 * row.forward:.2f} | {1e3 * row.both:.2f} | {time_ratio}"
+        lines.append(f"| {side.name} | {times} | {row.peak / 1e6:.2f} | {peak_ratio} |")
     return "\n".join(lines) + "\n"
 
 
 def verdict(name: str, where: str, rows: Rows, wanted: float) -> str:
-    """The line that holds a peer's time against the wanted ratio."""
-    row = rows[name]
+    """The line that holds a peer's time against the wanted ratio: both eager, kanpde compiled, both compiled."""
+    row, beside = rows[name], "fastkan" if name == "fast-kan" else "kan"
     if isinstance(row, str):
         return f"- {name} / kanpde at {where}: {row} (wanted: at least {wanted})"
-    own = rows["fastkan" if name == "fast-kan" else "kan"]
-    return f"- {name} / kanpde at {where} = {row.both / own.both:.2f} (wanted: at least {wanted})"
+    ratios = [f"{row.both / rows[beside].both:.2f}"]
+    if own := rows.get(beside + COMPILED):
+        ratios.append(f"{row.both / own.both:.2f} with kanpde compiled")
+        if peer := rows.get(name + COMPILED):
+            ratios.append(f"{peer.both / own.both:.2f} with both")
+    return f"- {name} / kanpde at {where} = {', '.join(ratios)} (wanted: at least {wanted})"
 
 
 def of_networks(sizes: Sizes, found: dict[str, ModuleType], repeats: int) -> tuple[list[str], list[str]]:
@@ -322,7 +343,9 @@ def of_networks(sizes: Sizes, found: dict[str, ModuleType], repeats: int) -> tup
     tables, verdicts = [], {name: [] for name in WANTED}
     for k, (widths, batch) in enumerate(sizes.networks):
         where = "-".join(map(str, widths))
-        sides, x = networks(widths, found), 2 * torch.rand(batch, widths[0], generator=stream(0, "interior")) - 1
+        torch.compiler.reset()  # else a limit of compilations is reached, and what follows is eager
+        sides = with_compiled(networks(widths, found), sizes.compiled)
+        x = 2 * torch.rand(batch, widths[0], generator=stream(0, "interior")) - 1
         rows = measure(sides, x, repeats)
         tables.append(table(f"{where}, batch {batch}", sides, rows))
         for name, wanted in WANTED.items():
@@ -374,10 +397,10 @@ def report(sizes: Sizes, found: dict[str, ModuleType], repeats: int) -> str:
     head = [
         "# Layers of kanpde beside those of other packages",
         "",
-        f"`python -m benchmarks.layers`: {machine()}; float32, no torch.compile on any side{pykan};",
-        "medians of interleaved steps. Each peer has the weights of the kanpde side that it is divided by, kan",
-        "(B-splines) or fastkan (Gaussians), and the same outputs. Peak memory is all that is alive at a time in a",
-        "step: parameters, gradients, input and temporaries.",
+        f"`python -m benchmarks.layers`: {machine()}; float32{pykan};",
+        "medians of interleaved steps; compiled: the same module in torch.compile. Each peer has the weights of the",
+        "kanpde side that it is divided by, kan (B-splines) or fastkan (Gaussians), and the same outputs. Peak memory",
+        "is all that is alive at a time in a step: parameters, gradients, input and temporaries.",
         "",
     ]
     wanted = "## Wanted" if sizes == Sizes() else "## Wanted at the full sizes; not of these"

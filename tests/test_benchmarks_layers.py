@@ -9,6 +9,7 @@ from conftest import one_line, refused
 from torch import nn
 
 from benchmarks import layers
+from kanpde import setup
 from kanpde.config import ConfigError
 
 
@@ -23,8 +24,17 @@ def test_quick_run_without_peers(tmp_path, monkeypatch):
     assert text.count("| torch-conv-kan") == 2
     lines = [line for line in text.splitlines() if line.startswith("| kan |")]
     assert len(lines) == 4 and all(line.split(" | ")[3] == "1.00" for line in lines)
+    assert text.count("| nn.Linear and SiLU, compiled | ") == 3 * setup.compiles("cpu")
     assert "- pykan / kanpde at 20-12-1: not installed (wanted: at least 20)" in text
     assert "autograd / kanpde in generating weights = " in text and "| autograd | " in text
+
+
+def test_a_peer_is_held_against_kanpde_compiled_and_not():
+    rows = {"kan": 4.0, "kan, compiled": 2.0, "efficient-kan": 8.0, "efficient-kan, compiled": 3.0, "pykan": 20.0}
+    rows = {name: layers.Row(0.0, seconds, 0) for name, seconds in rows.items()}
+    line = "- efficient-kan / kanpde at 3-1 = 2.00, 4.00 with kanpde compiled, 1.50 with both (wanted: at least 3)"
+    assert layers.verdict("efficient-kan", "3-1", rows, 3) == line
+    assert "= 5.00, 10.00 with kanpde compiled (wanted" in layers.verdict("pykan", "3-1", rows, 20)
 
 
 def test_weights_of_peers_are_drawn_beside_the_global_generator():

@@ -207,6 +207,30 @@ def test_no_table_of_segments_in_what_is_compiled_for_several_threads(monkeypatc
     assert learner._by_table(prompts)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("cells", [2, 7, weights.CELLS])
+def test_segments_are_those_of_a_binary_search(monkeypatch, dtype, cells):
+    """Prompts on knots, equal and infinite knots, knots beyond all prompts, and what no cells can be made of."""
+    monkeypatch.setattr(weights, "CELLS", cells)
+    z = torch.randn(40, 1, 60, generator=generator(), dtype=dtype)
+    some, inf = torch.randn(30, generator=generator(1), dtype=dtype), torch.tensor([-torch.inf, torch.inf], dtype=dtype)
+    knots = torch.cat([some, some[:2], 1e6 * some[2:5], z[0, 0, :9], z.amin().view(1), z.amax().view(1), inf])
+    nan, far = z.clone(), z.clone()
+    nan[0, 0, 0], far[0, 0, 0] = torch.nan, 1e30
+    for prompts in (z, nan, far, z.clamp(0, 0), 1e-30 * z):
+        expected = torch.searchsorted(knots := knots.sort().values, prompts, out_int32=True)
+        assert torch.equal(weights._search(knots, prompts, out_int32=True), expected)
+
+
+def test_prompts_are_found_without_a_binary_search(monkeypatch):
+    """Although some knots are far beyond all prompts, as those of units that are never on."""
+    z, knots = torch.randn(40, 1, 60, generator=generator()), torch.linspace(-2, 2, 64)
+    knots = torch.cat([torch.full((20,), -torch.inf), knots, torch.full((20,), 1e6)])
+    expected = torch.searchsorted(knots, z, out_int32=True)
+    monkeypatch.setattr(torch, "searchsorted", None)
+    assert torch.equal(weights._search(knots, z, out_int32=True), expected)
+
+
 def test_generation_by_the_table_is_one_graph():
     """Although the compiler cannot trace the number of threads."""
     learner = weights.MetaLearner(1, 8, 9).double()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kanpde.gram import Dense, Diagonal, Part, Sampled, Tangents
 from kanpde.jet import Jet, general, layer_norm_terms, rule
-from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
+from kanpde.kan.basis.base import Basis, LinearBasis, contract_features, exporting
 from kanpde.kan.fused import Inputs, Layer, push
 from kanpde.kan.values import values
 from kanpde.streams import add, add_up
@@ -138,7 +138,7 @@ class KANLinear(nn.Module):
     def chunk(self, x: Tensor, per_input: int) -> int:
         """Inputs to a piece, for `per_input` numbers per point and input."""
         compiling = torch.compiler.is_compiling()
-        if self.in_features <= 16 or _exporting():  # an exported network takes any number of points
+        if self.in_features <= 16 or exporting():  # an exported network takes any number of points
             return self.in_features
         bytes_of_input = x.element_size() * (max(1, len(x)) * per_input + self.weights.generated_per_input)
         whole = DIFFERENTIATED_BYTES if torch._C._are_functorch_transforms_active() else WHOLE_BYTES
@@ -168,10 +168,6 @@ def check_sizes(basis: Basis, weights: nn.Module, inputs: int, edges: int, outpu
             f"a basis of {len(basis.low)} inputs and weights {tuple(raw.shape)}; needed are {inputs} inputs and "
             f"{edges} edges into each of {outputs} outputs"
         )
-
-
-# before torch 2.7 an export cannot be told from compiling
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def _eager() -> bool:

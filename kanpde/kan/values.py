@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kanpde.kan.basis.base import LinearBasis, closed, contract_features, fill, transformed
+from kanpde.kan.basis.base import LinearBasis, closed, contract_features, exporting, fill, transformed
 from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
 from kanpde.kan.weights import Recipe
 
@@ -53,12 +53,15 @@ class _Layer:
         x, normed, *rest = tensors
         return x, normed, tuple(rest[: self.constants]), tuple(rest[self.constants :])
 
+    def parts(self, order: int, x: Tensor, normed: Tensor | None, constants: tuple) -> Sequence[Tensor]:
+        """The derivative `order` of the basis functions and of the base, (N, functions, in) each, as plain operations
+        that can be differentiated."""
+        functions = closed(self.formula, order, order, x if normed is None else normed, *constants, axis=-2)
+        return [*functions, *closed(BASE_FUNCTIONS[self.base], order, order, x, axis=-2)]
+
     def features(self, order: int, x: Tensor, normed: Tensor | None, constants: tuple) -> Tensor:
-        """The derivative `order` of all functions, (N, size, in), as plain operations that can be differentiated."""
-        (b,) = closed(self.formula, order, order, x if normed is None else normed, *constants, axis=-2)
-        if self.base == "none":
-            return b
-        return torch.cat([b, *closed(BASE_FUNCTIONS[self.base], order, order, x, axis=-2)], -2)
+        """The same in one, (N, size, in)."""
+        return torch.cat(self.parts(order, x, normed, constants), -2)
 
     def write(self, x: Tensor, normed: Tensor | None, constants: tuple, out: Sequence[Tensor], base_slope: bool = True):
         """The features of a tile into `out`, and their derivatives if it has a second place (of the base if asked)."""
@@ -102,8 +105,14 @@ class _Values(torch.autograd.Function):
 
 def _plain(layer: _Layer, x: Tensor, normed: Tensor | None, constants: tuple, theta: Tensor) -> Tensor:
     """The values in operations that can be differentiated and batched."""
-    b = layer.features(0, x, normed, constants).mT
-    return contract_features((b,), theta, False, None).value
+    if not exporting() and len(x) < COPY_FROM:
+        b = layer.features(0, x, normed, constants).mT
+        return contract_features((b,), theta, False, None).value
+    parts = layer.parts(0, x, normed, constants)  # those of other arguments in a product of their own
+    parts = parts if normed is not None else [torch.cat(parts, -2)]
+    sizes = [b.shape[-2] for b in parts]
+    flat = (w.transpose(0, 1).flatten(0, 1) for w in theta.split(sizes, 1))
+    return sum(b.flatten(1) @ w for b, w in zip(parts, flat, strict=True))
 
 
 def _plain_backward(layer: _Layer, x, normed, constants: tuple, theta: Tensor, grad: Tensor) -> tuple:

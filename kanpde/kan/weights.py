@@ -4,12 +4,15 @@ Both hand out theta (in, size, out). A layer with 100 000 inputs takes it in pie
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from kanpde.kan.basis.base import transformed
 
 
 class Recipe(NamedTuple):
@@ -170,16 +173,47 @@ def _table(w1, b1, w2, b2) -> tuple[Tensor, Tensor, Tensor]:
 
 def _segments(prompts: Tensor, knots: Tensor) -> Tensor:
     """The segment of each prompt (in, 1, out), one byte each where they are few."""
-    found = torch.searchsorted(knots, prompts.detach().contiguous(), out_int32=True)
+    search = torch.searchsorted if transformed() else _search
+    found = search(knots, prompts.detach().contiguous(), out_int32=True)
     return found.to(torch.uint8 if len(knots) < 256 else torch.int16 if len(knots) < 2**15 else torch.int32)
 
 
+CELLS = 2**12
+KNOTS_OF_CELL = 4  # at most, for the cells to be faster
+SEARCH_TILE = 2**14
+
+
+def _search(knots: Tensor, z: Tensor, out_int32: bool) -> Tensor:
+    """torch.searchsorted by equal cells across the prompts: the knots before a cell are known, those in it compared.
+
+    The cell is a monotonic function of z in floating point too, so that the result is the same. No prompt is in the
+    first or the last cell, which hold the knots beyond all prompts.
+    """
+    low, high = z.aminmax()
+    per_unit = (CELLS - 1) / (high - low)
+    cells = lambda t: torch.sub(t, low).mul_(per_unit).add_(1).clamp_(0, CELLS + 1).nan_to_num_(0).int()
+    in_cell = cells(knots).bincount(minlength=CELLS + 2)
+    most = int(in_cell[1:-1].max())
+    if not low < high or not per_unit.isfinite() or most > KNOTS_OF_CELL:
+        return torch.searchsorted(knots, z, out_int32=out_int32)
+    before = (in_cell.cumsum(0) - in_cell).int()
+    padded = torch.cat([knots, knots.new_full((1,), torch.inf)])
+    found = []
+    for tile in z.view(-1).split(SEARCH_TILE):
+        segment = before.index_select(0, cells(tile))
+        for _ in range(most):
+            segment += tile > padded.index_select(0, segment)
+        found.append(segment)
+    return torch.cat(found).view(z.shape)
+
+
 def _by_table(prompts: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    tiles = []
-    for z, index in _table_tiles(prompts, segment):
-        lines = torch.addcmul(beta.index_select(0, index), alpha.index_select(0, index), z)
-        tiles.append(lines.reshape(-1, prompts.shape[2], alpha.shape[1]).mT)
-    return _joined(tiles)  # (in, D, out)
+    lines = (
+        torch.addcmul(beta.index_select(0, index), alpha.index_select(0, index), z)
+        for z, index in _table_tiles(prompts, segment)
+    )
+    tiles = (line.reshape(-1, prompts.shape[2], alpha.shape[1]).mT for line in lines)
+    return _joined(tiles, len(prompts))  # (in, D, out)
 
 
 def _by_table_pullback(grad: Tensor, prompts: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> tuple:
@@ -188,7 +222,7 @@ def _by_table_pullback(grad: Tensor, prompts: Tensor, segment: Tensor, alpha: Te
         per_edge = _per_edge(g)
         grad_z.append((alpha.index_select(0, index) * per_edge).sum(-1))
         sums = sums.index_add(0, index, torch.cat([per_edge * z, per_edge], 1))
-    return _joined(grad_z).reshape(prompts.shape), None, *sums.split(alpha.shape[1], 1)
+    return torch.cat(grad_z).reshape(prompts.shape), None, *sums.split(alpha.shape[1], 1)
 
 
 def _table_tiles(prompts: Tensor, segment: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -210,7 +244,8 @@ TILE = 2**16  # hidden numbers of a tile at least: a few hundred kB stay in the 
 
 def _by_tiles(prompts: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None) -> Tensor:
     z = _per_edge(prompts)
-    theta = _joined([linear(torch.relu(linear(tile, w1, b1)), w2, b2) for tile in z.split(_tile(z, w1, w2))])
+    tiles = (linear(torch.relu(linear(tile, w1, b1)), w2, b2) for tile in z.split(_tile(z, w1, w2)))
+    theta = _joined(tiles, len(z))
     return theta.reshape(prompts.shape[0], prompts.shape[2], -1).mT
 
 
@@ -225,7 +260,7 @@ def _by_tiles_pullback(grad: Tensor, prompts: Tensor, w1, b1, w2, b2) -> tuple:
         parts = grad_hidden.mT @ z_tile, grad_hidden.sum(0), g.mT @ hidden, g.sum(0)
         sums = [total + part for total, part in zip(sums, parts, strict=True)]
     grad_w1, grad_b1, grad_w2, grad_b2 = sums
-    grad_prompts = _joined(grad_z).reshape(prompts.mT.shape).mT
+    grad_prompts = torch.cat(grad_z).reshape(prompts.mT.shape).mT
     return grad_prompts, grad_w1, None if b1 is None else grad_b1, grad_w2, None if b2 is None else grad_b2
 
 
@@ -242,8 +277,19 @@ def _per_edge(t: Tensor) -> Tensor:
     return t.mT.reshape(-1, t.shape[1])
 
 
-def _joined(tiles: Sequence[Tensor]) -> Tensor:
-    return tiles[0] if len(tiles) == 1 else torch.cat(list(tiles))
+def _joined(tiles: Iterator[Tensor], length: int) -> Tensor:
+    """The tiles one after the other, each put into its place as it comes: all of them are as large as the result."""
+    first = next(tiles)
+    if len(first) == length:
+        return first
+    if transformed():
+        return torch.cat([first, *tiles])
+    whole = first.new_empty(length, *first.shape[1:])
+    start = 0
+    for tile in chain([first], tiles):
+        whole[start : start + len(tile)] = tile
+        start += len(tile)
+    return whole
 
 
 class Meta(nn.Module):

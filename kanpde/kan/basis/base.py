@@ -194,6 +194,10 @@ def transformed() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
+# before torch 2.7 an export cannot be told from compiling
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
 def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Tensor | None) -> Edges:
     """Contract features (N, in, size) with theta (in, size, out)."""
     flat = theta.flatten(0, 1)
