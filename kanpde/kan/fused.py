@@ -70,7 +70,7 @@ class Layer:
             value=_matrix(b[0]).mT @ _matrix(theta),
             rows=tuple(r @ a for r in rows),
             bend=None if q is None else _matrix(b[2] * _each(q)).mT @ _matrix(theta),
-            gram=None if g is None else self._gram(a, g),
+            gram=None if g is None else _Congruence.apply(self, a, g) if _differentiated() else self.gram(a, g),
         )
 
     def pull(self, inputs: Inputs, constants: tuple, weights: tuple, bar: Outputs, need: Inputs) -> tuple:
@@ -80,7 +80,7 @@ class Layer:
         b = closed(self.features, 0, order + need.x, x, *constants, axis=-2)
         theta = self.generate(*weights)
         a = None if order == 0 else _slopes(b[1], theta)
-        grad_a = self._grad_a(a, g, rows, bar)
+        grad_a = self.grad_a(a, g, rows, bar)
         grad_theta = _matrix(b[0]) @ bar.value
         if q is not None:
             grad_theta = torch.addmm(grad_theta, _matrix(b[2] * _each(q)), bar.bend)
@@ -90,7 +90,7 @@ class Layer:
         grads = Inputs(
             self._grad_x(b, theta, q, bar, grad_a) if need.x else None,
             (b[2] * (theta @ bar.bend.mT)).sum(1).mT.sum_to_size(q.shape) if need.q else None,
-            self._grad_g(a, g, bar.gram) if need.g else None,
+            self.grad_g(a, g, bar.gram) if need.g else None,
             tuple(
                 (bar_r @ a.mT).sum_to_size(r.shape) if needed else None
                 for r, bar_r, needed in zip(rows, bar.rows, need.rows, strict=True)
@@ -98,7 +98,8 @@ class Layer:
         )
         return grads, self.pullback(grad_theta, *weights)
 
-    def _gram(self, a: Tensor, g: Tensor) -> Tensor:
+    def gram(self, a: Tensor, g: Tensor) -> Tensor:
+        """A^T G A, or its diagonal."""
         left, half = self._halves(a, g)
         return (left * half).sum(1) if self.wanted == Part.DIAGONAL else (left.mT @ half).to(a.dtype)
 
@@ -108,7 +109,7 @@ class Layer:
             a, g = a.to(self.gram_dtype), g.to(self.gram_dtype)
         return a, a if self.is_identity else a * g.unsqueeze(-1) if g.ndim == 2 else g @ a
 
-    def _grad_a(self, a: Tensor | None, g: Tensor | None, rows: tuple, bar: Outputs) -> Tensor | None:
+    def grad_a(self, a: Tensor | None, g: Tensor | None, rows: tuple, bar: Outputs) -> Tensor | None:
         """G A (G_bar + G_bar^T) + sum_k r_k^T r_bar_k."""
         grad = None
         if g is not None:
@@ -121,7 +122,7 @@ class Layer:
             grad = add(grad, r.mT * bar_r if bar_r.shape[1] == 1 else r.mT @ bar_r)  # a compiler fuses the former
         return grad
 
-    def _grad_g(self, a: Tensor, g: Tensor, bar: Tensor) -> Tensor:
+    def grad_g(self, a: Tensor, g: Tensor, bar: Tensor) -> Tensor:
         right = a * bar.unsqueeze(1) if self.wanted == Part.DIAGONAL else a @ bar
         return (right @ a.mT if g.ndim == 3 else (right * a).sum(-1)).sum_to_size(g.shape)
 
@@ -133,6 +134,30 @@ class Layer:
         if q is not None:
             grad = grad + q.mT * (b[3] * (theta @ bar.bend.mT)).sum(1)
         return grad
+
+
+class _Congruence(torch.autograd.Function):
+    """A^T G A of a symmetric G for the compiler, which would take twice the products of its gradient by itself."""
+
+    @staticmethod
+    def forward(layer, a, g):
+        return layer.gram(a, g)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.layer, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, grad):
+        a, g = ctx.saved_tensors
+        of_a = ctx.layer.grad_a(a, g, (), Outputs(None, (), None, grad))
+        return None, of_a, ctx.layer.grad_g(a, g, grad) if ctx.needs_input_grad[2] else None
+
+
+def _differentiated() -> bool:
+    """Whether the compiler will differentiate what it sees, once: not where torch.func does within."""
+    return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
 
 
 class Compiled:
@@ -200,9 +225,15 @@ def push(layer: Layer, basis: LinearBasis, inputs: Inputs, recipe: Recipe, chunk
     if not torch.compiler.is_compiling():
         return _stream(layer, basis, inputs, recipe, chunk)
     if chunk >= inputs.x.shape[-1]:  # the compiler saves and recomputes by itself
-        inputs = inputs._replace(x=inputs.x.mT.contiguous())
+        inputs = inputs._replace(x=_laid_out(inputs.x.mT))
         return layer.push(inputs, basis.constants(slice(None), -2), (*recipe.pieces, *recipe.shared))
     return _stream_uncompiled(layer, basis, inputs, recipe, chunk)
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """x, contiguous, in memory: torch.compile would transpose it again for every function that reads it."""
+    x = x.contiguous()
+    return x.as_strided(x.shape, x.stride())
 
 
 def _stream(layer: Layer | Compiled, basis: LinearBasis, inputs: Inputs, recipe: Recipe, chunk: int) -> Outputs:
