@@ -12,10 +12,10 @@ from kanpde.config import ConfigError
 from kanpde.equations import equations
 
 
-def row(equation="I.12.5", net="kan", grid=5, rmse=1e-3, printed_=2e-3, constant=1.0) -> dict:
+def row(equation="I.12.5", net="kan", grid=5, rmse=1e-3, printed_=2e-3, constant=1.0, sample=0) -> dict:
     numbers = {"rmse": rmse, "constant": constant, "printed": printed_, "parameters": 54, "parameters_printed": 57}
     more = {"seed": 0, "kan_widths": "2-2-1", "seconds": 6.0, "machine": "some processor"}
-    return {"equation": equation, "net": net, "grid": grid, **numbers, **more}
+    return {"equation": equation, "sample": sample, "net": net, "grid": grid, **numbers, **more}
 
 
 def test_narrower_structures_keep_their_ends_and_are_no_narrower_than_needed():
@@ -48,8 +48,18 @@ def test_rows_are_kept_in_the_order_of_the_paper_and_rendered_again_alike(tmp_pa
     assert out.read_text() == text
 
 
+def test_other_samples_have_a_table_of_their_own():
+    rows = [row(), row("I.10.7", rmse=9e-3), *(row("I.10.7", rmse=e, sample=k) for k, e in ((1, 1e-3), (4, 3e-3)))]
+    first, second = feynman.report(rows).split("## Other samples")
+    assert "in 1 of 2 cells" in first and "I.12.5" not in second
+    assert "| sample 0 | sample 1 | sample 4 | median |" in second
+    assert "| I.10.7 | 5 | kan | 2.00e-03 | 9.00e-03 | 1.00e-03 | 3.00e-03 | 3.00e-03 (above) |" in second
+    assert "Other samples" not in feynman.report(rows[:2])
+
+
 def test_the_rows_of_an_equation_are_the_four_printed_cells():
-    rows = feynman.fit_equation("I.12.5", 2, feynman.QUICK_STEPS)
+    rows = feynman.fit_equation(("I.12.5", 3), 2, feynman.QUICK_STEPS)
+    assert {r["sample"] for r in rows} == {3}
     cells = [(r["equation"], r["model"].lower(), r["grid"], r["mse_printed"]) for r in printed.rows(2)]
     assert {(r["equation"], r["net"], r["grid"], r["printed"]) for r in rows} == {c for c in cells if c[0] == "I.12.5"}
     sizes = {(r["net"], r["grid"]): r["parameters"] for r in rows}
@@ -63,7 +73,7 @@ def test_the_committed_table_is_what_its_rows_say():
         assert feynman.report(list(csv.DictReader(file))) == (RESULTS / "feynman.md").read_text()
 
 
-@pytest.mark.parametrize("words", [["--equations", "I.12.55"], ["--seeds", "0"], ["--jobs", "0"]])
+@pytest.mark.parametrize("words", [["--equations", "I.12.55"], ["--seeds", "0"], ["--samples", "-1"], ["--jobs", "0"]])
 def test_bad_words_are_named(words, tmp_path):
     with pytest.raises(ConfigError, match=words[1]) as info:
         feynman.main([*words, "--out", str(tmp_path / "t.md")])
