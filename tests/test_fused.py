@@ -219,7 +219,7 @@ def test_segments_are_those_of_a_binary_search(monkeypatch, dtype, cells):
     nan[0, 0, 0], far[0, 0, 0] = torch.nan, 1e30
     for prompts in (z, nan, far, z.clamp(0, 0), 1e-30 * z):
         expected = torch.searchsorted(knots := knots.sort().values, prompts, out_int32=True)
-        assert torch.equal(weights._search(knots, prompts, out_int32=True), expected)
+        assert torch.equal(weights._by_cells(knots, prompts), expected)
 
 
 def test_prompts_are_found_without_a_binary_search(monkeypatch):
@@ -228,7 +228,7 @@ def test_prompts_are_found_without_a_binary_search(monkeypatch):
     knots = torch.cat([torch.full((20,), -torch.inf), knots, torch.full((20,), 1e6)])
     expected = torch.searchsorted(knots, z, out_int32=True)
     monkeypatch.setattr(torch, "searchsorted", None)
-    assert torch.equal(weights._search(knots, z, out_int32=True), expected)
+    assert torch.equal(weights._by_cells(knots, z), expected)
 
 
 def test_generation_by_the_table_is_one_graph():

@@ -173,8 +173,8 @@ def _table(w1, b1, w2, b2) -> tuple[Tensor, Tensor, Tensor]:
 
 def _segments(prompts: Tensor, knots: Tensor) -> Tensor:
     """The segment of each prompt (in, 1, out), one byte each where they are few."""
-    search = torch.searchsorted if transformed() else _search
-    found = search(knots, prompts.detach().contiguous(), out_int32=True)
+    search = _by_halving if transformed() else _by_cells
+    found = search(knots, prompts.detach().contiguous())
     return found.to(torch.uint8 if len(knots) < 256 else torch.int16 if len(knots) < 2**15 else torch.int32)
 
 
@@ -183,11 +183,16 @@ KNOTS_OF_CELL = 4  # at most, for the cells to be faster
 SEARCH_TILE = 2**14
 
 
-def _search(knots: Tensor, z: Tensor, out_int32: bool) -> Tensor:
-    """torch.searchsorted by equal cells across the prompts: the knots before a cell are known, those in it compared.
+def _by_halving(knots: Tensor, z: Tensor) -> Tensor:
+    """How many knots are below each z."""
+    return torch.searchsorted(knots, z, out_int32=True)
 
-    The cell is a monotonic function of z in floating point too, so that the result is the same. No prompt is in the
-    first or the last cell, which hold the knots beyond all prompts.
+
+def _by_cells(knots: Tensor, z: Tensor) -> Tensor:
+    """The same by equal cells across all z: how many knots are before a cell is known, those within are compared.
+
+    The cell is a monotonic function of z in floating point too, so that the result is exact. No z is in the first or
+    the last cell, which hold the knots beyond all z.
     """
     low, high = z.aminmax()
     per_unit = (CELLS - 1) / (high - low)
@@ -195,7 +200,7 @@ def _search(knots: Tensor, z: Tensor, out_int32: bool) -> Tensor:
     in_cell = cells(knots).bincount(minlength=CELLS + 2)
     most = int(in_cell[1:-1].max())
     if not low < high or not per_unit.isfinite() or most > KNOTS_OF_CELL:
-        return torch.searchsorted(knots, z, out_int32=out_int32)
+        return _by_halving(knots, z)
     before = (in_cell.cumsum(0) - in_cell).int()
     padded = torch.cat([knots, knots.new_full((1,), torch.inf)])
     found = []
