@@ -8,6 +8,7 @@ from conftest import F64, close, generator, points
 from torch import Tensor
 from torch.func import grad, vmap
 
+from kanpde.backbones import build
 from kanpde.kan import values as module
 from kanpde.kan import weights
 from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Legendre, bspline
@@ -172,3 +173,18 @@ def test_single_precision_is_the_same_function():
         single = values(basis.float(), Direct(theta.float()).recipe(), x.float())
         assert single.dtype == torch.float32 and double.dtype == F64
         close(single.double(), double, 1e-4, case)
+
+
+@pytest.mark.parametrize("name, options", [("kan", {}), ("kan", {"base": "none"}), ("fastkan", {"norm": "all"})])
+@pytest.mark.parametrize("copy_from", [1, 10**6])
+def test_compiled_values_of_many_and_of_few_points_equal_eager_ones(monkeypatch, name, options, copy_from):
+    """And their gradients; of many points the products are laid out by function instead of by input."""
+    net = build(name, 5, generator=generator(), widths=(4,), **options).double()
+    x, parameters = points(9, 5).to(F64), [p for p in net.parameters() if p.requires_grad]
+    gradients = lambda run: [y := run(x), *torch.autograd.grad(y.square().sum(), parameters)]
+    expected = gradients(net)
+    monkeypatch.setattr(module, "COPY_FROM", copy_from)
+    with torch._dynamo.config.patch(recompile_limit=256):
+        found = gradients(torch.compile(net, fullgraph=True, backend="aot_eager"))
+    for got, wanted in zip(found, expected, strict=True):
+        close(got, wanted, 1e-10)
