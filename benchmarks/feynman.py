@@ -1,15 +1,17 @@
 """Table 2 of the paper: 17 Feynman equations fitted by kan and metakan on the printed structures, G = 5 and 20.
 
-    python -m benchmarks.feynman [--equations I.12.5 ...] [--samples 0] [--seeds 16] [--jobs 2] [--quick]
-        [--render] [--out benchmarks/results/feynman.md]
+    python -m benchmarks.feynman [--equations I.12.5 ...] [--law arcsine] [--samples 0] [--seeds 8] [--jobs 2]
+        [--quick] [--render] [--out benchmarks/results/feynman.md]
 
-1000 rows in all: 800 to train on, 200 that choose seeds and weights; the errors are of 1000 others. Each kan is trained
+1000 rows in all: 800 to train on, 200 that choose seeds and weights; the errors are of 1000 others. By the law arcsine
+the 800 are Sobol points, denser towards the faces of the box, as splines and polynomials need them; by the law volume
+they are uniform at random, as the paper's. The other rows are uniform by both laws. Each kan is trained
 by Levenberg-Marquardt from --seeds starts at G = 5; the three with the least validation errors are refined to G = 20,
 and their weights become curves from which metakans of the printed structure go on (`kanpde.kan.compress`); of three
 the one with the least validation error counts. Where a metakan has more edges than its curve has knots, the kans are
 narrower ones, and the edges too many start as zero.
 
---samples are seeds of the rows; the table is of sample 0, equations with others are shown again with all of them.
+--samples are seeds of the rows; each law has a table of sample 0 and one of the equations with other samples.
 The printed "MSE" is compared with our RMSE: as mean squares, several printed cells would be worse than a constant.
 Rows in the CSV beside --out count as done; the table is rendered after each equation and at Ctrl-C.
 """
@@ -38,7 +40,19 @@ HIDDEN = 32  # units of the meta-learner
 STEPS = {"kan": 35, "fine": 20, "metakan": 20}  # of Levenberg-Marquardt
 FINALISTS = 3  # kans that go on
 QUICK_STEPS = {"kan": 1, "fine": 1, "metakan": 1}
-COLUMNS = ("equation", "sample", "net", "grid", "rmse", "constant", "printed", "parameters", "parameters_printed")
+LAWS = {"arcsine": {"law": "arcsine", "sequence": "sobol"}, "volume": {"law": "volume", "sequence": "random"}}
+COLUMNS = (
+    "equation",
+    "law",
+    "sample",
+    "net",
+    "grid",
+    "rmse",
+    "constant",
+    "printed",
+    "parameters",
+    "parameters_printed",
+)
 COLUMNS += ("seed", "kan_widths", "seconds", "machine")
 Row = dict[str, object]
 
@@ -55,8 +69,9 @@ def narrowed(structure: Sequence[int], edges: int) -> tuple[int, ...]:
 class Fits:
     """The fits of one equation; result files live in a folder that goes."""
 
-    def __init__(self, name: str, sample: int, seeds: int, steps: dict[str, int], folder: str):
-        self.name, self.sample, self.seeds, self.steps, self.folder = name, sample, seeds, steps, Path(folder)
+    def __init__(self, name: str, law: str, sample: int, seeds: int, steps: dict[str, int], folder: str):
+        self.name, self.law, self.sample = name, law, sample
+        self.seeds, self.steps, self.folder = seeds, steps, Path(folder)
         self.structure = equations("paper")[name].structure
         self.number = 0
 
@@ -70,6 +85,7 @@ class Fits:
             {
                 "problem": {"name": "feynman", "collection": "paper", "equation": self.name, "seed": self.sample},
                 "backbone": {"name": net, **options},
+                "points": LAWS[self.law],
                 "phases": [{"optimizer": "gauss_newton", **phase} for phase in phases],
                 "start_from": None if start is None else str(start.path),
                 "evaluation": {"every": 5},
@@ -119,6 +135,7 @@ class Fits:
         )
         return {
             "equation": self.name,
+            "law": self.law,
             "sample": self.sample,
             "net": net,
             "grid": grid,
@@ -138,8 +155,8 @@ def validation(run: Run) -> float:
     return min(run.history["validation"][1:])
 
 
-def fit_equation(task: tuple[str, int], seeds: int, steps: dict[str, int]) -> list[Row]:
-    """The four rows of an equation and a sample, in a process of its own."""
+def fit_equation(task: tuple[str, str, int], seeds: int, steps: dict[str, int]) -> list[Row]:
+    """The four rows of an equation, a law and a sample, in a process of its own."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         rows = Fits(*task, seeds, steps, folder).rows()
@@ -153,10 +170,9 @@ def fit_equation(task: tuple[str, int], seeds: int, steps: dict[str, int]) -> li
 
 def render(rows: Sequence[Row], out: Path) -> None:
     """Write the CSV and the table, in the order of the paper."""
-    order = list(equations("paper"))
-    rows = sorted(
-        rows, key=lambda row: (order.index(row["equation"]), int(row["sample"]), int(row["grid"]), row["net"])
-    )
+    order = [list(equations("paper")), list(LAWS)]
+    place = lambda row: (order[1].index(row["law"]), order[0].index(row["equation"]), int(row["sample"]))
+    rows = sorted(rows, key=lambda row: (*place(row), int(row["grid"]), row["net"]))
     keep(out.with_suffix(".csv"), COLUMNS, rows)
     out.write_text(report(rows), encoding="utf-8")
 
@@ -167,17 +183,21 @@ def beaten(row: Row) -> bool:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Markdown: the table of sample 0, and what the other samples say."""
-    shown = table([row for row in rows if int(row["sample"]) == 0])
-    sampled = {row["equation"] for row in rows if int(row["sample"]) > 0}
-    return shown + (of_samples([row for row in rows if row["equation"] in sampled]) if sampled else "")
+    """Markdown: for each law the table of sample 0, and what the other samples say."""
+    text = "\n".join(["# Table 2 of the paper: Feynman equations", "", *RULE]) + "\n"
+    for law, title in TITLES.items():
+        own = [row for row in rows if row["law"] == law]
+        text += f"\n## {title}\n\n" + table([row for row in own if int(row["sample"]) == 0]) if own else ""
+        sampled = {row["equation"] for row in own if int(row["sample"]) > 0}
+        text += of_samples([row for row in own if row["equation"] in sampled]) if sampled else ""
+    return text
 
 
 def of_samples(rows: Sequence[Row]) -> str:
     """Markdown: the errors on each sample, and their median."""
     samples = sorted({int(row["sample"]) for row in rows})
     heading = ["equation", "G", "net", "printed", *(f"sample {k}" for k in samples), "median"]
-    lines = ["", "## Other samples", "", *SAMPLES, "", f"| {' | '.join(heading)} |"]
+    lines = ["", "### Other samples", "", *SAMPLES, "", f"| {' | '.join(heading)} |"]
     lines.append("| :-- | --: | :-- |" + " --: |" * (len(heading) - 3))
     for equation, grid, net in dict.fromkeys((row["equation"], int(row["grid"]), row["net"]) for row in rows):
         own = [row for row in rows if (row["equation"], int(row["grid"]), row["net"]) == (equation, grid, net)]
@@ -191,8 +211,7 @@ def of_samples(rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown: a line for each equation and grid, kan and metakan side by side."""
-    lines = ["# Table 2 of the paper: Feynman equations", "", *RULE, ""]
-    lines += [f"- {name}" for name in sorted({str(row["machine"]) for row in rows})]
+    lines = [f"- {name}" for name in sorted({str(row["machine"]) for row in rows})]
     seconds = {row["equation"]: float(row["seconds"]) for row in rows}
     lines += [f"- {len(seconds)} equations, {sum(seconds.values()) / 60:.1f} core-minutes", ""]
     lines += [f"| {' | '.join(HEADING)} |", "|" + " :-- |" * 2 + " --: |" * (len(HEADING) - 2)]
@@ -220,8 +239,11 @@ def table(rows: Sequence[Row]) -> str:
 RULE = (
     "`python -m benchmarks.feynman`. RMSE on 1000 test points of networks trained on 800 points and chosen on 200; the",
     'printed numbers (called MSE there) only make sense as RMSE. "constant" is the RMSE of the best constant. Each',
-    "metakan starts from the weights of a kan, of the widths in the last column.",
+    "metakan starts from the weights of a kan, of the widths in the last column. The test points are uniform always,",
+    "as the training points of the printed numbers are: the second part compares like with like, the first says what",
+    "1000 values of the function can do where one may choose the points (Sobol, arcsine law in each variable).",
 )
+TITLES = {"arcsine": "Training points by the arcsine law", "volume": "Training points uniform at random"}
 SAMPLES = (
     "RMSE on other draws of all rows. At a singular corner (I.10.7, I.15.3x: 1 / sqrt(1 - v^2 / c^2) near v = c) the",
     "largest few of 1000 test values decide, and whether a training point lies as near to the corner.",
@@ -234,8 +256,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Read the command line, fit what is not there yet, and render."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--equations", nargs="+", default=list(equations("paper")), metavar="NAME")
+    parser.add_argument("--law", choices=LAWS, default="arcsine", help="of the training points")
     parser.add_argument("--samples", type=int, nargs="+", default=[0], metavar="SEED", help="seeds of the rows")
-    parser.add_argument("--seeds", type=int, default=16, help="starts of each kan")
+    parser.add_argument("--seeds", type=int, default=8, help="starts of each kan")
     parser.add_argument("--jobs", type=int, default=2, help="equations at a time, one thread each")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it works")
     parser.add_argument("--render", action="store_true", help="fit nothing, render what the CSV holds")
@@ -249,16 +272,16 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.seeds < 1 or args.jobs < 1:
         raise ConfigError(f"--seeds, --jobs: given {args.seeds} and {args.jobs}, needed is at least 1")
     rows = kept(args.out.with_suffix(".csv"), COLUMNS)
-    done = {(row["equation"], int(row["sample"])) for row in rows}
-    rest = [] if args.render else [task for task in product(args.equations, args.samples) if task not in done]
+    done = {(row["equation"], row["law"], int(row["sample"])) for row in rows}
+    tasks = product(args.equations, [args.law], args.samples)
+    rest = [] if args.render else [task for task in tasks if task not in done]
     steps = QUICK_STEPS if args.quick else STEPS
     with results(partial(fit_equation, seeds=args.seeds, steps=steps), rest, args.jobs) as found:
-        for (name, sample), own in found:
+        for (name, law, sample), own in found:
             rows += own
             render(rows, args.out)
-            print(
-                name, f"sample {sample}", *(f"{row['net']} {row['grid']}: {row['rmse']:.2e}" for row in own), flush=True
-            )
+            errors = (f"{row['net']} {row['grid']}: {row['rmse']:.2e}" for row in own)
+            print(name, law, f"sample {sample}", *errors, flush=True)
     render(rows, args.out)
 
 

@@ -84,7 +84,7 @@ class PointsConfig(Strict):
     initial: Count = 0
     test: Annotated[int, Field(ge=2)] = 20_000
     validation: Annotated[int, Field(ge=2)] = 2_000
-    law: Literal["radial", "volume", "rows"] | None = None
+    law: Literal["radial", "volume", "arcsine", "rows"] | None = None
     sequence: Literal["random", "sobol"] = "random"
     refresh: PositiveInt | Literal["fixed"] = 1
     adapt: AdaptConfig | None = None

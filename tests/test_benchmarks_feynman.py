@@ -12,10 +12,10 @@ from kanpde.config import ConfigError
 from kanpde.equations import equations
 
 
-def row(equation="I.12.5", net="kan", grid=5, rmse=1e-3, printed_=2e-3, constant=1.0, sample=0) -> dict:
+def row(equation="I.12.5", net="kan", grid=5, rmse=1e-3, printed_=2e-3, constant=1.0, sample=0, law="arcsine") -> dict:
     numbers = {"rmse": rmse, "constant": constant, "printed": printed_, "parameters": 54, "parameters_printed": 57}
     more = {"seed": 0, "kan_widths": "2-2-1", "seconds": 6.0, "machine": "some processor"}
-    return {"equation": equation, "sample": sample, "net": net, "grid": grid, **numbers, **more}
+    return {"equation": equation, "law": law, "sample": sample, "net": net, "grid": grid, **numbers, **more}
 
 
 def test_narrower_structures_keep_their_ends_and_are_no_narrower_than_needed():
@@ -50,16 +50,27 @@ def test_rows_are_kept_in_the_order_of_the_paper_and_rendered_again_alike(tmp_pa
 
 def test_other_samples_have_a_table_of_their_own():
     rows = [row(), row("I.10.7", rmse=9e-3), *(row("I.10.7", rmse=e, sample=k) for k, e in ((1, 1e-3), (4, 3e-3)))]
-    first, second = feynman.report(rows).split("## Other samples")
+    first, second = feynman.report(rows).split("### Other samples")
     assert "in 1 of 2 cells" in first and "I.12.5" not in second
     assert "| sample 0 | sample 1 | sample 4 | median |" in second
     assert "| I.10.7 | 5 | kan | 2.00e-03 | 9.00e-03 | 1.00e-03 | 3.00e-03 | 3.00e-03 (above) |" in second
     assert "Other samples" not in feynman.report(rows[:2])
 
 
+def test_each_law_has_a_table_of_its_own():
+    first, second = feynman.report([row(), row(law="volume", rmse=1.0)]).split("uniform at random\n")
+    assert "arcsine law\n" in first and "1 of 1" in first and "0 of 1" in second
+
+
+@pytest.mark.parametrize(("law", "sequence"), [("arcsine", "sobol"), ("volume", "random")])
+def test_the_law_is_that_of_the_training_points(law, sequence, tmp_path):
+    (run,) = feynman.Fits("I.12.5", law, 0, 1, feynman.QUICK_STEPS, tmp_path).kans((2, 2, 1))
+    assert (run.config["points"]["law"], run.config["points"]["sequence"]) == (law, sequence)
+
+
 def test_the_rows_of_an_equation_are_the_four_printed_cells():
-    rows = feynman.fit_equation(("I.12.5", 3), 2, feynman.QUICK_STEPS)
-    assert {r["sample"] for r in rows} == {3}
+    rows = feynman.fit_equation(("I.12.5", "arcsine", 3), 2, feynman.QUICK_STEPS)
+    assert {(r["law"], r["sample"]) for r in rows} == {("arcsine", 3)}
     cells = [(r["equation"], r["model"].lower(), r["grid"], r["mse_printed"]) for r in printed.rows(2)]
     assert {(r["equation"], r["net"], r["grid"], r["printed"]) for r in rows} == {c for c in cells if c[0] == "I.12.5"}
     sizes = {(r["net"], r["grid"]): r["parameters"] for r in rows}
@@ -73,7 +84,9 @@ def test_the_committed_table_is_what_its_rows_say():
         assert feynman.report(list(csv.DictReader(file))) == (RESULTS / "feynman.md").read_text()
 
 
-@pytest.mark.parametrize("words", [["--equations", "I.12.55"], ["--seeds", "0"], ["--samples", "-1"], ["--jobs", "0"]])
+@pytest.mark.parametrize(
+    "words", [["--equations", "I.12.55"], ["--seeds", "0"], ["--samples", "-1"], ["--jobs", "0"], ["--law", "arcsin"]]
+)
 def test_bad_words_are_named(words, tmp_path):
     with pytest.raises(ConfigError, match=words[1]) as info:
         feynman.main([*words, "--out", str(tmp_path / "t.md")])

@@ -1,5 +1,6 @@
 """Function fitting: the rows are what they are said to be, a model keeps their units, and a fit goes on exactly."""
 
+from math import asin, pi, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,19 @@ def test_rows_are_by_the_seed_of_the_sample_and_not_of_the_run():
     seen = {tuple(row) for row in rows(0, 1).tolist()}
     for name in ("validation", "test"):
         assert not seen & {tuple(row) for row in held(0, 1, name).tolist()}, "a row was held out and trained on"
+
+
+@pytest.mark.parametrize("sequence", ["random", "sobol"])
+def test_arcsine_points_are_denser_towards_the_faces_and_those_held_out_are_uniform(sequence):
+    """In each variable P(x < low + t (high - low)) = 2 / pi arcsin(sqrt(t)); density 1 / (pi sqrt(t (1 - t)))."""
+    domain = Function(formula="x+y", ranges={"x": (1.0, 3.0), "y": (-5.0, 0.0)}).domain
+    share = lambda x, t: ((x[:, :2] - torch.tensor([1.0, -5.0])) / torch.tensor([2.0, 5.0]) < t).double().mean(0)
+    x = domain.interior(4096, torch.Generator(), "arcsine", sequence, torch.float64)
+    uniform = domain.held_out("test", 0, 4096, torch.Generator())
+    for t in (0.01, 0.1, 0.5, 0.95):
+        expected = 2 / pi * asin(sqrt(t))
+        assert share(x, t).tolist() == pytest.approx([expected] * 2, abs=0.03)
+        assert share(uniform, t).tolist() == pytest.approx([t] * 2, abs=0.03)
 
 
 def test_noise_has_its_deviation_and_the_test_has_none():
