@@ -110,7 +110,7 @@ class Sample:
     """Rows (x, f(x)), x uniform in a box; those that are trained and validated on carry noise of relative size `noise`.
 
     By the law arcsine the training rows are denser towards the faces, x_i = low_i + (high_i - low_i) sin^2(pi t_i / 2)
-    with t uniform: the limit law of Chebyshev points, by which a fit errs as little at the faces as inside.
+    with t uniform: the limit law of Chebyshev points.
     Rows where f is not finite are drawn again.
     """
 
@@ -156,6 +156,7 @@ class Sample:
 
     @cached_property
     def units(self) -> Units:
+        """Of 1000 uniform rows, whatever the law of the training."""
         rows = self.interior(1000, torch.Generator(), dtype=torch.float64)
         return Units.of(rows, *self.limits())
 
