@@ -5,10 +5,12 @@
 
 1000 rows in all: 800 to train on, 200 that choose seeds and weights; the errors are of 1000 others. By the law arcsine
 the 800 are Sobol points, denser towards the faces of the box; by the law volume they are uniform at random, as the
-paper's (committed rows: --seeds 16). The other rows are uniform by both laws. Each kan is trained by Levenberg-Marquardt from --seeds starts at G = 5; the three with the least validation errors are refined to G = 20,
-and their weights become curves from which metakans of the printed structure go on (`kanpde.kan.compress`); of three
-the one with the least validation error counts. Where a metakan has more edges than its curve has knots, the kans are
-narrower ones, and the edges too many start as zero.
+paper's (committed rows: --seeds 16). The other rows are uniform by both laws.
+
+Each kan is trained by Levenberg-Marquardt from --seeds starts at G = 5; the three with the least validation errors are
+refined to G = 20, and their weights become curves from which metakans of the printed structure go on
+(`kanpde.kan.compress`); of three the one with the least validation error counts. Where a metakan has more edges than
+its curve has knots, the kans are narrower ones, and the edges too many start as zero.
 
 --samples are seeds of the rows; each law has a table of sample 0 and one of the equations with other samples.
 The printed "MSE" is compared with our RMSE: as mean squares, several printed cells would be worse than a constant.

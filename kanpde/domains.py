@@ -1,5 +1,6 @@
 """Domains: where a problem lives, points in it and on its boundary, and the factor that vanishes there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -171,7 +172,7 @@ class Cylinder:
         return [*centre, self.time / 2], reach
 
 
-def check_law(law: str) -> None:
-    """Raises ValueError for a law that is not one of LAWS."""
-    if law not in LAWS:
-        raise ValueError(f"sampling law {law!r} is not one of {', '.join(LAWS)}")
+def check_law(law: str, laws: Sequence[str] = LAWS) -> None:
+    """Raises ValueError for a law that is not one of these."""
+    if law not in laws:
+        raise ValueError(f"sampling law {law!r} is not one of {', '.join(laws)}")

@@ -94,6 +94,8 @@ def test_arcsine_points_are_denser_towards_the_faces_and_those_held_out_are_unif
         expected = 2 / pi * asin(sqrt(t))
         assert share(x, t).tolist() == pytest.approx([expected] * 2, abs=0.03)
         assert share(uniform, t).tolist() == pytest.approx([t] * 2, abs=0.03)
+    with pytest.raises(ValueError, match="'radial' is not one of volume, arcsine"):
+        domain.interior(2, torch.Generator(), "radial", sequence)
 
 
 def test_noise_has_its_deviation_and_the_test_has_none():

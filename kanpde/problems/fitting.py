@@ -11,6 +11,7 @@ from pydantic import Field as Limits
 from torch import Tensor
 
 from kanpde.config import ConfigError
+from kanpde.domains import check_law
 from kanpde.equations import Equation, equation
 from kanpde.formulas import Formula
 from kanpde.jet import Affine, Jet
@@ -145,7 +146,12 @@ class Sample:
         raise ConfigError(f"problem: of {TRIES * n:,} points in its ranges, {len(kept):,} have a finite value")
 
     def interior(self, n: int, generator: torch.Generator, law="volume", sequence="random", dtype=None) -> Tensor:
-        """The n training rows, by the seed of the sample."""
+        """The n training rows, by the seed of the sample.
+
+        Raises:
+            ValueError: an unknown law.
+        """
+        check_law(law, self.laws)
         own = stream(self.seed, "sample", generator.device)
         return self._rows(n, own, law, sequence, self.noise).to(dtype or torch.get_default_dtype())
 
