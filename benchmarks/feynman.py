@@ -1,14 +1,15 @@
 """Table 2 of the paper: 17 Feynman equations fitted by kan and metakan on the printed structures, G = 5 and 20.
 
-    python -m benchmarks.feynman [--equations I.12.5 ...] [--law arcsine] [--samples 0] [--seeds 8] [--jobs 2]
+    python -m benchmarks.feynman [--equations I.12.5 ...] [--law arcsine] [--samples 0] [--seeds 24] [--jobs 2]
         [--quick] [--render] [--out benchmarks/results/feynman.md]
 
 1000 rows in all: 800 to train on, 200 that choose seeds and weights; the errors are of 1000 others. By the law arcsine
-the 800 are Sobol points, denser towards the faces of the box; by the law volume they are uniform at random, as the
-paper's (committed rows: --seeds 16). The other rows are uniform by both laws.
+the 800 are Sobol points, denser towards the faces of the box and weighted for it; by the law volume they are uniform
+at random, as the paper's. The other rows are uniform by both laws.
 
-Each kan is trained by Levenberg-Marquardt from --seeds starts at G = 5; the three with the least validation errors are
-refined to G = 20, and their weights become curves from which metakans of the printed structure go on
+Kans at G = 5 are trained by Levenberg-Marquardt from --seeds starts (fewer of more than 33 edges) in rounds; after
+each, the better half by the validation error goes on (successive halving, Jamieson & Talwalkar 2016), down to three.
+These are refined to G = 20, and their weights become curves from which metakans of the printed structure go on
 (`kanpde.kan.compress`); of three the one with the least validation error counts. Where a metakan has more edges than
 its curve has knots, the kans are narrower ones, and the edges too many start as zero.
 
@@ -38,19 +39,25 @@ from kanpde.kan.network import count_parameters
 from kanpde.record import Run
 
 HIDDEN = 32  # units of the meta-learner
-STEPS = {"kan": 35, "fine": 20, "metakan": 20}  # of Levenberg-Marquardt
-FINALISTS = 3  # kans that go on
-QUICK_STEPS = {"kan": 1, "fine": 1, "metakan": 1}
+STEPS = {"kan": (30, 40, 80, 320), "fine": (40,), "metakan": (20,)}  # of Levenberg-Marquardt, by rounds
+FINALISTS = 3  # kans that are left in the last round
+EDGES = 33  # of structures with more there are fewer starts: the edges of all are as many
+QUICK_STEPS = {"kan": (1, 1), "fine": (1,), "metakan": (1,)}
 LAWS = {"arcsine": {"law": "arcsine", "sequence": "sobol"}, "volume": {"law": "volume", "sequence": "random"}}
 COLUMNS = ("equation", "law", "sample", "net", "grid", "rmse", "constant", "printed")
 COLUMNS += ("parameters", "parameters_printed", "seed", "kan_widths", "seconds", "machine")
 Row = dict[str, object]
 
 
-def narrowed(structure: Sequence[int], edges: int) -> tuple[int, ...]:
-    """The structure with its widest hidden layers one by one smaller, until it has so few edges."""
+def edges(widths: Sequence[int]) -> int:
+    """Of a network of these widths."""
+    return sum(a * b for a, b in pairwise(widths))
+
+
+def narrowed(structure: Sequence[int], most: int) -> tuple[int, ...]:
+    """The structure with its widest hidden layers one by one smaller, until it has at most so many edges."""
     widths = list(structure)
-    while sum(a * b for a, b in pairwise(widths)) > edges:
+    while edges(widths) > most:
         widest = max(range(1, len(widths) - 1), key=lambda i: widths[i])
         widths[widest] -= 1
     return tuple(widths)
@@ -59,14 +66,26 @@ def narrowed(structure: Sequence[int], edges: int) -> tuple[int, ...]:
 class Fits:
     """The fits of one equation; result files live in a folder that goes."""
 
-    def __init__(self, name: str, law: str, sample: int, seeds: int, steps: dict[str, int], folder: str):
+    def __init__(self, name: str, law: str, sample: int, seeds: int, steps: dict[str, tuple[int, ...]], folder: str):
         self.name, self.law, self.sample = name, law, sample
         self.seeds, self.steps, self.folder = seeds, steps, Path(folder)
         self.structure = equations("paper")[name].structure
         self.number = 0
 
-    def fit(self, net: str, widths: Sequence[int], grid: int, *phases: dict, seed: int = 0, start: Run | None = None):
-        """One run of Levenberg-Marquardt in these phases."""
+    def fit(
+        self,
+        net: str,
+        widths: Sequence[int],
+        grid: int,
+        *,
+        steps: int,
+        damping: float,
+        seed: int = 0,
+        start: Run | None = None,
+        **phase,
+    ) -> Run:
+        """One run of Levenberg-Marquardt; what goes on from another run has its seed."""
+        phase |= {"optimizer": "gauss_newton", "steps": steps, "options": {"damping": damping}}
         options = {"widths": list(widths[1:-1]), "grid_size": grid}
         options |= {"meta_hidden": HIDDEN} if net == "metakan" else {}
         config = load(
@@ -76,33 +95,36 @@ class Fits:
                 "problem": {"name": "feynman", "collection": "paper", "equation": self.name, "seed": self.sample},
                 "backbone": {"name": net, **options},
                 "points": LAWS[self.law],
-                "phases": [{"optimizer": "gauss_newton", **phase} for phase in phases],
+                "phases": [phase],
                 "start_from": None if start is None else str(start.path),
-                "evaluation": {"every": 5},
+                "evaluation": {"every": 10},
                 "slices": {"points": 2, "volume": 0},
-                "seed": seed,
+                "seed": seed if start is None else start.attrs["seed"],
             },
         )
         self.number += 1
         return train(setup.problem(config), config=config, out=self.folder / f"{self.number}.h5")
 
     def kans(self, widths: Sequence[int]) -> list[Run]:
-        """Of all seeds the best few; every second seed moves its grids to the data halfway."""
-        half = {"steps": self.steps["kan"], "options": {"damping": 0.1}}
-        phases = [half, {**half, "update_grid": True}], [{**half, "steps": 2 * self.steps["kan"]}]
-        runs = [self.fit("kan", widths, 5, *phases[seed % 2], seed=seed) for seed in range(self.seeds)]
-        return sorted(runs, key=validation)[:FINALISTS]
+        """The finalists of the seeds, by halving; each round but the first moves the grids to the data."""
+        first, *rounds = self.steps["kan"]
+        seeds = max(1, min(self.seeds, self.seeds * EDGES // edges(widths)))
+        runs = [self.fit("kan", widths, 5, steps=first, damping=0.1, seed=seed) for seed in range(seeds)]
+        for number, steps in enumerate(rounds, 1):
+            left = FINALISTS if number == len(rounds) else max(FINALISTS, len(runs) // 2)
+            best = sorted(runs, key=validation)[:left]
+            runs = [self.fit("kan", widths, 5, steps=steps, damping=0.1, start=run, update_grid=True) for run in best]
+        return runs
 
     def fine(self, run: Run) -> Run:
         """The same with 20 intervals to a grid."""
-        phase = {"steps": self.steps["fine"], "update_grid": True, "grid_size": 20, "options": {"damping": 1.0}}
-        widths = (0, *run.config["backbone"]["widths"], 1)
-        return self.fit("kan", widths, 5, phase, seed=run.attrs["seed"], start=run)
+        widths, (steps,) = (0, *run.config["backbone"]["widths"], 1), self.steps["fine"]
+        return self.fit("kan", widths, 5, steps=steps, damping=1.0, start=run, update_grid=True, grid_size=20)
 
     def metakan(self, grid: int, start: Run) -> Run:
         """A metakan of the printed structure that goes on from a kan."""
-        phase = {"steps": self.steps["metakan"], "options": {"damping": 0.1}}
-        return self.fit("metakan", self.structure, grid, phase, seed=start.attrs["seed"], start=start)
+        (steps,) = self.steps["metakan"]
+        return self.fit("metakan", self.structure, grid, steps=steps, damping=0.1, start=start)
 
     def rows(self) -> list[Row]:
         """kan and metakan at G = 5 and 20."""
@@ -145,7 +167,7 @@ def validation(run: Run) -> float:
     return min(run.history["validation"][1:])
 
 
-def fit_equation(task: tuple[str, str, int], seeds: int, steps: dict[str, int]) -> list[Row]:
+def fit_equation(task: tuple[str, str, int], seeds: int, steps: dict[str, tuple[int, ...]]) -> list[Row]:
     """The four rows of an equation, a law and a sample, in a process of its own."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -248,7 +270,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--equations", nargs="+", default=list(equations("paper")), metavar="NAME")
     parser.add_argument("--law", choices=LAWS, default="arcsine", help="of the training points")
     parser.add_argument("--samples", type=int, nargs="+", default=[0], metavar="SEED", help="seeds of the rows")
-    parser.add_argument("--seeds", type=int, default=8, help="starts of each kan")
+    parser.add_argument("--seeds", type=int, default=24, help="starts of each kan")
     parser.add_argument("--jobs", type=int, default=2, help="equations at a time, one thread each")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it works")
     parser.add_argument("--render", action="store_true", help="fit nothing, render what the CSV holds")

@@ -13,7 +13,10 @@ from torch.func import functional_call, jacrev, vmap
 from kanpde import memory, metrics, setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import RunConfig
+from kanpde.jet import Jet
+from kanpde.kan.jacobian import has_free_layers, jacobian
 from kanpde.losses import Loss, Points
+from kanpde.problems.fitting import Fitting
 
 BLOCK = 128  # points at least whose Jacobian exists at a time
 BLOCK_NUMBERS = 2**21  # of the Jacobian of these points, where the parameters are few
@@ -197,7 +200,7 @@ class Residuals:
     """r (M,), all residuals of all terms with the roots of their weights, so that |r|^2 is the loss; and J = dr/dtheta.
 
     A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one vectorised
-    reverse pass through the jet of single points.
+    reverse pass through the jet of single points; that of a fit by a KAN with free weights from a plain one.
     """
 
     def __init__(self, objective: Objective, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]):
@@ -221,22 +224,46 @@ class Residuals:
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
         for name, points in self.points.items():
-            rows = _AtOnePoint(self, name)
-            jacobian = vmap(jacrev(partial(self._at, rows), has_aux=True), (None, 0))
+            block = self._of_values if self._fits_plainly() else self._of_jets(name)
             for x in points.split(max(BLOCK, BLOCK_NUMBERS // sum(map(torch.numel, self.parameters)))):
-                j, r = jacobian(self.leaves, x)
-                yield r.flatten(), torch.cat([j[key].reshape(r.numel(), -1) for key in self.leaves], 1)
+                yield block(x)
         for r in self._extra():
             grads = torch.autograd.grad(r, self.parameters, allow_unused=True, materialize_grads=True)
             yield r.detach(), torch.cat([g.reshape(1, -1) for g in grads], 1)
+
+    def _fits_plainly(self) -> bool:
+        u, loss = self.objective.u, self.objective.loss
+        return isinstance(u.problem, Fitting) and loss.residual == "square" and has_free_layers(u.net, self.parameters)
+
+    def _of_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        o = self.objective
+        share = len(self.points["interior"]) / len(x)
+
+        def residual(y: Tensor) -> Tensor:
+            at_y = lambda *_, **__: Jet(y.squeeze(1))
+            return self._rooted(
+                "interior", o.loss.residuals(o.u, at_y, {"interior": x}, self.probes)["interior"], share
+            )
+
+        return jacobian(o.u.net, o.u.problem.coordinates(x), self.parameters, residual)
+
+    def _of_jets(self, name: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """x -> residuals of a term and their Jacobian."""
+        at_points = vmap(jacrev(partial(self._at, _AtOnePoint(self, name)), has_aux=True), (None, 0))
+
+        def block(x: Tensor) -> tuple[Tensor, Tensor]:
+            j, r = at_points(self.leaves, x)
+            return r.flatten(), torch.cat([j[key].reshape(r.numel(), -1) for key in self.leaves], 1)
+
+        return block
 
     def _at(self, rows: nn.Module, leaves: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """The residuals at x, twice: to be differentiated, and to be kept."""
         r = functional_call(rows, {name: leaves[key] for name, key in self.names.items()}, (x,), tie_weights=False)
         return r, r
 
-    def _rooted(self, name: str, r: Tensor, points: int = 1) -> Tensor:
-        """r with the root of w / n for its mean over n values, of which those of so many points are not in r."""
+    def _rooted(self, name: str, r: Tensor, points: float = 1) -> Tensor:
+        """r with the root of w / n for its mean over n values, so many times as many as are in r."""
         (w,) = self.objective.weights([name]).values()
         return r.flatten() * (w / (r.numel() * points)) ** 0.5
 

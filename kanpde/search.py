@@ -29,7 +29,9 @@ def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float
         known = ", ".join(FITS)
         raise ConfigError(f"recover: given {config.problem['name']}, needed is a problem that fits rows: {known}")
     points = setup.resolved(config, problem).points
-    rows = problem.domain.interior(points.interior, stream(config.seed, "interior"), dtype=torch.float64)
+    drawn = stream(config.seed, "interior"), points.law, points.sequence
+    x = problem.domain.interior(points.interior, *drawn, dtype=torch.float64)
+    rows = torch.cat([problem.coordinates(x), problem.exact(x).unsqueeze(1)], 1)
     best, start, interrupted = Recovery(), time.perf_counter(), False
 
     def note(formula, error: float) -> None:

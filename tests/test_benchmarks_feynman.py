@@ -2,6 +2,7 @@
 
 import csv
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from conftest import one_line
@@ -60,6 +61,23 @@ def test_other_samples_have_a_table_of_their_own():
 def test_each_law_has_a_table_of_its_own():
     first, second = feynman.report([row(), row(law="volume", rmse=1.0)]).split("uniform at random\n")
     assert "arcsine law\n" in first and "1 of 1" in first and "0 of 1" in second
+
+
+@pytest.mark.parametrize(("widths", "counts"), [((4, 3, 3, 1), [12, 6, 3]), ((6, 5, 5, 5, 1), [4, 3, 3])])
+def test_starts_are_halved_by_their_validation_errors(widths, counts, monkeypatch):
+    """Twelve starts of up to 30 edges, 12 * 30 // 85 = 4 of 85; in each round the best of the one before go on."""
+    rounds = {1: [], 2: [], 3: []}
+
+    def fit(self, net, widths, grid, *, steps, start=None, seed=0, **phase):
+        number = seed if start is None else start.number
+        rounds[steps].append(number)
+        return SimpleNamespace(number=number, history={"validation": [0.0, abs(number - 2.2)]})
+
+    monkeypatch.setattr(feynman.Fits, "fit", fit)
+    finalists = feynman.Fits("I.12.5", "volume", 0, 12, {"kan": (1, 2, 3)}, "").kans(widths)
+    assert [len(numbers) for numbers in rounds.values()] == counts
+    assert rounds[2] == sorted(rounds[1], key=lambda k: abs(k - 2.2))[: counts[1]]
+    assert [run.number for run in finalists] == rounds[3] == [2, 3, 1]
 
 
 @pytest.mark.parametrize(("law", "sequence"), [("arcsine", "sobol"), ("volume", "random")])

@@ -13,7 +13,7 @@ import kanpde
 from kanpde import backbones, columns, folds
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError
-from kanpde.jet import Affine
+from kanpde.jet import Affine, Jet
 from kanpde.kan.sparsity import edge_sizes, sparsity
 from kanpde.losses import Loss
 from kanpde.operators import Autograd, Forward
@@ -96,6 +96,18 @@ def test_arcsine_points_are_denser_towards_the_faces_and_those_held_out_are_unif
         assert share(uniform, t).tolist() == pytest.approx([t] * 2, abs=0.03)
     with pytest.raises(ValueError, match="'radial' is not one of volume, arcsine"):
         domain.interior(2, torch.Generator(), "radial", sequence)
+
+
+@pytest.mark.parametrize("sequence", ["random", "sobol"])
+def test_squares_of_residuals_at_arcsine_points_have_the_mean_over_the_box(sequence):
+    """Of u = 0: the mean of y^2 = (x1 x2^3)^2 over [-1, 1]^2 is 1/3 * 1/7; unweighted it is 1/2 * 5/16."""
+    problem = Function(formula="a*b**3", ranges={"a": (-1.0, 1.0), "b": (-1.0, 1.0)})
+    rows = problem.domain.interior(2**17, torch.Generator(), "arcsine", sequence, F64)
+    u = Jet(torch.zeros(len(rows), dtype=F64))
+    mean = lambda rows: problem.residual(u, rows).square().mean().item()
+    assert mean(rows) == pytest.approx(1 / 21, rel=0.02) and mean(rows[:, :3]) == pytest.approx(5 / 32, rel=0.02)
+    assert rows[:, 3].mean().item() == pytest.approx(1, rel=0.01)
+    assert problem.domain.interior(8, torch.Generator(), dtype=F64).shape == (8, 3), "uniform points have no weights"
 
 
 def test_noise_has_its_deviation_and_the_test_has_none():

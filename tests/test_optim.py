@@ -7,15 +7,16 @@ import torch
 from conftest import F64, close, one_line
 from torch import Tensor, nn
 
-from kanpde import setup
+from kanpde import backbones, setup
 from kanpde.ansatz import Ansatz
 from kanpde.checks import check
 from kanpde.config import ConfigError, PhaseConfig
+from kanpde.kan.jacobian import has_free_layers, jacobian
 from kanpde.objective import Objective
 from kanpde.optim import GaussNewton, RestartingLBFGS
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 from kanpde.optimisers import make_optimizer, schedule
-from kanpde.problems import Heat, Poisson
+from kanpde.problems import Function, Heat, Poisson
 from kanpde.samplers import stream
 
 
@@ -325,6 +326,47 @@ def test_jacobian_of_weights_that_are_tied():
     o.backward(points, probes)
     (r, j), *_ = o.system(points, probes, parameters).blocks()
     close(2 * j.mT @ r, torch.cat([p.grad.flatten() for p in parameters]), 1e-10)
+
+
+FITS = {
+    "kan": {},
+    "bias": {"bias": True},
+    "narrow grids": {"grid_size": 3, "spline_order": 2},
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+@pytest.mark.parametrize("law", ["volume", "arcsine"])
+def test_jacobian_of_a_fit_from_one_reverse_pass_is_that_of_the_jets(case, law, monkeypatch):
+    problem = Function(formula="a*b+c", ranges=dict.fromkeys("abc", (-1.0, 2.0)))
+    o = objective(problem, backbone={"name": "kan", "widths": [3, 2], **FITS[case]}, loss={"weights": {"interior": 2}})
+    rows = {"interior": problem.domain.interior(300, stream(0, "rows"), law, dtype=F64)}
+    monkeypatch.setattr("kanpde.objective.BLOCK_NUMBERS", 1)  # more than one block
+    system = o.system(rows, stream(0, "probes"), list(o.u.parameters()))
+    plain = [torch.cat(parts) for parts in zip(*system.blocks(), strict=True)]
+    assert system._fits_plainly()
+    monkeypatch.setattr(type(system), "_fits_plainly", lambda self: False)
+    for ours, wanted in zip(plain, map(torch.cat, zip(*system.blocks(), strict=True)), strict=True):
+        close(ours, wanted, 1e-11)
+
+
+def test_jacobian_of_a_layer_that_is_called_twice():
+    layer = backbones.build("kan", 2, 2, widths=(), generator=stream(0, "net")).double()[0]
+    net, x, parameters = nn.Sequential(layer, layer), normal(5, 2), list(layer.parameters())
+    assert has_free_layers(net, parameters)
+    r, j = jacobian(net, x, parameters, lambda y: y[:, 1].square())
+    squares = net(x)[:, 1].square()
+    wanted = torch.stack([torch.autograd.grad(v, parameters, retain_graph=True)[0].flatten() for v in squares])
+    close(r, squares.detach())
+    close(j, wanted, 1e-11)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("metakan", {}), ("kan", {"norm": "hidden"}), ("wavkan", {}), ("mlp", {"widths": (3,)})]
+)
+def test_other_parameters_than_free_weights_of_layers_without_norms_are_left_to_the_jets(name, options):
+    net = backbones.build(name, 2, **{"widths": (3,), **options}, generator=stream(0, "net"))
+    assert not has_free_layers(net, list(net.parameters()))
 
 
 def test_gauss_newton_that_cannot_go_on_says_so_or_stays():

@@ -152,7 +152,8 @@ class _Work:
         most = max(FEWEST, ROOM // largest)
         points, tested = min(points, most), min(config.points.test, most)
         n = config.points.interior if self.fits else points
-        drawn = problem.domain.interior(n, stream(config.seed, "interior"), config.points.law, dtype=torch.float64)
+        law, sequence = config.points.law, config.points.sequence
+        drawn = problem.domain.interior(n, stream(config.seed, "interior"), law, sequence, dtype=torch.float64)
         test = torch.cat([x for x, _ in Evaluator(config, self.u).batches("test", tested)])
         rows = {}
         for name, t in (("sample", drawn[:points]), ("test", test)):

@@ -57,6 +57,8 @@ def input_jet(x: Tensor, gram, directions: Tensor | None) -> Jet:
 
 def pushed(net: nn.Module, x: Tensor, gram, directions: Tensor | None, reads_grad_sq: bool = True) -> Jet:
     """The jet of net(x), from the Gram form of S (None: no second derivatives)."""
+    if gram is None and directions is None:
+        return scalar(Jet(net(x)), False, False)
     jet = push(net, input_jet(x, gram, directions), Part.FULL if reads_grad_sq else Part.NONE)
     return scalar(jet, gram is not None, reads_grad_sq)
 
