@@ -7,7 +7,7 @@
 the 800 are Sobol points, denser towards the faces of the box and weighted for it; by the law volume they are uniform
 at random, as the paper's. The other rows are uniform by both laws.
 
-Kans at G = 5 are trained by Levenberg-Marquardt from --seeds starts (fewer of more than 33 edges) in rounds; after
+Kans at G = 5 are trained by Levenberg-Marquardt from --seeds starts (fewer of more than 30 edges) in rounds; after
 each, the better half by the validation error goes on (successive halving, Jamieson & Talwalkar 2016), down to three.
 These are refined to G = 20, and their weights become curves from which metakans of the printed structure go on
 (`kanpde.kan.compress`); of three the one with the least validation error counts. Where a metakan has more edges than
@@ -39,9 +39,9 @@ from kanpde.kan.network import count_parameters
 from kanpde.record import Run
 
 HIDDEN = 32  # units of the meta-learner
-STEPS = {"kan": (30, 40, 80, 320), "fine": (40,), "metakan": (20,)}  # of Levenberg-Marquardt, by rounds
+STEPS = {"kan": (30, 40, 80, 160), "fine": (30,), "metakan": (20,)}  # of Levenberg-Marquardt, by rounds
 FINALISTS = 3  # kans that are left in the last round
-EDGES = 33  # of structures with more there are fewer starts: the edges of all are as many
+EDGES = 30  # of structures with more there are fewer starts: the edges of all are as many
 QUICK_STEPS = {"kan": (1, 1), "fine": (1,), "metakan": (1,)}
 LAWS = {"arcsine": {"law": "arcsine", "sequence": "sobol"}, "volume": {"law": "volume", "sequence": "random"}}
 COLUMNS = ("equation", "law", "sample", "net", "grid", "rmse", "constant", "printed")
@@ -253,7 +253,8 @@ RULE = (
     'printed numbers (called MSE there) only make sense as RMSE. "constant" is the RMSE of the best constant. Each',
     "metakan starts from the weights of a kan, of the widths in the last column. The test points are uniform always,",
     "as the training points of the printed numbers are: the second part compares like with like, the first says what",
-    "1000 values of the function can do where one may choose the points (Sobol, arcsine law in each variable).",
+    "1000 values of the function can do where one may choose the points (Sobol, arcsine law in each variable, weighted",
+    "by importance sampling). The second part is of an earlier script (commit 5050126): 16 starts of 70 steps each.",
 )
 TITLES = {"arcsine": "Training points by the arcsine law", "volume": "Training points uniform at random"}
 SAMPLES = (
