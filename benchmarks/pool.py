@@ -1,4 +1,4 @@
-"""Long tasks of a benchmark, some at a time, each in a process of one thread; Ctrl-C ends them all."""
+"""Long tasks of a benchmark, some at a time, each in a process of one thread; Ctrl-C or SIGTERM ends them all."""
 
 import signal
 import sys
@@ -18,7 +18,8 @@ def one_thread() -> None:
 
 @contextmanager
 def results(work: Callable, tasks: Iterable, jobs: int) -> Iterator[Iterator[tuple]]:
-    """(task, work(task)) as they come, `jobs` at a time; Ctrl-C in the block ends the program, exit code 130."""
+    """(task, work(task)) as they come, `jobs` at a time; Ctrl-C or SIGTERM in the block ends the program with 130."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=one_thread) as pool:
         futures = {pool.submit(work, task): task for task in tasks}
         try:
@@ -27,3 +28,5 @@ def results(work: Callable, tasks: Iterable, jobs: int) -> Iterator[Iterator[tup
             for process in list(pool._processes.values()):
                 process.terminate()
             sys.exit(130)  # the pool, broken now, waits for their end
+        finally:
+            signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,8 @@
-"""Processes of long benchmarks: every task's result, and an end at Ctrl-C."""
+"""Processes of long benchmarks: every task's result, and an end at Ctrl-C and SIGTERM."""
 
 import multiprocessing
+import os
+import signal
 import time
 
 import pytest
@@ -13,8 +15,11 @@ def test_every_task_has_its_result():
         assert sorted(found) == [(-3, 3), (-1, 1), (2, 2)]
 
 
-def test_ctrl_c_ends_the_processes():
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_the_processes(sent):
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as info, results(time.sleep, [600, 600], 1):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), sent)
+        time.sleep(600)
     assert info.value.code == 130
-    assert not multiprocessing.active_children()
+    assert not multiprocessing.active_children() and signal.getsignal(signal.SIGTERM) == before
