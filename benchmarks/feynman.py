@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import printed
 from benchmarks.machine import machine
@@ -39,14 +40,23 @@ from kanpde.kan.network import count_parameters
 from kanpde.record import Run
 
 HIDDEN = 32  # units of the meta-learner
-STEPS = {"kan": (30, 40, 80, 160), "fine": (30,), "metakan": (20,)}  # of Levenberg-Marquardt, by rounds
 FINALISTS = 3  # kans that are left in the last round
 EDGES = 30  # of structures with more there are fewer starts: the edges of all are as many
-QUICK_STEPS = {"kan": (1, 1), "fine": (1,), "metakan": (1,)}
 LAWS = {"arcsine": {"law": "arcsine", "sequence": "sobol"}, "volume": {"law": "volume", "sequence": "random"}}
 COLUMNS = ("equation", "law", "sample", "net", "grid", "rmse", "constant", "printed")
 COLUMNS += ("parameters", "parameters_printed", "seed", "kan_widths", "seconds", "machine")
 Row = dict[str, object]
+
+
+class Steps(NamedTuple):
+    """Of Levenberg-Marquardt: in each round of kans, at G = 20, and of a metakan."""
+
+    rounds: tuple[int, ...] = (30, 40, 80, 160)
+    fine: int = 30
+    metakan: int = 20
+
+
+QUICK = Steps((1, 1), 1, 1)
 
 
 def edges(widths: Sequence[int]) -> int:
@@ -66,7 +76,7 @@ def narrowed(structure: Sequence[int], most: int) -> tuple[int, ...]:
 class Fits:
     """The fits of one equation; result files live in a folder that goes."""
 
-    def __init__(self, name: str, law: str, sample: int, seeds: int, steps: dict[str, tuple[int, ...]], folder: str):
+    def __init__(self, name: str, law: str, sample: int, seeds: int, steps: Steps, folder: str):
         self.name, self.law, self.sample = name, law, sample
         self.seeds, self.steps, self.folder = seeds, steps, Path(folder)
         self.structure = equations("paper")[name].structure
@@ -107,7 +117,7 @@ class Fits:
 
     def kans(self, widths: Sequence[int]) -> list[Run]:
         """The finalists of the seeds, by halving; each round but the first moves the grids to the data."""
-        first, *rounds = self.steps["kan"]
+        first, *rounds = self.steps.rounds
         seeds = max(1, min(self.seeds, self.seeds * EDGES // edges(widths)))
         runs = [self.fit("kan", widths, 5, steps=first, damping=0.1, seed=seed) for seed in range(seeds)]
         for number, steps in enumerate(rounds, 1):
@@ -118,13 +128,12 @@ class Fits:
 
     def fine(self, run: Run) -> Run:
         """The same with 20 intervals to a grid."""
-        widths, (steps,) = (0, *run.config["backbone"]["widths"], 1), self.steps["fine"]
-        return self.fit("kan", widths, 5, steps=steps, damping=1.0, start=run, update_grid=True, grid_size=20)
+        widths, phase = (0, *run.config["backbone"]["widths"], 1), {"update_grid": True, "grid_size": 20}
+        return self.fit("kan", widths, 5, steps=self.steps.fine, damping=1.0, start=run, **phase)
 
     def metakan(self, grid: int, start: Run) -> Run:
         """A metakan of the printed structure that goes on from a kan."""
-        (steps,) = self.steps["metakan"]
-        return self.fit("metakan", self.structure, grid, steps=steps, damping=0.1, start=start)
+        return self.fit("metakan", self.structure, grid, steps=self.steps.metakan, damping=0.1, start=start)
 
     def rows(self) -> list[Row]:
         """kan and metakan at G = 5 and 20."""
@@ -167,7 +176,7 @@ def validation(run: Run) -> float:
     return min(run.history["validation"][1:])
 
 
-def fit_equation(task: tuple[str, str, int], seeds: int, steps: dict[str, tuple[int, ...]]) -> list[Row]:
+def fit_equation(task: tuple[str, str, int], seeds: int, steps: Steps) -> list[Row]:
     """The four rows of an equation, a law and a sample, in a process of its own."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -288,7 +297,7 @@ def main(words: Sequence[str] | None = None) -> None:
     done = {(row["equation"], row["law"], int(row["sample"])) for row in rows}
     tasks = product(args.equations, [args.law], args.samples)
     rest = [] if args.render else [task for task in tasks if task not in done]
-    steps = QUICK_STEPS if args.quick else STEPS
+    steps = QUICK if args.quick else Steps()
     with results(partial(fit_equation, seeds=args.seeds, steps=steps), rest, args.jobs) as found:
         for (name, law, sample), own in found:
             rows += own

@@ -236,14 +236,12 @@ class Residuals:
         return isinstance(u.problem, Fitting) and loss.residual == "square" and has_free_layers(u.net, self.parameters)
 
     def _of_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        o = self.objective
-        share = len(self.points["interior"]) / len(x)
+        o, times = self.objective, len(self.points["interior"]) / len(x)
 
         def residual(y: Tensor) -> Tensor:
             at_y = lambda *_, **__: Jet(y.squeeze(1))
-            return self._rooted(
-                "interior", o.loss.residuals(o.u, at_y, {"interior": x}, self.probes)["interior"], share
-            )
+            found = o.loss.residuals(o.u, at_y, {"interior": x}, self.probes)
+            return self._rooted("interior", found["interior"], times)
 
         return jacobian(o.u.net, o.u.problem.coordinates(x), self.parameters, residual)
 
@@ -262,10 +260,10 @@ class Residuals:
         r = functional_call(rows, {name: leaves[key] for name, key in self.names.items()}, (x,), tie_weights=False)
         return r, r
 
-    def _rooted(self, name: str, r: Tensor, points: float = 1) -> Tensor:
-        """r with the root of w / n for its mean over n values, so many times as many as are in r."""
+    def _rooted(self, name: str, r: Tensor, times: float = 1) -> Tensor:
+        """r with the root of w / n for its mean over n values, `times` as many as are in r."""
         (w,) = self.objective.weights([name]).values()
-        return r.flatten() * (w / (r.numel() * points)) ** 0.5
+        return r.flatten() * (w / (r.numel() * times)) ** 0.5
 
     def _extra(self) -> list[Tensor]:
         extra = self.objective.loss.extra_terms(self.objective.u)

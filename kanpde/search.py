@@ -30,8 +30,8 @@ def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float
         raise ConfigError(f"recover: given {config.problem['name']}, needed is a problem that fits rows: {known}")
     points = setup.resolved(config, problem).points
     drawn = stream(config.seed, "interior"), points.law, points.sequence
-    x = problem.domain.interior(points.interior, *drawn, dtype=torch.float64)
-    rows = torch.cat([problem.coordinates(x), problem.exact(x).unsqueeze(1)], 1)
+    rows = problem.domain.interior(points.interior, *drawn, dtype=torch.float64)
+    x, y = problem.coordinates(rows), problem.exact(rows)
     best, start, interrupted = Recovery(), time.perf_counter(), False
 
     def note(formula, error: float) -> None:
@@ -40,7 +40,7 @@ def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float
         say(formula, error)
 
     try:
-        found = recover(rows[:, :-1], rows[:, -1], problem.names, seconds, stream(config.seed, "search"), note)
+        found = recover(x, y, problem.names, seconds, stream(config.seed, "search"), note)
     except KeyboardInterrupt:
         found, interrupted = replace(best, seconds=time.perf_counter() - start), True
     if found.formula is None:

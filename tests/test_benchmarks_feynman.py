@@ -74,7 +74,7 @@ def test_starts_are_halved_by_their_validation_errors(widths, counts, monkeypatc
         return SimpleNamespace(number=number, history={"validation": [0.0, abs(number - 2.2)]})
 
     monkeypatch.setattr(feynman.Fits, "fit", fit)
-    finalists = feynman.Fits("I.12.5", "volume", 0, 12, {"kan": (1, 2, 3)}, "").kans(widths)
+    finalists = feynman.Fits("I.12.5", "volume", 0, 12, feynman.Steps((1, 2, 3)), "").kans(widths)
     assert [len(numbers) for numbers in rounds.values()] == counts
     assert rounds[2] == sorted(rounds[1], key=lambda k: abs(k - 2.2))[: counts[1]]
     assert [run.number for run in finalists] == rounds[3] == [2, 3, 1]
@@ -82,12 +82,12 @@ def test_starts_are_halved_by_their_validation_errors(widths, counts, monkeypatc
 
 @pytest.mark.parametrize(("law", "sequence"), [("arcsine", "sobol"), ("volume", "random")])
 def test_the_law_is_that_of_the_training_points(law, sequence, tmp_path):
-    (run,) = feynman.Fits("I.12.5", law, 0, 1, feynman.QUICK_STEPS, tmp_path).kans((2, 2, 1))
+    (run,) = feynman.Fits("I.12.5", law, 0, 1, feynman.QUICK, tmp_path).kans((2, 2, 1))
     assert (run.config["points"]["law"], run.config["points"]["sequence"]) == (law, sequence)
 
 
 def test_the_rows_of_an_equation_are_the_four_printed_cells():
-    rows = feynman.fit_equation(("I.12.5", "arcsine", 3), 2, feynman.QUICK_STEPS)
+    rows = feynman.fit_equation(("I.12.5", "arcsine", 3), 2, feynman.QUICK)
     assert {(r["law"], r["sample"]) for r in rows} == {("arcsine", 3)}
     cells = [(r["equation"], r["model"].lower(), r["grid"], r["mse_printed"]) for r in printed.rows(2)]
     assert {(r["equation"], r["net"], r["grid"], r["printed"]) for r in rows} == {c for c in cells if c[0] == "I.12.5"}

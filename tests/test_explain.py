@@ -313,3 +313,14 @@ def test_a_network_that_is_too_large_is_refused(product, monkeypatch):
     with pytest.raises(ConfigError, match="up to 5 edges, this one has 6") as info:
         explain(product)
     one_line(info)
+
+
+def test_the_sample_is_what_was_trained_on_be_it_drawn_by_another_law(folder, monkeypatch):
+    seen = []
+    was = Function.residual
+    monkeypatch.setattr(Function, "residual", lambda self, u, rows: seen.append(rows) or was(self, u, rows))
+    drawn = {"interior": 64, "validation": 50, "test": 100, "law": "arcsine", "sequence": "sobol"}
+    run = train(Function(**PRODUCT), solver="fit", phases=[{**LM, "steps": 1}], points=drawn, out=folder / "drawn.h5")
+    trained = next(rows for rows in seen if rows.shape == (64, 4))
+    x, y = stages._Work(run, folder, 64, False, lambda text: None).rows["sample"]
+    assert torch.equal(x, trained[:, :2]) and torch.equal(y[:, 0], trained[:, 2])

@@ -361,6 +361,19 @@ def test_jacobian_of_a_layer_that_is_called_twice():
     close(j, wanted, 1e-11)
 
 
+def test_jacobian_passes_by_layers_that_are_not_trained():
+    """The first is frozen, the second generated."""
+    first, second = (backbones.build(name, 2, 2, widths=(), generator=stream(0, name)) for name in ("kan", "metakan"))
+    last = backbones.build("kan", 2, 1, widths=(), generator=stream(0, "last"))
+    net, x, parameters = nn.Sequential(first, second, last).double(), normal(5, 2), list(last.parameters())
+    for part in (first, second):
+        part.requires_grad_(False)
+    r, j = jacobian(net, x, parameters, lambda y: y[:, 0])
+    y = net(x)[:, 0]
+    close(r, y.detach())
+    close(j, torch.stack([torch.autograd.grad(v, parameters, retain_graph=True)[0].flatten() for v in y]), 1e-11)
+
+
 @pytest.mark.parametrize(
     ("name", "options"), [("metakan", {}), ("kan", {"norm": "hidden"}), ("wavkan", {}), ("mlp", {"widths": (3,)})]
 )

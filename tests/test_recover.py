@@ -9,13 +9,14 @@ import torch
 from conftest import F64, call, close, generator, one_line
 
 from kanpde import search
-from kanpde.config import ConfigError
+from kanpde.config import ConfigError, load
 from kanpde.formulas import Formula
 from kanpde.interpret.expression import values_at
 from kanpde.interpret.recover import recover
 from kanpde.interpret.separable import OUTER, Reading, Splines, edge_readings, product_of, readings, sum_of
 from kanpde.interpret.symmetry import DIFFERENCE, fitted, monomials, one_sign, paired, peeled, scalings, shifts
 from kanpde.interpret.trials import RESULT, Task, Trials
+from kanpde.problems import Feynman
 
 
 def rows(n: int, low: float, high: float, d: int, seed: int = 0) -> torch.Tensor:
@@ -277,3 +278,14 @@ def test_ctrl_c_leaves_the_best_so_far(capsys, monkeypatch, formula, says):
     code, out, err = call(capsys, "recover", "function", "--set", given[0], "--set", given[1])
     assert (code, err) == (130, "") and says in out and "interrupted" in out
     assert not formula or 0.01 < float(out.split("relative l2")[1].split()[0]) < 1
+
+
+def test_a_search_sees_the_rows_that_the_configuration_draws(monkeypatch):
+    seen = []
+    monkeypatch.setattr(search, "recover", lambda x, y, *_: seen.append((x, y)) or search.Recovery())
+    drawn = {"interior": 32, "law": "arcsine", "sequence": "sobol"}
+    config = load("feynman", "fit", {"problem": {"equation": "I.12.5"}, "points": drawn})
+    search.search(config, 1.0, lambda *_: None)
+    ((x, y),) = seen
+    rows = Feynman(equation="I.12.5").domain.interior(32, generator(), "arcsine", "sobol", dtype=F64)
+    assert torch.equal(x, rows[:, :2]) and torch.equal(y, rows[:, 2])
