@@ -14,7 +14,7 @@ from kanpde import memory, metrics, setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import RunConfig
 from kanpde.jet import Jet
-from kanpde.kan.jacobian import has_free_layers, jacobian
+from kanpde.kan.jacobian import has_layers_of, jacobian
 from kanpde.losses import Loss, Points
 from kanpde.problems.fitting import Fitting
 
@@ -233,7 +233,7 @@ class Residuals:
 
     def _fits_plainly(self) -> bool:
         u, loss = self.objective.u, self.objective.loss
-        return isinstance(u.problem, Fitting) and loss.residual == "square" and has_free_layers(u.net, self.parameters)
+        return isinstance(u.problem, Fitting) and loss.residual == "square" and has_layers_of(u.net, self.parameters)
 
     def _of_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         o, times = self.objective, len(self.points["interior"]) / len(x)

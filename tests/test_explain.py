@@ -246,7 +246,7 @@ def fitted_product() -> tuple[EdgeNetwork, torch.Tensor, torch.Tensor]:
     x = points(200, 2)
     y = (x[:, 0] * x[:, 1]).unsqueeze(1)
     network = EdgeNetwork.of(backbones.build("kan", 2, 1, widths=(2,), generator=generator(0)).double())
-    fit(network, x, y, 20, scaled=False, damping=0.1)
+    fit(network, x, y, 20, damping=0.1)
     return network, x, y
 
 

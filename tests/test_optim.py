@@ -11,7 +11,7 @@ from kanpde import backbones, setup
 from kanpde.ansatz import Ansatz
 from kanpde.checks import check
 from kanpde.config import ConfigError, PhaseConfig
-from kanpde.kan.jacobian import has_free_layers, jacobian
+from kanpde.kan.jacobian import has_layers_of, jacobian
 from kanpde.objective import Objective
 from kanpde.optim import GaussNewton, RestartingLBFGS
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
@@ -52,26 +52,46 @@ def linear(m: int, n: int) -> Linear:
 def test_one_step_solves_a_linear_problem(m, n, solver):
     system = linear(m, n)
     start = system.theta.detach().clone()
-    optimizer = GaussNewton([system.theta], damping=1e-10, lengths=(1.0,), solver=solver, rank=8)
+    scaling = None if solver == "cg" else 0.0
+    optimizer = GaussNewton([system.theta], damping=1e-10, lengths=(1.0,), scaling=scaling, solver=solver, rank=8)
     optimizer.step(system, system.loss)
     best = start - torch.linalg.pinv(system.a) @ (system.a @ start - system.b)  # nearest to the start
     close(system.theta, best, 1e-4 if solver == "cg" else 1e-7)
 
 
-@pytest.mark.parametrize("solver", ["direct", "cg"])
-def test_momentum_is_spring(solver):
-    """The second step is the minimum of |r + J p|^2 + mu |p - beta q|^2."""
-    system, mu, beta = linear(12, 40), 0.5, 0.9
-    optimizer = GaussNewton([system.theta], damping=mu, momentum=beta, lengths=(1.0,), solver=solver, rank=8)
+@pytest.mark.parametrize(("m", "n"), [(40, 12), (12, 40)])
+@pytest.mark.parametrize(("solver", "scaling"), [("direct", 0.0), ("direct", None), ("direct", 1.0), ("cg", None)])
+def test_momentum_is_spring(m, n, solver, scaling):
+    """The second step is the minimum of |r + J p|^2 + mu |p - beta q|_S^2."""
+    system, mu, beta = linear(m, n), 0.5, 0.9
+    options = {"damping": mu, "momentum": beta, "lengths": (1.0,), "solver": solver, "rank": 8, "scaling": scaling}
+    optimizer = GaussNewton([system.theta], **options)
     before = system.theta.detach().clone()
     optimizer.step(system, system.loss)
     q = beta * (system.theta.detach() - before)
     r, j, before = system.residual().detach(), system.a, system.theta.detach().clone()
     optimizer.step(system, system.loss)
     mu = optimizer.param_groups[0]["damping"]
-    j2 = torch.cat([j, mu**0.5 * torch.eye(40, dtype=F64)])
-    p = torch.linalg.lstsq(j2, torch.cat([-r, mu**0.5 * q]).unsqueeze(1)).solution.squeeze(1)
+    s = (j.mT @ j).diagonal() ** (0.0 if solver == "cg" else 0.5 if scaling is None else scaling)
+    damped = (mu * s / s.max()).sqrt()
+    p = torch.linalg.lstsq(torch.cat([j, damped.diag()]), torch.cat([-r, damped * q]).unsqueeze(1)).solution.squeeze(1)
     close(system.theta - before, p, 1e-4 if solver == "cg" else 1e-8)
+
+
+def test_steps_scaled_by_the_curvature_know_no_units():
+    """Parameters in other units: the same steps with Marquardt's scaling, other steps without."""
+    units = 10.0 ** torch.arange(-3, 9, 0.5, dtype=F64)[:12]
+    losses = {}
+    for scaling in (0.0, 1.0):
+        for name, unit in (("one", torch.ones(12, dtype=F64)), ("other", units)):
+            system = linear(40, 12)
+            system.a, system.theta = system.a / unit, nn.Parameter(system.theta.detach() * unit)
+            # S has 1 for its largest entry, so that damping is in units of it
+            damping = 10 * (system.a.square().sum(0).max() / 40).item()
+            optimizer = GaussNewton([system.theta], damping=damping, scaling=scaling)
+            losses[scaling, name] = [optimizer.step(system, system.loss) for _ in range(4)]
+    assert losses[1.0, "one"] == pytest.approx(losses[1.0, "other"], rel=1e-6)
+    assert losses[0.0, "one"] != pytest.approx(losses[0.0, "other"], rel=1e-2)
 
 
 def test_sketches_step_in_fewer_rows_and_columns():
@@ -149,6 +169,8 @@ def test_nystrom_cg():
         {"momentum": 1.0},
         {"lengths": ()},
         {"solver": "cg", "rows": 3},
+        {"solver": "cg", "scaling": 0.5},
+        {"scaling": 1.5},
         {"rows": 0},
         {"solver": "cg", "rank": 0},
         {"momentum": 0.5, "columns": 3},
@@ -332,6 +354,7 @@ FITS = {
     "kan": {},
     "bias": {"bias": True},
     "narrow grids": {"grid_size": 3, "spline_order": 2},
+    "metakan": {"name": "metakan"},
 }
 
 
@@ -353,7 +376,7 @@ def test_jacobian_of_a_fit_from_one_reverse_pass_is_that_of_the_jets(case, law, 
 def test_jacobian_of_a_layer_that_is_called_twice():
     layer = backbones.build("kan", 2, 2, widths=(), generator=stream(0, "net")).double()[0]
     net, x, parameters = nn.Sequential(layer, layer), normal(5, 2), list(layer.parameters())
-    assert has_free_layers(net, parameters)
+    assert has_layers_of(net, parameters)
     r, j = jacobian(net, x, parameters, lambda y: y[:, 1].square())
     squares = net(x)[:, 1].square()
     wanted = torch.stack([torch.autograd.grad(v, parameters, retain_graph=True)[0].flatten() for v in squares])
@@ -374,12 +397,10 @@ def test_jacobian_passes_by_layers_that_are_not_trained():
     close(j, torch.stack([torch.autograd.grad(v, parameters, retain_graph=True)[0].flatten() for v in y]), 1e-11)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("metakan", {}), ("kan", {"norm": "hidden"}), ("wavkan", {}), ("mlp", {"widths": (3,)})]
-)
-def test_other_parameters_than_free_weights_of_layers_without_norms_are_left_to_the_jets(name, options):
+@pytest.mark.parametrize(("name", "options"), [("kan", {"norm": "hidden"}), ("wavkan", {}), ("mlp", {"widths": (3,)})])
+def test_parameters_of_other_layers_and_of_those_with_norms_are_left_to_the_jets(name, options):
     net = backbones.build(name, 2, **{"widths": (3,), **options}, generator=stream(0, "net"))
-    assert not has_free_layers(net, list(net.parameters()))
+    assert not has_layers_of(net, list(net.parameters()))
 
 
 def test_gauss_newton_that_cannot_go_on_says_so_or_stays():

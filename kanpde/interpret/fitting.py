@@ -59,13 +59,14 @@ class Tolerance:
 
 
 class _System:
-    """Residuals (f(theta) - y) / |y| with theta = start + scale z; if scaled, columns at the start are of length 1."""
+    """Residuals (f(theta) - y) / |y| with theta = start + scale z, of which the columns at the start are of length 1.
 
-    def __init__(self, model: Model, start: Tensor, y: Tensor, scaled: bool = True):
+    So the units of the parameters make no difference.
+    """
+
+    def __init__(self, model: Model, start: Tensor, y: Tensor):
         self.model, self.start, self.y, self.size = model, start, y, y.norm().clamp_min(1e-300)
         self.z, self.scale = torch.zeros_like(start), torch.ones_like(start)
-        if not scaled:
-            return
         ((_, j),) = self.blocks()
         lengths = j.norm(dim=0)
         self.scale = 1 / (lengths + 1e-3 * lengths.max().clamp_min(1e-300))
@@ -91,9 +92,7 @@ class _System:
         yield (values.detach() - self.y).flatten() / self.size, j
 
 
-def least_squares(
-    model: Model, start: Tensor, y: Tensor, steps: int = 50, damping: float = 1e-4, scaled: bool = True
-) -> Tensor:
+def least_squares(model: Model, start: Tensor, y: Tensor, steps: int = 50, damping: float = 1e-4) -> Tensor:
     """Parameters (P,) with a smaller |f(parameters) - y|, by Levenberg-Marquardt from `start` (P,).
 
     Parameters at which a value is not finite are never taken. It ends where nothing is gained any more, or where there
@@ -102,14 +101,12 @@ def least_squares(
     Args:
         model: the values (N, out) as a function of parameters (P,) or (N, P).
         y: (N, out), in float64.
-        damping: of the first step, beside columns of the Jacobian of length 1 if scaled.
-        scaled: whether the units of the parameters are to make no difference: good for constants of formulas, and not
-            for many coefficients of splines, of which some hardly matter.
+        damping: of the first step, beside columns of the Jacobian of length 1.
     """
     if not len(start):
         return start
     system = _System(model, start, y)
-    optimizer = GaussNewton([system.z], damping=damping, lengths=(1.0,))
+    optimizer = GaussNewton([system.z], damping=damping, lengths=(1.0,), scaling=0.0)
     group, loss, idle = optimizer.param_groups[0], system.loss(), 0
     if not isfinite(loss) or not system.scale.isfinite().all():
         return start
@@ -127,9 +124,7 @@ def least_squares(
     return system.parameters()
 
 
-def fit(
-    network: EdgeNetwork, x: Tensor, y: Tensor, steps: int = 30, scaled: bool = True, damping: float = 1e-4
-) -> float:
+def fit(network: EdgeNetwork, x: Tensor, y: Tensor, steps: int = 30, damping: float = 1e-4) -> float:
     """Fit all coefficients that a network still has to y (N, out) at x (N, d), in place; returns the error after."""
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     sizes = [p.numel() for p in trained.values()]
@@ -139,9 +134,7 @@ def fit(
         return functional_call(network, {name: t if p.ndim else t.squeeze(-1) for (name, p), t in pieces}, (x,))
 
     start = torch.nn.utils.parameters_to_vector(trained.values()).detach()
-    torch.nn.utils.vector_to_parameters(
-        least_squares(model, start, y.double(), steps, damping, scaled), trained.values()
-    )
+    torch.nn.utils.vector_to_parameters(least_squares(model, start, y.double(), steps, damping), trained.values())
     return error(network, x, y)
 
 

@@ -59,13 +59,13 @@ def small_networks(
     for widths in structures:
         check()
         network = between_units(x, y, widths, generator)
-        fit(network, x[~held], y[~held], STEPS, scaled=False, damping=0.1)
+        fit(network, x[~held], y[~held], STEPS, damping=0.1)
         if error(network, x[held], y[held]) > PROMISING:
             continue
         check()
         network, _ = prune(network, x[~held], y[~held], tolerance=TOLERANCE)
         network.refine(FINE_GRID)
-        fit(network, x[~held], y[~held], FINE_STEPS, scaled=False, damping=0.01)
+        fit(network, x[~held], y[~held], FINE_STEPS, damping=0.01)
         yield expression(read(network, x[~held], y[~held], check), names)
 
 

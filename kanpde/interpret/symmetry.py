@@ -107,7 +107,7 @@ def fitted(
     target = (y.abs().log() if sign else y).unsqueeze(1)
     z = mapped(x, logarithms)
     network = between_units(z, target, hidden, generator)
-    fit(network, z[~held], target[~held], steps, scaled=False, damping=0.1)
+    fit(network, z[~held], target[~held], steps, damping=0.1)
     model = Fitted(network, logarithms, sign)
     left = (model(x) - y)[held].square().mean().sqrt() / y.std().clamp_min(1e-300)
     return Fitted(network, logarithms, sign, left.item() if left.isfinite() else float("inf"))

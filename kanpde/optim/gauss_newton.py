@@ -1,11 +1,13 @@
 r"""Gauss-Newton for sums of squares |r(theta)|^2, M residuals and P parameters, J = dr/dtheta.
 
-.. math:: p_\mu = \beta q - (J^T J + \mu I)^{-1} J^T (r + \beta J q)
-                = \beta q - J^T (J J^T + \mu I)^{-1} (r + \beta J q)
+.. math:: p_\mu = \beta q - (J^T J + \mu S)^{-1} J^T (r + \beta J q)
+                = \beta q - S^{-1} J^T (J S^{-1} J^T + \mu I)^{-1} (r + \beta J q)
 
 with the last step q; of the two forms the smaller system is solved. beta = 0 is Levenberg-Marquardt, 0 < beta < 1 is
-SPRING, which averages over batches and so does not overfit one. Damping mu and length eta of the step are those of a
-few candidates around the last for which a loss of the caller's is smallest: at points that r does not hold, as a rule.
+SPRING, which averages over batches and so does not overfit one. S is diag(J^T J)^s with 1 for its largest entry: with
+s = 0 all parameters are damped alike (Levenberg), with s = 1 each by its own curvature (Marquardt), s = 1/2 lies
+between. Damping mu and length eta of the step are those of a few candidates around the last for which a loss of the
+caller's is smallest: at points that r does not hold, as a rule.
 
 Sources: Levenberg 1944, Marquardt 1963; energy natural gradient in residual space and SPRING: Goldshlager, Abrahamsen,
 Lin 2024 (arXiv 2401.10190), Guzman-Cordero et al. 2025 (arXiv 2505.12149).
@@ -21,6 +23,7 @@ from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 
 SPREAD = 4.0  # between neighbouring candidates of the damping
 LEAST, MOST = 1e-15, 1e15  # of the damping
+FLAT = 1e-12  # of diag(J^T J) beside its largest entry: parameters with less count as if they had it
 
 
 class System(Protocol):
@@ -38,9 +41,11 @@ class System(Protocol):
 class Dense:
     """mu -> p_mu from r and J as matrices, J of fewer columns where it is sketched; q holds beta."""
 
-    def __init__(self, r: Tensor, j: Tensor, q: Tensor | None):
+    def __init__(self, r: Tensor, j: Tensor, q: Tensor | None, scaling: float):
         self.dtype, self.q, self.j = j.dtype, q, j.double()
         self.r = r.double() if q is None else r.double() + self.j @ q.double()
+        self.roots = _roots(self.j, scaling)
+        self.j = self.j / self.roots
         self.wide = len(j) <= j.shape[1]
         self.gram = self.j @ self.j.mT if self.wide else self.j.mT @ self.j
         if not self.gram.isfinite().all():
@@ -50,7 +55,15 @@ class Dense:
         factor = _cholesky(self.gram, mu)
         solve = lambda b: torch.cholesky_solve(b.unsqueeze(1), factor).squeeze(1)
         p = -(self.j.mT @ solve(self.r) if self.wide else solve(self.j.mT @ self.r))
+        p = p / self.roots
         return (p if self.q is None else p + self.q).to(self.dtype)
+
+
+def _roots(j: Tensor, scaling: float) -> Tensor:
+    """The roots of the diagonal S."""
+    diagonal = j.square().sum(0)
+    largest = diagonal.max().clamp_min(torch.finfo(j.dtype).tiny)
+    return (diagonal / largest).clamp_min(FLAT) ** (scaling / 2)
 
 
 def _cholesky(gram: Tensor, mu: float) -> Tensor:
@@ -102,6 +115,7 @@ class GaussNewton(torch.optim.Optimizer):
         damping: mu of the first step, of residuals whose squares add up to the loss; then the one that was best.
         momentum: beta; 0 is Levenberg-Marquardt, 0.9 to 0.99 is SPRING.
         lengths: the candidates of eta.
+        scaling: s, by default 1/2 for the solver direct; the solver cg has none.
         solver: direct, by Cholesky factors in float64; or cg, conjugate gradients preconditioned by Nystroem, which
             never holds J and is for very many residuals.
         rows, columns: count sketches of so many rows (combinations of residuals) and columns (combinations of
@@ -118,6 +132,7 @@ class GaussNewton(torch.optim.Optimizer):
         damping: float = 1e-3,
         momentum: float = 0.0,
         lengths: tuple[float, ...] = (1.0, 0.3),
+        scaling: float | None = None,
         solver: Literal["direct", "cg"] = "direct",
         rows: int | None = None,
         columns: int | None = None,
@@ -128,8 +143,10 @@ class GaussNewton(torch.optim.Optimizer):
             raise ValueError("needed are damping > 0, 0 <= momentum < 1 and lengths > 0")
         if min(1 if size is None else size for size in (rows, columns, rank)) < 1:
             raise ValueError(f"rows, columns and rank are at least 1, given {rows}, {columns} and {rank}")
-        if solver == "cg" and (rows or columns):
-            raise ValueError("rows and columns sketch J, which the solver cg does not hold")
+        if not 0 <= (scaling or 0) <= 1:
+            raise ValueError(f"scaling is between 0 and 1, given {scaling}")
+        if solver == "cg" and (rows or columns or scaling):
+            raise ValueError("rows, columns and scaling are for J as a matrix, which the solver cg does not hold")
         if momentum and columns:
             raise ValueError("momentum keeps a step that a new sketch of the columns cannot hold: one of the two")
         super().__init__(params, {"lr": 1.0})
@@ -137,6 +154,7 @@ class GaussNewton(torch.optim.Optimizer):
             raise ValueError("Gauss-Newton takes one group of parameters")
         self.momentum, self.lengths, self.solver = momentum, lengths, solver
         self.rows, self.columns, self.rank, self.seed = rows, columns, rank, seed
+        self.scaling = 0.5 if scaling is None else scaling
         # a state that state_dict() knows
         self.param_groups[0].update(damping=damping, steps=0, accepted=0)
 
@@ -177,9 +195,9 @@ class GaussNewton(torch.optim.Optimizer):
         if self.solver == "cg":
             return MatrixFree(system, parameters, q, self.rank, generator).step
         if self.columns is None:
-            return Dense(*self._sketched(system, None, generator), q).step
+            return Dense(*self._sketched(system, None, generator), q, self.scaling).step
         sketch = CountSketch(sum(map(torch.numel, parameters)), self.columns, generator)
-        dense = Dense(*self._sketched(system, sketch, generator), None)
+        dense = Dense(*self._sketched(system, sketch, generator), None, self.scaling)
         return lambda mu: sketch.transposed(dense.step(mu))
 
     def _sketched(self, system: System, columns: CountSketch | None, generator: torch.Generator) -> tuple:
