@@ -1,6 +1,6 @@
 """What the default solver's choices are worth: variants of its configuration, each trained for as long.
 
-    python -m benchmarks.variants [--study optimisers weighting initialisation widths] [--dims 20 100]
+    python -m benchmarks.variants [--study optimisers weighting initialisation scaling widths] [--dims 20 100]
         [--backbones kan metakan] [--minutes 2 | --steps 1500] [--seeds 0] [--problem allen_cahn] [--solver default]
         [--quick] [--runs DIR] [--out benchmarks/results/variants.md]
 
@@ -33,6 +33,14 @@ ADAM = {"optimizer": "adam", "warmup": 0.0}
 LBFGS = {"optimizer": "lbfgs", "lr": 1.0, "schedule": "constant", "warmup": 0.0}
 NEWTON = {"optimizer": "gauss_newton"}
 SPRING = {**NEWTON, "options": {"momentum": 0.95}}
+SCALED = {
+    f"last 1/6 of the steps gauss_newton, scaling {s:g}": {
+        **PLAIN,
+        "dtype": "float64",
+        "phases": [{"steps": 300}, {**NEWTON, "steps": 60, "options": {"scaling": s}}],
+    }
+    for s in (0.0, 0.5, 1.0)
+}
 
 # Label: what is merged onto the solver's configuration. A list of phases: what is merged onto its first phase; steps
 # are in proportion. start: not a configuration's, see `started`. Nothing: one run for all studies.
@@ -77,6 +85,7 @@ STUDIES = {
         "grid_range 1": {"backbone": {"grid_range": (-1.0, 1.0)}},
         "scale none": {"loss": {"scale": "none"}},
     },
+    "scaling": SCALED,
     "widths": {
         "default: widths 32 32 32": {},
         "widths 64 32 32": {"backbone": {"widths": (64, 32, 32)}},
