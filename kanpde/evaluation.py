@@ -46,7 +46,7 @@ class Evaluator:
         generator = stream(self.config.seed, f"{name}/{number}")
         like = next(self.u.net.parameters(), torch.empty(0))
         if hasattr(self.domain, "held_out"):  # rows with observations
-            x = self.domain.held_out(name, number, BLOCK, generator).to(like)
+            x = self.domain.held_out(name, number, BLOCK, generator, self.config.points.law).to(like)
         else:
             x = self.domain.interior(BLOCK, generator, self.config.points.law, dtype=torch.float32).to(like)
         return x, self.problem.exact(x) if self.problem.has_exact else None
@@ -88,7 +88,9 @@ class Evaluator:
         """What selects weights and stops runs: the validation error, or the interior loss if no solution is known."""
         n = min(self.config.points.validation, self.history_points())
         if self.problem.has_exact:
-            return metrics.errors(*self._u_and_exact("validation", n))["rel_l2"]
+            w = torch.cat([self.problem.importance_weights(x).double() for x, _ in self.batches("validation", n)])
+            u, exact = self._u_and_exact("validation", n)
+            return metrics.errors(w.sqrt() * u, w.sqrt() * exact)["rel_l2"]
         generator = stream(self.config.seed, "validation/operator", self.config.device)
         total = 0.0
         with torch.no_grad():

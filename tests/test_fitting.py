@@ -10,9 +10,10 @@ from conftest import F64, call, close, generator, interrupt_after, one_line, poi
 from torch import nn
 
 import kanpde
-from kanpde import backbones, columns, folds
+from kanpde import backbones, columns, folds, setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError
+from kanpde.evaluation import Evaluator
 from kanpde.jet import Affine, Jet
 from kanpde.kan.sparsity import edge_sizes, sparsity
 from kanpde.losses import Loss
@@ -84,18 +85,31 @@ def test_rows_are_by_the_seed_of_the_sample_and_not_of_the_run():
 
 
 @pytest.mark.parametrize("sequence", ["random", "sobol"])
-def test_arcsine_points_are_denser_towards_the_faces_and_those_held_out_are_uniform(sequence):
+def test_arcsine_points_are_denser_towards_the_faces_and_test_points_are_uniform(sequence):
     """In each variable P(x < low + t (high - low)) = 2 / pi arcsin(sqrt(t)); density 1 / (pi sqrt(t (1 - t)))."""
     domain = Function(formula="x+y", ranges={"x": (1.0, 3.0), "y": (-5.0, 0.0)}).domain
     share = lambda x, t: ((x[:, :2] - torch.tensor([1.0, -5.0])) / torch.tensor([2.0, 5.0]) < t).double().mean(0)
     x = domain.interior(4096, torch.Generator(), "arcsine", sequence, torch.float64)
-    uniform = domain.held_out("test", 0, 4096, torch.Generator())
+    uniform = domain.held_out("test", 0, 4096, torch.Generator(), "arcsine")
+    validation = domain.held_out("validation", 0, 4096, torch.Generator(), "arcsine")
     for t in (0.01, 0.1, 0.5, 0.95):
         expected = 2 / pi * asin(sqrt(t))
         assert share(x, t).tolist() == pytest.approx([expected] * 2, abs=0.03)
+        assert share(validation, t).tolist() == pytest.approx([expected] * 2, abs=0.03)
         assert share(uniform, t).tolist() == pytest.approx([t] * 2, abs=0.03)
     with pytest.raises(ValueError, match="'radial' is not one of volume, arcsine"):
         domain.interior(2, torch.Generator(), "radial", sequence)
+
+
+def test_the_validation_error_weighs_its_points():
+    problem = Function(formula="a*b**3", ranges={"a": (-1.0, 1.0), "b": (-1.0, 1.0)})
+    given = {"dtype": "float64", "backbone": {"widths": [2]}, "points": {"law": "arcsine", "validation": 200}}
+    config = setup.config_for(problem, given)
+    u = Ansatz(problem, setup.backbone(config, problem).to(F64))
+    found = Evaluator(config, u).validation_score(setup.loss(config), setup.operator(config, problem))
+    rows = problem.domain.held_out("validation", 0, 256, torch.Generator(), "arcsine")[:200]
+    y, w = rows[:, 2], rows[:, 3]
+    assert found == pytest.approx((w * (u(rows) - y).square()).sum().div((w * y * y).sum()).sqrt().item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("sequence", ["random", "sobol"])
@@ -554,8 +568,12 @@ def test_gradient_of_an_edge_that_is_gone_is_finite():
     assert all(g.isfinite().all() for g in gradients)
 
 
+LEVENBERG = {**LM, "options": {"damping": 0.1, "scaling": 0.0}}  # scaled by curvature, fewer edges go
+
+
 @pytest.mark.parametrize(
-    "phase", [{**ADAM, "lr": 3e-2, "steps": 200}, {"optimizer": "lbfgs", "lr": 1.0, "steps": 40}, {**LM, "steps": 20}]
+    "phase",
+    [{**ADAM, "lr": 3e-2, "steps": 200}, {"optimizer": "lbfgs", "lr": 1.0, "steps": 40}, {**LEVENBERG, "steps": 20}],
 )
 def test_training_with_sparsity_leaves_few_edges(tmp_path, phase):
     """y = sin(3 x) does not read the second input, and needs one of six hidden nodes."""

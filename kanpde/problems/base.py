@@ -39,6 +39,10 @@ class Problem:
         """The inputs (N, d) of u at points, which may carry more: observations, say."""
         return points
 
+    def importance_weights(self, points: Tensor) -> Tensor:
+        """The weights (N,) of the squares at points that are not drawn by the law of the mean they stand for."""
+        return points.new_ones(len(points))
+
     def settings(self) -> dict:
         """Options that were left to the problem, for the result file."""
         return {}

@@ -42,7 +42,7 @@ class Rows:
             return rows
         return rows[torch.randperm(len(rows), generator=generator, device=rows.device)[:n]]
 
-    def held_out(self, name: str, number: int, n: int, generator: torch.Generator) -> Tensor:
+    def held_out(self, name: str, number: int, n: int, generator: torch.Generator, law: str = "rows") -> Tensor:
         """The rows number n to number n + n of the validation or test rows."""
         return self.parts[name][number * n : (number + 1) * n]
 

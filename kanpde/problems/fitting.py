@@ -87,8 +87,10 @@ class Fitting(Problem):
         return 1 / self.units.std
 
     def residual(self, u: Jet, rows: Tensor) -> Tensor:
-        r = u.value - rows[:, self.dim]
-        return r if rows.shape[-1] == self.dim + 1 else rows[:, self.dim + 1].sqrt() * r
+        return self.importance_weights(rows).sqrt() * (u.value - rows[:, self.dim])
+
+    def importance_weights(self, rows: Tensor) -> Tensor:
+        return super().importance_weights(rows) if rows.shape[-1] == self.dim + 1 else rows[:, self.dim + 1]
 
     @property
     def units(self) -> Units:
@@ -112,9 +114,9 @@ class Fitting(Problem):
 class Sample:
     """Rows (x, f(x)), x uniform in a box; those that are trained and validated on carry noise of relative size `noise`.
 
-    By the law arcsine the training rows are denser towards the faces, x_i = low_i + (high_i - low_i) sin^2(pi t_i / 2)
-    with t uniform: the limit law of Chebyshev points. Their weights, prod_i (pi / 2) sin(pi t_i), are those of
-    importance sampling: the loss is an estimate of the mean over the box all the same.
+    By the law arcsine these rows are denser towards the faces, x_i = low_i + (high_i - low_i) sin^2(pi t_i / 2) with t
+    uniform: the limit law of Chebyshev points. Their weights, prod_i (pi / 2) sin(pi t_i), are those of importance
+    sampling: loss and validation error are estimates of means over the box all the same. Test rows are uniform always.
     Rows where f is not finite are drawn again.
 
     Source: weighted least squares, Cohen & Migliorati 2017 (arXiv 1608.00512).
@@ -161,10 +163,10 @@ class Sample:
         own = stream(self.seed, "sample", generator.device)
         return self._rows(n, own, law, sequence, self.noise).to(dtype or torch.get_default_dtype())
 
-    def held_out(self, name: str, number: int, n: int, generator: torch.Generator) -> Tensor:
-        """n rows by the seed of the sample: those of the validation have the noise of the training, others none."""
+    def held_out(self, name: str, number: int, n: int, generator: torch.Generator, law: str = "volume") -> Tensor:
+        """n rows by the seed of the sample: those of the validation by the law and with the noise of the training."""
         own = stream(self.seed, f"{name}/{number}", generator.device)
-        return self._rows(n, own, noise=self.noise if name == "validation" else 0.0)
+        return self._rows(n, own, law, noise=self.noise) if name == "validation" else self._rows(n, own)
 
     @cached_property
     def units(self) -> Units:
