@@ -51,7 +51,7 @@ Row = dict[str, object]
 class Steps(NamedTuple):
     """Of Levenberg-Marquardt: in each round of kans, at G = 20, and of a metakan."""
 
-    rounds: tuple[int, ...] = (30, 40, 80, 160)
+    rounds: tuple[int, ...] = (30, 40, 80, 400)
     fine: int = 30
     metakan: int = 20
 
@@ -116,14 +116,15 @@ class Fits:
         return train(setup.problem(config), config=config, out=self.folder / f"{self.number}.h5")
 
     def kans(self, widths: Sequence[int]) -> list[Run]:
-        """The finalists of the seeds, by halving; each round but the first moves the grids to the data."""
+        """The finalists of the seeds, by halving; rounds between the first and the last move the grids to the data."""
         first, *rounds = self.steps.rounds
         seeds = max(1, min(self.seeds, self.seeds * EDGES // edges(widths)))
         runs = [self.fit("kan", widths, 5, steps=first, damping=0.1, seed=seed) for seed in range(seeds)]
         for number, steps in enumerate(rounds, 1):
-            left = FINALISTS if number == len(rounds) else max(FINALISTS, len(runs) // 2)
-            best = sorted(runs, key=validation)[:left]
-            runs = [self.fit("kan", widths, 5, steps=steps, damping=0.1, start=run, update_grid=True) for run in best]
+            last = number == len(rounds)
+            best = sorted(runs, key=validation)[: FINALISTS if last else max(FINALISTS, len(runs) // 2)]
+            phase = {"steps": steps, "damping": 0.1, "update_grid": not last}
+            runs = [self.fit("kan", widths, 5, start=run, **phase) for run in best]
         return runs
 
     def fine(self, run: Run) -> Run:
@@ -280,7 +281,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--equations", nargs="+", default=list(equations("paper")), metavar="NAME")
     parser.add_argument("--law", choices=LAWS, default="arcsine", help="of the training points")
     parser.add_argument("--samples", type=int, nargs="+", default=[0], metavar="SEED", help="seeds of the rows")
-    parser.add_argument("--seeds", type=int, default=24, help="starts of each kan")
+    parser.add_argument("--seeds", type=int, default=18, help="starts of each kan")
     parser.add_argument("--jobs", type=int, default=2, help="equations at a time, one thread each")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it works")
     parser.add_argument("--render", action="store_true", help="fit nothing, render what the CSV holds")

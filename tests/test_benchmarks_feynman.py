@@ -66,11 +66,12 @@ def test_each_law_has_a_table_of_its_own():
 @pytest.mark.parametrize(("widths", "counts"), [((4, 3, 3, 1), [12, 6, 3]), ((6, 5, 5, 5, 1), [4, 3, 3])])
 def test_starts_are_halved_by_their_validation_errors(widths, counts, monkeypatch):
     """Twelve starts of up to 30 edges, 12 * 30 // 85 = 4 of 85; in each round the best of the one before go on."""
-    rounds = {1: [], 2: [], 3: []}
+    rounds, moved = {1: [], 2: [], 3: []}, set()
 
-    def fit(self, net, widths, grid, *, steps, start=None, seed=0, **phase):
+    def fit(self, net, widths, grid, *, steps, start=None, seed=0, update_grid=False, **phase):
         number = seed if start is None else start.number
         rounds[steps].append(number)
+        moved.update({steps} if update_grid else {})
         return SimpleNamespace(number=number, history={"validation": [0.0, abs(number - 2.2)]})
 
     monkeypatch.setattr(feynman.Fits, "fit", fit)
@@ -78,6 +79,7 @@ def test_starts_are_halved_by_their_validation_errors(widths, counts, monkeypatc
     assert [len(numbers) for numbers in rounds.values()] == counts
     assert rounds[2] == sorted(rounds[1], key=lambda k: abs(k - 2.2))[: counts[1]]
     assert [run.number for run in finalists] == rounds[3] == [2, 3, 1]
+    assert moved == {2}, "grids move between the first round and the last"
 
 
 @pytest.mark.parametrize(("law", "sequence"), [("arcsine", "sobol"), ("volume", "random")])
