@@ -67,13 +67,14 @@ class Evaluator:
     # Errors
 
     @torch.no_grad()
-    def _u_and_exact(self, name: str, n: int) -> tuple[Tensor, Tensor]:
-        """u and u* (NaN where it is not known) at the points of a stream, in float64."""
-        pairs = [
-            (u := self.u(x).double(), torch.full_like(u, float("nan")) if exact is None else exact.double())
-            for x, exact in self.batches(name, n)
-        ]
-        return torch.cat([u for u, _ in pairs]), torch.cat([exact for _, exact in pairs])
+    def _values(self, name: str, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """u, u* (NaN where it is not known) and the weights of the squares at the points of a stream, in float64."""
+        found = []
+        for x, exact in self.batches(name, n):
+            u, w = self.u(x).double(), self.problem.importance_weights(x).double()
+            found.append((u, torch.full_like(u, float("nan")) if exact is None else exact.double(), w))
+        u, exact, w = map(torch.cat, zip(*found, strict=True))
+        return u, exact, w
 
     def history_points(self) -> int:
         """Test points of the evaluations before the last: fewer where they have very many coordinates."""
@@ -82,14 +83,14 @@ class Evaluator:
 
     def test_errors(self) -> dict[str, float]:
         """rel_l2, rel_l1, rmse, linf on the first test points; NaN without an exact solution."""
-        return metrics.errors(*self._u_and_exact("test", self.history_points()))
+        u, exact, _ = self._values("test", self.history_points())
+        return metrics.errors(u, exact)
 
     def validation_score(self, loss: Loss, operator: Callable) -> float:
         """What selects weights and stops runs: the validation error, or the interior loss if no solution is known."""
         n = min(self.config.points.validation, self.history_points())
         if self.problem.has_exact:
-            w = torch.cat([self.problem.importance_weights(x).double() for x, _ in self.batches("validation", n)])
-            u, exact = self._u_and_exact("validation", n)
+            u, exact, w = self._values("validation", n)
             return metrics.errors(w.sqrt() * u, w.sqrt() * exact)["rel_l2"]
         generator = stream(self.config.seed, "validation/operator", self.config.device)
         total = 0.0

@@ -14,7 +14,7 @@ from kanpde import memory, metrics, setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import RunConfig
 from kanpde.jet import Jet
-from kanpde.kan.jacobian import has_layers_of, jacobian
+from kanpde.kan.jacobian import covers, jacobian, weights_of
 from kanpde.losses import Loss, Points
 from kanpde.problems.fitting import Fitting
 
@@ -200,7 +200,7 @@ class Residuals:
     """r (M,), all residuals of all terms with the roots of their weights, so that |r|^2 is the loss; and J = dr/dtheta.
 
     A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one vectorised
-    reverse pass through the jet of single points; that of a fit by a KAN with free weights from a plain one.
+    reverse pass through the jet of single points; that of a fit by a KAN without norms from a plain one.
     """
 
     def __init__(self, objective: Objective, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]):
@@ -223,9 +223,11 @@ class Residuals:
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
+        plainly, numbers = self._fits_plainly(), sum(map(torch.numel, self.parameters))
+        numbers = max(numbers, weights_of(self.objective.u.net)) if plainly else numbers
         for name, points in self.points.items():
-            block = self._of_values if self._fits_plainly() else self._of_jets(name)
-            for x in points.split(max(BLOCK, BLOCK_NUMBERS // sum(map(torch.numel, self.parameters)))):
+            block = self._of_values if plainly else self._of_jets(name)
+            for x in points.split(max(BLOCK, BLOCK_NUMBERS // numbers)):
                 yield block(x)
         for r in self._extra():
             grads = torch.autograd.grad(r, self.parameters, allow_unused=True, materialize_grads=True)
@@ -233,7 +235,7 @@ class Residuals:
 
     def _fits_plainly(self) -> bool:
         u, loss = self.objective.u, self.objective.loss
-        return isinstance(u.problem, Fitting) and loss.residual == "square" and has_layers_of(u.net, self.parameters)
+        return isinstance(u.problem, Fitting) and loss.residual == "square" and covers(u.net, self.parameters)
 
     def _of_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         o, times = self.objective, len(self.points["interior"]) / len(x)

@@ -72,7 +72,11 @@ def test_starts_are_halved_by_their_validation_errors(widths, counts, monkeypatc
         number = seed if start is None else start.number
         rounds[steps].append(number)
         moved.update({steps} if update_grid else {})
-        return SimpleNamespace(number=number, history={"validation": [0.0, abs(number - 2.2)]})
+        score = abs(number - 2.2)
+        config = {"phases": [{"update_grid": update_grid}]}
+        return SimpleNamespace(
+            number=number, history={"validation": [0.0 if update_grid else score, score]}, config=config
+        )
 
     monkeypatch.setattr(feynman.Fits, "fit", fit)
     finalists = feynman.Fits("I.12.5", "volume", 0, 12, feynman.Steps((1, 2, 3)), "").kans(widths)

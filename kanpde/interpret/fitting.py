@@ -59,9 +59,9 @@ class Tolerance:
 
 
 class _System:
-    """Residuals (f(theta) - y) / |y| with theta = start + scale z, of which the columns at the start are of length 1.
+    """Residuals (f(theta) - y) / |y| with theta = start + scale z: columns of J at the start are about of length 1.
 
-    So the units of the parameters make no difference.
+    Those below a thousandth of the longest are shorter: such parameters hardly matter.
     """
 
     def __init__(self, model: Model, start: Tensor, y: Tensor):
@@ -101,7 +101,7 @@ def least_squares(model: Model, start: Tensor, y: Tensor, steps: int = 50, dampi
     Args:
         model: the values (N, out) as a function of parameters (P,) or (N, P).
         y: (N, out), in float64.
-        damping: of the first step, beside columns of the Jacobian of length 1.
+        damping: of the first step, beside columns of the Jacobian of about length 1.
     """
     if not len(start):
         return start

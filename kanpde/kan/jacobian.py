@@ -7,30 +7,41 @@ With the inputs x and the outputs z of a layer, of which those of a point do not
 for its weights theta; where a meta-learner generates them, its pullback takes each row to prompts and meta-learner.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kanpde.kan.layers import KANLinear
+from kanpde.kan.weights import Direct
 
 
-def has_layers_of(net: nn.Module, parameters: Sequence[Tensor]) -> bool:
-    """Whether each of the parameters belongs to a layer that `jacobian` knows."""
-    return {p for layer in _layers(net) for p in layer.parameters()}.issuperset(parameters)
+def covers(net: nn.Module, parameters: Sequence[Tensor]) -> bool:
+    """Whether the parameters are used in layers that `jacobian` knows, and nowhere else."""
+    each, wanted = {"prefix": "net", "remove_duplicate": False}, set(parameters)
+    used = {name: p for name, p in net.named_parameters(**each) if p in wanted}
+    known = [f"{name}." for name, module in net.named_modules(**each) if _is_known(module)]
+    return wanted == set(used.values()) and all(name.startswith(tuple(known)) for name in used)
 
 
-def _layers(net: nn.Module) -> list[KANLinear]:
-    return [layer for layer in net.modules() if isinstance(layer, KANLinear) and layer.fuses and not layer.centred]
+def weights_of(net: nn.Module) -> int:
+    """Weights of the layers that `jacobian` knows: while it runs, it holds as many numbers for each point."""
+    layers = [module for module in net.modules() if _is_known(module)]
+    return sum(layer.in_features * layer.basis.size * layer.out_features for layer in layers)
+
+
+def _is_known(module: nn.Module) -> bool:
+    return isinstance(module, KANLinear) and module.fuses and not module.centred
 
 
 def jacobian(
     net: nn.Module, x: Tensor, parameters: Sequence[Tensor], function: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """r = function(net(x)) (N,), row by row, and J = dr/dparameters (N, P); for parameters that it `has_layers_of`."""
+    """r = function(net(x)) (N,), row by row, and J = dr/dparameters (N, P), for parameters that it `covers`."""
     calls: list[tuple[KANLinear, Tensor, Tensor]] = []
     note = lambda layer, given, out: calls.append((layer, given[0].detach(), out))
-    trained = [layer for layer in _layers(net) if not set(parameters).isdisjoint(layer.parameters())]
+    uses = lambda module: _is_known(module) and not set(parameters).isdisjoint(module.parameters())
+    trained = [module for module in net.modules() if uses(module)]
     handles = [layer.register_forward_hook(note) for layer in trained]
     try:
         with torch.enable_grad():
@@ -39,29 +50,38 @@ def jacobian(
     finally:
         for handle in handles:
             handle.remove()
+    j: dict[Tensor, Tensor | float] = dict.fromkeys(parameters, 0.0)
+    made: list[tuple[Tensor, Tensor]] = []
+    for (layer, seen, _), slope in zip(calls, slopes, strict=True):
+        (b,) = layer.basis.features(seen, 0)
+        theta, of_theta = _theta(layer), b.unsqueeze(-1) * slope[:, None, None, :]
+        if not theta.is_leaf:
+            made.append((theta, of_theta))
+        for p, of_p in ((theta, of_theta), (layer.bias, slope)):
+            if p in j:
+                j[p] = j[p] + of_p.flatten(1)
+    if made:
+        sources = [p for p in parameters if not torch.is_tensor(j[p])]
+        for p, of_p in zip(sources, _pulled(*zip(*made, strict=True), sources), strict=True):
+            j[p] = of_p
+    return r.detach(), torch.cat([j[p] for p in parameters], 1)
+
+
+def _theta(layer: KANLinear) -> Tensor:
+    """The weights of a layer: the parameter itself, or generated with their graph."""
+    if isinstance(layer.weights, Direct):
+        return layer.weights.theta
     with torch.enable_grad():
-        pairs = [
-            pair for (layer, seen, _), slope in zip(calls, slopes, strict=True) for pair in _of(layer, seen, slope)
-        ]
-    outputs, rows = zip(*((out, of_out) for out, of_out in pairs if out.requires_grad), strict=True)
-    return r.detach(), _pulled(outputs, rows, parameters)
+        (prompts,) = layer.weights.split(layer.in_features)
+        return layer.weights.generate(prompts)
 
 
-def _of(layer: KANLinear, x: Tensor, slope: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Theta and the bias of a layer with the gradients of each r_n by them."""
-    (b,) = layer.basis.features(x, 0)
-    (pieces,) = layer.weights.split(layer.in_features)
-    yield layer.weights.generate(pieces), b.unsqueeze(-1) * slope[:, None, None, :]
-    if layer.bias is not None:
-        yield layer.bias, slope
-
-
-def _pulled(outputs: Sequence[Tensor], rows: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor:
-    """The gradients of the outputs, a row each, taken to the parameters (N, P)."""
+def _pulled(outputs: Sequence[Tensor], rows: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients by the outputs, a row each, taken to the sources they come from, (N, size of the source) each."""
     sizes = [out.numel() for out in outputs]
-    if sum(sizes) < len(rows[0]) and not all(out.is_leaf for out in outputs):  # their own Jacobian has fewer rows
+    if sum(sizes) < len(rows[0]):  # the Jacobian of the outputs has fewer rows
         units = torch.eye(sum(sizes), dtype=rows[0].dtype, device=rows[0].device).split(sizes, 1)
         units = [unit.reshape(-1, *out.shape) for unit, out in zip(units, outputs, strict=True)]
-        return torch.cat([row.flatten(1) for row in rows], 1) @ _pulled(outputs, units, parameters)
-    options = {"is_grads_batched": True, "allow_unused": True, "materialize_grads": True}
-    return torch.cat([of_p.flatten(1) for of_p in torch.autograd.grad(outputs, parameters, rows, **options)], 1)
+        joined = torch.cat([row.flatten(1) for row in rows], 1)
+        return [joined @ j for j in _pulled(outputs, units, sources)]
+    return [j.flatten(1) for j in torch.autograd.grad(outputs, sources, rows, is_grads_batched=True)]

@@ -23,7 +23,7 @@ from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 
 SPREAD = 4.0  # between neighbouring candidates of the damping
 LEAST, MOST = 1e-15, 1e15  # of the damping
-FLAT = 1e-12  # of diag(J^T J) beside its largest entry: parameters with less count as if they had it
+FLAT = 1e-6  # of the length of a column of J beside the longest: shorter ones count as if they had it
 
 
 class System(Protocol):
@@ -42,10 +42,10 @@ class Dense:
     """mu -> p_mu from r and J as matrices, J of fewer columns where it is sketched; q holds beta."""
 
     def __init__(self, r: Tensor, j: Tensor, q: Tensor | None, scaling: float):
-        self.dtype, self.q, self.j = j.dtype, q, j.double()
-        self.r = r.double() if q is None else r.double() + self.j @ q.double()
-        self.roots = _roots(self.j, scaling)
-        self.j = self.j / self.roots
+        self.dtype, self.q, j = j.dtype, q, j.double()
+        self.r = r.double() if q is None else r.double() + j @ q.double()
+        self.roots = _roots(j, scaling)
+        self.j = j.div_(self.roots)  # in place: J may be most of the memory
         self.wide = len(j) <= j.shape[1]
         self.gram = self.j @ self.j.mT if self.wide else self.j.mT @ self.j
         if not self.gram.isfinite().all():
@@ -61,9 +61,8 @@ class Dense:
 
 def _roots(j: Tensor, scaling: float) -> Tensor:
     """The roots of the diagonal S."""
-    diagonal = j.square().sum(0)
-    largest = diagonal.max().clamp_min(torch.finfo(j.dtype).tiny)
-    return (diagonal / largest).clamp_min(FLAT) ** (scaling / 2)
+    lengths = torch.linalg.vector_norm(j, dim=0)
+    return (lengths / lengths.max().clamp_min(torch.finfo(j.dtype).tiny)).clamp_min(FLAT) ** scaling
 
 
 def _cholesky(gram: Tensor, mu: float) -> Tensor:
@@ -115,7 +114,7 @@ class GaussNewton(torch.optim.Optimizer):
         damping: mu of the first step, of residuals whose squares add up to the loss; then the one that was best.
         momentum: beta; 0 is Levenberg-Marquardt, 0.9 to 0.99 is SPRING.
         lengths: the candidates of eta.
-        scaling: s, by default 1/2 for the solver direct; the solver cg has none.
+        scaling: s, by default 1/2; the solver cg has none. Where the columns are sketched, S is of the sketched J.
         solver: direct, by Cholesky factors in float64; or cg, conjugate gradients preconditioned by Nystroem, which
             never holds J and is for very many residuals.
         rows, columns: count sketches of so many rows (combinations of residuals) and columns (combinations of
@@ -154,7 +153,7 @@ class GaussNewton(torch.optim.Optimizer):
             raise ValueError("Gauss-Newton takes one group of parameters")
         self.momentum, self.lengths, self.solver = momentum, lengths, solver
         self.rows, self.columns, self.rank, self.seed = rows, columns, rank, seed
-        self.scaling = 0.5 if scaling is None else scaling
+        self.scaling = scaling if scaling is not None else 0.5 if solver == "direct" else 0.0
         # a state that state_dict() knows
         self.param_groups[0].update(damping=damping, steps=0, accepted=0)
 

@@ -90,7 +90,7 @@ class Fitting(Problem):
         return self.importance_weights(rows).sqrt() * (u.value - rows[:, self.dim])
 
     def importance_weights(self, rows: Tensor) -> Tensor:
-        return super().importance_weights(rows) if rows.shape[-1] == self.dim + 1 else rows[:, self.dim + 1]
+        return super().importance_weights(rows) if rows.shape[-1] <= self.dim + 1 else rows[:, self.dim + 1]
 
     @property
     def units(self) -> Units:
@@ -138,6 +138,7 @@ class Sample:
     def _rows(
         self, n: int, generator: torch.Generator, law: str = "volume", sequence: str = "random", noise: float = 0.0
     ) -> Tensor:
+        check_law(law, self.laws)
         low, high = (t.to(generator.device) for t in self.limits())
         kept, y = low.new_empty(0, self.dim + 1 + (law == "arcsine")), self.dim
         for _ in range(TRIES):
@@ -159,7 +160,6 @@ class Sample:
         Raises:
             ValueError: an unknown law.
         """
-        check_law(law, self.laws)
         own = stream(self.seed, "sample", generator.device)
         return self._rows(n, own, law, sequence, self.noise).to(dtype or torch.get_default_dtype())
 
