@@ -40,6 +40,7 @@ from kanpde.kan.network import count_parameters
 from kanpde.record import Run
 
 HIDDEN = 32  # units of the meta-learner
+SEEDS = 18  # starts of each kan
 FINALISTS = 3  # kans that are left in the last round
 EDGES = 30  # of structures with more there are fewer starts: the edges of all are as many
 LAWS = {"arcsine": {"law": "arcsine", "sequence": "sobol"}, "volume": {"law": "volume", "sequence": "random"}}
@@ -80,6 +81,7 @@ class Fits:
         self.name, self.law, self.sample = name, law, sample
         self.seeds, self.steps, self.folder = seeds, steps, Path(folder)
         self.structure = equations("paper")[name].structure
+        self.problem = {"name": "feynman", "collection": "paper", "equation": name}
         self.number = 0
 
     def fit(
@@ -99,10 +101,10 @@ class Fits:
         options = {"widths": list(widths[1:-1]), "grid_size": grid}
         options |= {"meta_hidden": HIDDEN} if net == "metakan" else {}
         config = load(
-            "feynman",
+            self.problem["name"],
             "fit",
             {
-                "problem": {"name": "feynman", "collection": "paper", "equation": self.name, "seed": self.sample},
+                "problem": {**self.problem, "seed": self.sample},
                 "backbone": {"name": net, **options},
                 "points": LAWS[self.law],
                 "phases": [phase],
@@ -281,7 +283,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--equations", nargs="+", default=list(equations("paper")), metavar="NAME")
     parser.add_argument("--law", choices=LAWS, default="arcsine", help="of the training points")
     parser.add_argument("--samples", type=int, nargs="+", default=[0], metavar="SEED", help="seeds of the rows")
-    parser.add_argument("--seeds", type=int, default=18, help="starts of each kan")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="starts of each kan")
     parser.add_argument("--jobs", type=int, default=2, help="equations at a time, one thread each")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it works")
     parser.add_argument("--render", action="store_true", help="fit nothing, render what the CSV holds")
