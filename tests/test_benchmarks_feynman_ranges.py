@@ -17,7 +17,7 @@ def test_errors_in_closed_form_are_those_of_a_sample(low):
     y = q * (ef + b * v * sine)
     left = y - y.mean(), y - q * ef, y - q * (ef + m * m * sine)
     assert list(feynman_ranges.floors(low).values()) == pytest.approx(
-        [e.square().mean().sqrt() for e in left], rel=5e-3
+        [e.square().mean().sqrt().item() for e in left], rel=5e-3
     )
 
 
