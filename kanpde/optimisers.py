@@ -57,6 +57,13 @@ def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
     return optimizer
 
 
+def for_sparsity(phase: PhaseConfig) -> PhaseConfig:
+    """The phase beside `loss.sparsity`: damping that is scaled by curvature would leave all edges, so it is not."""
+    if phase.optimizer != "gauss_newton":
+        return phase
+    return phase.model_copy(update={"options": {"scaling": 0.0, **phase.options}})
+
+
 def _first_order(name: str, groups: list[dict]) -> tuple[type[torch.optim.Optimizer], dict, list[dict]]:
     """The class, kanpde's own defaults for it, and its groups: of Muon the matrices, and what Adam does beside it."""
     if name in ("adam", "adamw"):

@@ -31,6 +31,7 @@ from kanpde.kan.basis.polynomial import Polynomial
 from kanpde.kan.layers import KANLinear
 from kanpde.losses import Loss
 from kanpde.operators import OPERATORS, Forward
+from kanpde.optimisers import for_sparsity
 from kanpde.problems import PROBLEMS
 from kanpde.problems.fitting import Fitting, Units
 from kanpde.record import Run
@@ -185,6 +186,8 @@ def resolved(config: RunConfig, problem) -> RunConfig:
     changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
     changes["loss"] = config.loss.model_copy(update={"weights": weights})
     changes["problem"] = {**config.problem, **problem.settings()}
+    if config.loss.sparsity is not None:
+        changes["phases"] = [for_sparsity(phase) for phase in config.phases]
     return config.model_copy(update={**changes, "compile": _compile(config, problem.domain.dim)})
 
 

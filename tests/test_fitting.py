@@ -568,12 +568,9 @@ def test_gradient_of_an_edge_that_is_gone_is_finite():
     assert all(g.isfinite().all() for g in gradients)
 
 
-LEVENBERG = {**LM, "options": {"damping": 0.1, "scaling": 0.0}}  # scaled by curvature, fewer edges go
-
-
 @pytest.mark.parametrize(
     "phase",
-    [{**ADAM, "lr": 3e-2, "steps": 200}, {"optimizer": "lbfgs", "lr": 1.0, "steps": 40}, {**LEVENBERG, "steps": 20}],
+    [{**ADAM, "lr": 3e-2, "steps": 200}, {"optimizer": "lbfgs", "lr": 1.0, "steps": 40}, {**LM, "steps": 20}],
 )
 def test_training_with_sparsity_leaves_few_edges(tmp_path, phase):
     """y = sin(3 x) does not read the second input, and needs one of six hidden nodes."""
