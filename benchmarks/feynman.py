@@ -266,7 +266,7 @@ RULE = (
     "metakan starts from the weights of a kan, of the widths in the last column. The test points are uniform always,",
     "as the training points of the printed numbers are: the second part compares like with like, the first says what",
     "1000 values of the function can do where one may choose the points (Sobol, arcsine law in each variable, weighted",
-    "by importance sampling). The second part is of an earlier script (commit 5050126): 16 starts of 70 steps each.",
+    "by importance sampling).",
 )
 TITLES = {"arcsine": "Training points by the arcsine law", "volume": "Training points uniform at random"}
 SAMPLES = (
