@@ -266,8 +266,8 @@ RULE = (
     "metakan starts from the weights of a kan, of the widths in the last column. The test points are uniform always,",
     "as the training points of the printed numbers are: the second part compares like with like, the first says what",
     "1000 values of the function can do where one may choose the points (Sobol, arcsine law in each variable, weighted",
-    "by importance sampling). Rounds, steps and the law of the 200 were chosen with the test errors of I.10.7 and I.15.3x",
-    "on sample 0 in view: these two rows flatter.",
+    "by importance sampling). Rounds, steps and the law of the 200 were chosen with the test errors of I.10.7 and",
+    "I.15.3x on sample 0 in view: their cells flatter.",
 )
 TITLES = {"arcsine": "Training points by the arcsine law", "volume": "Training points uniform at random"}
 SAMPLES = (
