@@ -19,7 +19,7 @@ from kanpde.api import resume, train
 from kanpde.backbones import BACKBONES
 from kanpde.checks import check_device
 from kanpde.config import ConfigError, RunConfig, rescale
-from kanpde.evaluation import SLICE
+from kanpde.cuts import SLICE
 from kanpde.record import Run
 from kanpde.training import RunFailed, Training, WriteFailed
 

@@ -86,11 +86,13 @@ def trained(task: Task, out: Path) -> Run:
     problem = setup.problem(made)
     made = setup.resolved(made, problem)
     net = setup.backbone(made, problem)
-    prompts = [p.requires_grad_(False) for p in equal_prompts(net)]
+    for p in equal_prompts(net):
+        p.requires_grad_(False)
 
     def release(state: State) -> None:
-        for p in prompts if state.step == made.phases[0].steps else ():
-            p.requires_grad_(True)
+        for module in state.u.net.modules() if state.step == made.phases[0].steps else ():
+            if isinstance(module, Meta):
+                module.prompts.requires_grad_(True)
 
     return train(problem, net, config=made, out=out, on_step=release)
 

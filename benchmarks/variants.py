@@ -127,6 +127,8 @@ def configured(args, problem, variant: dict, backbone: str, seed: int) -> RunCon
     plain = {"slices": {"points": 2, "volume": 0}, "device": args.device, "seed": seed, "solver": args.solver}
     plain["backbone"] = {"name": backbone}
     tree = {key: value for key, value in variant.items() if key != "start"}
+    if "points" in tree and not hasattr(problem.domain, "initial"):
+        tree["points"] = {kind: n for kind, n in tree["points"].items() if kind != "initial"}
     if "phases" in tree:
         first, few = setup.config_for(problem, plain).phases[0].model_dump(), {"steps": 1} if args.quick else {}
         tree["phases"] = [{**first, **phase, **few} for phase in tree["phases"]]
