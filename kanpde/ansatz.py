@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kanpde.jet import Jet
+from kanpde.config import ConfigError
+from kanpde.differentiable import check_differentiable
+from kanpde.jet import Jet, Scaling
+from kanpde.streams import recorded
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,23 @@ class Field:
 
     @staticmethod
     def of(function: Callable[[Tensor], Tensor], x: Tensor) -> "Field":
-        """The field of any differentiable function (N, d) -> (N,), by d + 1 passes of automatic differentiation."""
+        """The field of any differentiable function (N, d) -> (N,), by d + 1 passes of automatic differentiation.
+
+        Raises:
+            NotDifferentiable: that is not its field, see `kanpde.differentiable`.
+        """
+        check_differentiable(function, x)
         if torch._C._are_functorch_transforms_active():  # Gauss-Newton's vmap over points takes no torch.autograd
             gradient = torch.func.grad(lambda x: function(x).sum())
             second = [torch.func.grad(lambda x, i=i: gradient(x)[:, i].sum())(x)[:, i] for i in range(x.shape[1])]
             return Field(function(x), gradient(x), torch.stack(second, 1))
+        keep = x.requires_grad or (torch.is_grad_enabled() and function(x).requires_grad)  # by x, or by unknowns in it
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
             value = function(at)
             grad = gradient_of(value, at)
             second = torch.stack([gradient_of(g, at)[:, i] for i, g in enumerate(grad.unbind(1))], 1)
-        return Field(value, grad, second) if x.requires_grad else Field(value.detach(), grad.detach(), second.detach())
+        return Field(value, grad, second) if keep else Field(value.detach(), grad.detach(), second.detach())
 
     def lap(self, s: Tensor) -> Tensor:
         """sum_i s_i d^2/dx_i^2, (N,)."""
@@ -60,13 +70,63 @@ class Ansatz(nn.Module):
         parameters = getattr(problem, "parameters", None)
         self.problem_parameters = parameters if isinstance(parameters, nn.Module) else None
 
+    @property
+    def scales(self) -> bool:
+        """Whether the network takes points in float64 and scales them itself."""
+        return isinstance(self.net, nn.Sequential) and isinstance(self.net[0], Scaling)
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor with the device and dtype of points."""
+        p = next(self.net.parameters(), torch.empty(0))
+        return p.new_empty(0, dtype=torch.float64 if self.scales else p.dtype)
+
     def fields(self, x: Tensor) -> tuple[Field | None, Field | None]:
         """(m, h) at x, each None where the ansatz has none."""
         return (self.problem.factor(x), self.problem.lift(x)) if self.hard else (None, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.problem.coordinates(x)
-        f = self.net(x).squeeze(-1)
+        """u at points: (N, d) -> (N,), one point (d,) -> (), any grid (..., d) -> (...).
+
+        In the dtype given, with m and h at the very points and the network in its own; of integers in that of the
+        network. Arrays give an array without a graph, lists a tensor.
+
+        Raises:
+            ConfigError: points of another number of coordinates, complex ones, or on another device.
+        """
+        if recorded():  # nothing that depends on a shape
+            return self._at(self.problem.coordinates(x))
+        if not torch.is_tensor(x):
+            return self._of_array(x)
+        u = self._at(self._inputs(x))
+        return u if x.ndim == 2 else u.reshape(x.shape[:-1])
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        """The inputs (N, d) of u at points, as floating-point numbers."""
+        own, d = self.like, getattr(self.problem, "n_inputs", x.shape[-1] if x.ndim else 0)
+        if x.is_complex():
+            raise ConfigError(f"u takes real points, given {x.dtype}")
+        if x.device != own.device:
+            raise ConfigError(f"u is on {own.device}, the points are on {x.device}: move one of them with .to")
+        points = x.flatten(0, -2) if x.ndim > 2 else torch.atleast_2d(x)
+        inputs = self.problem.coordinates(points)
+        if x.ndim == 0 or inputs.shape[-1] != d:
+            raise ConfigError(f"u takes points (N, {d}), or one point ({d},); given {tuple(x.shape)}")
+        return inputs if x.is_floating_point() else inputs.to(own.dtype)
+
+    @torch.no_grad()
+    def _of_array(self, x) -> Tensor | np.ndarray:
+        own, is_array = self.like, hasattr(x, "__array__")
+        try:
+            given = torch.as_tensor(np.array(x)) if is_array else torch.as_tensor(x, dtype=own.dtype)
+        except (TypeError, ValueError):
+            raise ConfigError(f"u takes points as a tensor or an array of numbers, given {type(x).__name__}") from None
+        u = self(given.to(own.device))
+        return u.cpu().numpy() if is_array else u
+
+    def _at(self, x: Tensor) -> Tensor:
+        """u (N,) at inputs (N, d), the network in its dtype and m and h in that of x."""
+        f = self.net(x.to(self.like.dtype)).squeeze(-1).to(x.dtype)
         m, h = self.fields(x)
         u = f if m is None else m.value * f
         return u if h is None else h.value + u

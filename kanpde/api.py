@@ -1,20 +1,29 @@
 """The two calls that make a run: train and resume."""
 
-import hashlib
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from kanpde import checks, setup
+from kanpde import checks, setup, statements, summary
 from kanpde.checkpoints import fitting, load_checkpoint, start_from
+from kanpde.claims import remove_leftovers
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
+from kanpde.problems.base import own
 from kanpde.problems.fitting import Fitting
 from kanpde.record import Run
 from kanpde.training import Callback, RunFailed, Training, WriteFailed, now
+from kanpde.user_code import blaming, check_call
+from kanpde.user_modules import kept_with
+
+ENDED = ("finished", "diverged")  # statuses of runs that have nothing left to do: diverged ones ended worse than begun
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     problem,
     net: nn.Module | None = None,
@@ -26,6 +35,8 @@ def train(
     **overrides,
 ) -> Run:
     """Solve a problem and return its run.
+
+    A run works on copies of the network and of the unknowns of the problem: the same call again is the same run.
 
     Args:
         problem: a `Problem`.
@@ -44,62 +55,96 @@ def train(
         >>> run.attrs["status"]
         'finished'
     """
-    if config is None:
-        if net is not None:
-            overrides = {**overrides, "backbone": setup.PYTHON + type(net).__name__}
-        config = setup.config_for(problem, overrides)
-    elif overrides:
+    check_call(problem, net)
+    if net is not None and config is None:
+        overrides = {**overrides, "backbone": setup.PYTHON + type(net).__name__}
+    if config is not None and overrides:
         raise ConfigError(f"train: {', '.join(overrides)} given beside config; change the configuration instead")
-    config = setup.resolved(config, problem)
-    net = setup.network(config, problem, net)
-    checks.check(config, problem, net)
+    mine = own(problem)
+    with blaming(mine, ConfigError):
+        config = setup.resolved(setup.config_for(mine, overrides) if config is None else config, mine)
+        net = setup.network(config, mine, copy.deepcopy(net))
+        checks.check(config, mine, net)
+        statements.check_unknowns(config, problem, mine, net)
+    return begin(config, mine, net, out, on_step, on_evaluation)
+
+
+def begin(
+    config: RunConfig,
+    problem,
+    net: nn.Module,
+    out: str | Path | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+) -> Run:
+    """The run of a configuration that has been checked, on the objects themselves; otherwise as `train`."""
     run = Run(setup.reserve(out, config))
+    remove_leftovers(run.path)
     try:
         run.attrs = attributes(config, problem, net)
-        training = Training(config, problem, net, run)
+        with blaming(problem, RunFailed):
+            training = Training(config, problem, net, run)
         if config.start_from:
             start_from(training.u.net, Path(config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
-        run.floors = training.evaluator.floors()
+        with blaming(problem, RunFailed):
+            run.floors = training.evaluator.floors()
         return drive(training, on_step, on_evaluation)
     finally:
         setup.release(run)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def resume(
     path: str | Path,
     *,
     problem=None,
     net: nn.Module | None = None,
     steps: int | None = None,
+    stop: Mapping | None = None,
     on_step: Callback | None = None,
     on_evaluation: Callback | None = None,
 ) -> Run:
     """Go on with a run from its checkpoint; `steps` above the run's own extend its last phase.
 
-    A run of a problem or network made in Python needs them again.
+    A run of a problem or network made in Python needs them again; it works on copies of them. `stop` has criteria that
+    replace the run's own, by name, such as {"seconds": 600}: a run that has ended by one goes on only with another.
 
     Raises:
         ConfigError: the run is done, or the table it fits has changed. RunFailed: the run had to end.
     """
+    mine = None if problem is None else own(problem)
+    return go_on(path, mine, copy.deepcopy(net), steps, stop, on_step, on_evaluation)
+
+
+def go_on(
+    path: str | Path,
+    problem=None,
+    net: nn.Module | None = None,
+    steps: int | None = None,
+    stop: Mapping | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+) -> Run:
+    """`resume` on the objects themselves."""
     run = Run.open(path)
-    config = setup.extended(setup.config_of(run), steps)
-    problem = problem or setup.problem(config)
+    remove_leftovers(run.path)
+    config = setup.extended(setup.config_of(run), steps, stop)
+    problem = own(setup.problem(config)) if problem is None else problem
     setup.check_rows(run, problem)
-    training = Training(config, problem, setup.network(config, problem, net), run)
+    check_call(problem, net)
+    with blaming(problem, ConfigError):
+        training = Training(config, problem, setup.network(config, problem, net), run)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)
-    if training.state.step >= config.steps and run.attrs["status"] == "finished":
+    if training.state.step >= config.steps and run.attrs["status"] in ENDED:
         raise ConfigError(f"{path}: the run has done its {saved['step']} steps; --steps above that extend it")
-    for name in (
-        "rel_l2_best",
-        "rmse_best",
-        "rel_l2_last",
-        "best_step",
-        "message",
-        *(f"skill_{floor}" for floor in run.floors),
-    ):
+    if (criterion := training.stopped()) and run.attrs["status"] in ENDED:
+        raise ConfigError(f"{path}: the run has ended by {criterion}; --set with another value, or null, goes on")
+    of_the_end = ("rel_l2_best", "rmse_best", "rel_l2_last", "validation_best", "validation_last", "message")
+    for name in (*of_the_end, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
     run.attrs["config"] = setup.dump(config)
     return drive(training, on_step, on_evaluation)
@@ -108,12 +153,13 @@ def resume(
 def drive(training: Training, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
     """Run the loop, and whatever happens leave files that say so; the checkpoint keeps the last good state."""
     try:
-        status = training.loop(on_step, on_evaluation)
-        if status == "finished":
-            try:
-                training.finish()
-            except KeyboardInterrupt:
-                status = "interrupted"
+        with blaming(training.u.problem, RunFailed):
+            status = training.loop(on_step, on_evaluation)
+            if status == "finished":
+                try:
+                    status = training.finish()
+                except KeyboardInterrupt:
+                    status = "interrupted"
         training.save(status)
     except WriteFailed:
         raise
@@ -125,23 +171,24 @@ def drive(training: Training, on_step: Callback | None, on_evaluation: Callback 
 
 def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
     """What the result file says of the run."""
-    source = setup.source_of(config)
     return {
         "config": setup.dump(config),
         "seed": config.seed,
         "problem": setup.short_name(config, problem),
-        "title": problem.title,
+        "title": str(problem.title or "").replace("\0", " ").encode("utf-8", "replace").decode(),
         "fits": isinstance(problem, Fitting),
         "dim": problem.dim,
+        "time": summary.has_time(problem),
         "backbone": config.backbone["name"].removeprefix(setup.PYTHON),
         "parameters": count_parameters(net),
+        "problem_parameters": summary.unknowns_of(problem),
         "device": device_name(config.device),
         "torch_version": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "started": now(),
         "law": config.points.law,
         **({"rows_sha256": rows} if (rows := setup.rows_sha256(problem)) else {}),
-        **({"problem_source": source, "problem_sha256": hashlib.sha256(source.encode()).hexdigest()} if source else {}),
+        **kept_with(str(config.problem["name"]), problem),
     }
 
 

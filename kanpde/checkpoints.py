@@ -1,5 +1,6 @@
 """Reading checkpoints: the trained model of a run, or weights to start another one from."""
 
+import copy
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,14 +12,18 @@ from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.compress import generate_like
 from kanpde.kan.grids import extend_grid
+from kanpde.problems.base import own
 from kanpde.record import Run, RunFileError
+from kanpde.user_modules import kept_in
 
 
 def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module | None = None, problem=None) -> Ansatz:
     """See `Run.load_model`."""
     config = setup.config_of(run)
-    problem = problem or setup.problem(config, stored=run.attrs.get("problem_source"), trust=trust)
-    net = setup.network(config, problem, net, trained=True)
+    if problem is None:
+        problem = setup.problem(config, run.attrs.get("problem_source"), trust, kept_in(run.attrs))
+    problem = own(problem)
+    net = setup.network(config, problem, copy.deepcopy(net), trained=True)
     u = Ansatz(problem, net, config.constraint == "hard").to(getattr(torch, config.dtype))
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
@@ -76,7 +81,7 @@ def start_from(net: nn.Module, path: Path) -> None:
     with fitting(checkpoint):
         best = load_checkpoint(checkpoint)["best"]["weights"]
         weights = {name.removeprefix("net."): value for name, value in best.items() if name.startswith("net.")}
-        if weights.keys() == net.state_dict().keys():
+        if weights.keys() >= net.state_dict().keys():  # older runs have several names of a shared meta-learner
             net.load_state_dict(weights)
         else:
             generate_like(net, load_model(Run.open(path)).net)

@@ -1,21 +1,32 @@
 """What can be known to fail before the first step of a run."""
 
 import copy
+import os
+import warnings
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor, nn
 
-from kanpde import memory, setup
-from kanpde.ansatz import Ansatz
+from kanpde import memory, setup, statements
+from kanpde.ansatz import Ansatz, Field, gradient_of
 from kanpde.config import ConfigError, PhaseConfig, RunConfig, suggest
+from kanpde.domains import FEW, numbers_across, resolution
+from kanpde.frames import centre_and_lengths, framed, largest_factor
 from kanpde.jet import Jet, has_rules
 from kanpde.kan.grids import extend_grid, kan_layers, update_grid
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.sparsity import sparsity
-from kanpde.optimisers import FROZEN, make_optimizer
+from kanpde.operators import Forward
+from kanpde.operators.autograd import check_nested
+from kanpde.optimisers import FIRST_ORDER, FROZEN, make_optimizer
 from kanpde.problems.fitting import Fitting
 from kanpde.samplers import SOBOL_MAX_DIM, directions, stream
+from kanpde.user_code import check_numbers, check_residual, check_statements
+
+STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # of differences, in the lengths of the domain
+EXACT_STEP = 1e-5  # from which round-off is a small part of a difference
 
 
 def check(config: RunConfig, problem, net: nn.Module) -> None:
@@ -24,7 +35,10 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
     Raises:
         ConfigError: in one line.
     """
+    check_written(config)
+    check_terms(problem)
     check_device(config.device)
+    statements.check_class(problem)
     setup.operator(config, problem)
     check_operator(config, problem, net)
     setup.loss(config)
@@ -46,18 +60,41 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
         allowed = f"two different coordinates of 0 to {problem.domain.dim - 1}"
         raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
     check_start(config, problem)
+    statements.check(config, problem, net)
     for phase in config.phases:
         make_optimizer(phase, Ansatz(problem, net))
+        check_options(phase, config.device, net)
         check_phase(phase, config)
     check_grids(config, problem, net)
     check_smoothness(config, net)
     check_shapes(config, problem, net)
-    check_gradient(config, problem)
+    check_gradient(config, problem, net)
     check_sparsity(config, net)
     if config.average is not None and isinstance(problem.parameters, nn.Module):
         raise ConfigError("average: problems with parameters of their own have none")
     check_factor(config, problem)
+    check_resolution(config, problem, net)
     memory.micro_batch(config, problem, net)
+
+
+def check_written(config: RunConfig) -> None:
+    """Raises ConfigError where a result file could not hold the configuration, or would not be opened with it."""
+    try:
+        text = setup.dump(config)
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # the one of pydantic is a ValueError
+        raise ConfigError(f"the configuration cannot be written: {' '.join(str(error).split())}") from None
+    if setup.dump(setup.validate(yaml.safe_load(text))) != text:
+        raise ConfigError("the configuration is not the same when it is read back; give numbers, texts, lists of them")
+
+
+def check_terms(problem) -> None:
+    """Raises ConfigError where the history cannot have a column for each term of the problem's own: a/b is one in a."""
+    paths = [tuple(str(name).split("/")) for name in problem.terms]
+    for name, path in zip(problem.terms, paths, strict=True):
+        within = [other for other in paths if other != path and path[: len(other)] == other]
+        if within or not set(path).isdisjoint(("", ".")):
+            why = f"; there is a term {'/'.join(within[0])} as well" if within else ""
+            raise ConfigError(f"terms: given {name!r}, needed is a name{why}")
 
 
 def check_operator(config: RunConfig, problem, net: nn.Module) -> None:
@@ -67,6 +104,25 @@ def check_operator(config: RunConfig, problem, net: nn.Module) -> None:
         raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
     if isinstance(problem, Fitting) and name not in ("forward", "autograd"):
         raise ConfigError(f"operator: given {name}, but a fit has no derivatives to estimate; use forward")
+    if not isinstance(problem, Fitting) and not (name == "forward" or (name != "autograd" and has_rules(net))):
+        x = problem.domain.interior(8, stream(0, "check"), config.points.law, dtype=getattr(torch, config.dtype))
+        check_nested(Ansatz(problem, net, config.constraint == "hard"), x)
+
+
+def check_options(phase: PhaseConfig, device: str, net: nn.Module) -> None:
+    """Raises ConfigError where two steps of an optimiser with the user's own options fail."""
+    if phase.optimizer not in FIRST_ORDER or not phase.options or device != "cpu":
+        return
+    trial = Ansatz(None, copy.deepcopy(net))
+    optimizer = make_optimizer(phase, trial)
+    for p in trial.parameters():
+        p.grad = torch.ones_like(p)
+    try:
+        for _ in range(2):
+            optimizer.step()
+    except (RuntimeError, AssertionError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
+        message = str(error).splitlines()[0]
+        raise ConfigError(f"optimizer {phase.optimizer}: with options {phase.options}: {message}") from None
 
 
 def check_phase(phase: PhaseConfig, config: RunConfig) -> None:
@@ -120,7 +176,7 @@ def check_smoothness(config: RunConfig, net: nn.Module) -> None:
 
 def check_start(config: RunConfig, problem) -> None:
     """Raises ConfigError where there is no run, or no best constant, to start from."""
-    if config.start_from and not ((run := Path(config.start_from)).name and run.with_suffix(".pt").is_file()):
+    if config.start_from and not ((run := Path(config.start_from)).name and os.path.isfile(run.with_suffix(".pt"))):
         raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
     if config.start == "network":
         return
@@ -131,55 +187,124 @@ def check_start(config: RunConfig, problem) -> None:
 
 
 def check_shapes(config: RunConfig, problem, net: nn.Module) -> None:
-    """Raises ConfigError where network, residual or exact solution are not a number per point: others may broadcast."""
-    n, d, dtype = 3, problem.domain.dim, getattr(torch, config.dtype)
+    """Raises ConfigError where network or problem give anything but finite numbers of the shapes that are read.
+
+    The residual is that of the network as it is; one that starts from other weights need not be finite yet.
+    """
+    n, dtype = 3 if problem.domain.dim != 3 else 4, getattr(torch, config.dtype)
     x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=dtype)
     inputs, trial = problem.coordinates(x), copy.deepcopy(net).to("cpu", dtype).eval()
+    if not isinstance(problem, Fitting):
+        check_numbers("coordinates", inputs, (n, problem.domain.dim), x)
     try:
         with torch.no_grad():
-            shapes = {"the network": (trial(inputs), (n, 1))}
+            value = trial(inputs)
     except (RuntimeError, ValueError, IndexError) as error:
         message = str(error).splitlines()[0]
         raise ConfigError(f"the network does not take inputs (N, {inputs.shape[1]}): {message}") from None
-    if not isinstance(problem, Fitting):
-        shapes["the residual"] = problem.residual(_ones(problem, x), x), (n,)
+    check_numbers("the network", value, (n, 1), inputs)
     if problem.has_exact:
-        shapes["the exact solution"] = problem.exact(x), (n,)
-    for what, (found, needed) in shapes.items():
-        if found.shape != needed:
-            of = f"{n} points of {d} coordinates"
-            raise ConfigError(f"{what} has shape {tuple(found.shape)} at {of}, needed is {needed}")
+        check_numbers("the exact solution", problem.exact(x), (n,), x, real=True)
+    if isinstance(problem, Fitting):
+        return
+    check_statements(problem, x)
+    for kind in setup.counts(config, problem).keys() & {"boundary", "initial"}:
+        edge = getattr(problem.domain, kind)(n, stream(0, "check"), dtype=dtype)
+        check_numbers(f"{kind}_value", getattr(problem, f"{kind}_value")(edge), (n,), edge, broadcast=True)
+    try:
+        jet = held_jet(config, problem, net, x)
+    except ValueError as error:  # coefficients, or a lift without a factor
+        raise ConfigError(str(error)) from error
+    finite = not config.start_from
+    check_residual(problem, jet, x, finite, alone=config.constraint == "hard" and not problem.terms)
 
 
-def _ones(problem, x: Tensor) -> Jet:
-    """A jet at x whose entries are all 1."""
-    along, one = problem.directions(x), x.new_ones(len(x))
-    return Jet(one, None if along is None else x.new_ones(len(x), along.shape[-2]), one, one)
+def held_jet(config: RunConfig, problem, net: nn.Module, x: Tensor) -> Jet:
+    """The jet of the untrained u at x, without its graph, in the precision of x."""
+    try:
+        u = copy.deepcopy(Ansatz(problem, net, config.constraint == "hard"))
+    except Exception:  # of whatever a problem of one's own holds
+        u = Ansatz(problem, copy.deepcopy(net), config.constraint == "hard")
+        u.problem_parameters = None
+    uncompiled = config.model_copy(update={"compile": False})
+    operator = Forward() if has_rules(net) else setup.operator(uncompiled, problem)  # the cheapest there is
+    jet = operator(u.to("cpu", x.dtype).eval(), x, generator=stream(0, "check/operator"))
+    return Jet(**{name: None if part is None else part.detach() for name, part in vars(jet).items()})
 
 
-def check_gradient(config: RunConfig, problem) -> None:
-    """Raises ConfigError where automatic differentiation by x does not see the source: a table, numpy, detach.
+@torch.enable_grad()
+def check_gradient(config: RunConfig, problem, net: nn.Module) -> None:
+    """Raises ConfigError where automatic differentiation by x does not see all of the equation: a table, numpy, detach.
 
-    The residual of a jet that is held, against a central difference along a random direction.
+    The residual of the network's own jet, which is held, and all else that depends on x: against central differences
+    along random directions in the lengths of the domain, of which one must agree at each point, be the source ever so
+    steep or in pieces.
     """
     if config.loss.gradient == "none":
         return
     if isinstance(problem, Fitting):
         raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
-    x = problem.domain.interior(2, stream(0, "check"), config.points.law, dtype=torch.float64)
-    v = directions(2, x.shape[1], stream(1, "check"), dtype=x.dtype)
-    jet, h = _ones(problem, x), 1e-4
-    residual = lambda x: problem.residual(jet, x)
-    size = residual(x).abs().max().item()
-    difference = (residual(x + h * v) - residual(x - h * v)) / (2 * h)
+    n = max(2, min(64, 2**20 // problem.domain.dim))
+    x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=torch.float64)
+    jet = held_jet(config, problem, net, x)
+    parts = {
+        "the residual": lambda x: problem.residual(jet, x),
+        "coefficients": problem.coefficients,
+        "directions": problem.directions,
+    }
+    if config.constraint == "hard":
+        parts |= {"factor": lambda x: _numbers(problem.factor(x)), "lift": lambda x: _numbers(problem.lift(x))}
+    for name, function in parts.items():
+        if not _is_differentiable(function, x, _lengths(problem, x)):
+            of = name if name == "the residual" else f"{name}(x) of the problem"
+            raise ConfigError(f"loss.gradient: {of} cannot be differentiated by x (a detached source?): set it to none")
+
+
+def _numbers(field: Field | None) -> Tensor | None:
+    """All that a field has at a point, in a row."""
+    if field is None:
+        return None
+    return torch.cat([field.value[:, None], field.grad, field.hessian_diagonal.expand_as(field.grad)], 1)
+
+
+def _lengths(problem, x: Tensor) -> Tensor:
+    """(d,): the lengths of the domain, else of where the points x are."""
+    if hasattr(problem.domain, "frame"):
+        return centre_and_lengths(problem.domain)[1].to(x)
+    reach = x.amax(0) - x.amin(0)
+    return torch.where(reach > 0, reach, torch.ones_like(reach))
+
+
+def _is_differentiable(function, x: Tensor, lengths: Tensor) -> bool:
+    """Whether a function of points has the slopes that automatic differentiation says, wherever it is finite."""
+    v = lengths * directions(*x.shape, stream(1, "check"), dtype=x.dtype)
+    with torch.no_grad():
+        value = function(x)
+    if value is None or len(value) != len(x):
+        return True  # it does not depend on x
+    weights = torch.randn(value[0].numel(), generator=stream(2, "check"), dtype=x.dtype)
+    along = lambda x: function(x).reshape(len(x), -1).to(weights) @ weights
+    with torch.no_grad():
+        value, again = along(x), along(x)
+        differences = [(along(x + h * v) - along(x - h * v)) / (2 * h) for h in STEPS]
+    if not torch.equal(value.nan_to_num(), again.nan_to_num()):
+        return True  # drawn anew at each call: no difference says anything
     try:
-        (slope,) = torch.autograd.grad(residual(x.requires_grad_()).sum(), x)
-    except RuntimeError:  # of numpy, or of a residual without a graph
-        slope = torch.zeros_like(x)
-    if not torch.allclose((slope * v).sum(1), difference, rtol=1e-3, atol=1e-3 * size + 1e-6):
-        raise ConfigError(
-            "loss.gradient: the residual cannot be differentiated by x (a detached source?): set it to none"
-        )
+        at = x.clone().requires_grad_()
+        slope = (gradient_of(along(at), at) * v).sum(1).detach()
+    except RuntimeError:  # of numpy
+        return False
+    known = value.isfinite() & slope.isfinite()
+    if not known.any():
+        return True
+    size = value[known].abs().max()
+    allowed = 1e-3 * torch.maximum(slope.abs(), slope[known].square().mean().sqrt())
+    agrees = ~known
+    for h, difference in zip(STEPS, differences, strict=True):
+        noise = 64 * torch.finfo(x.dtype).eps * size / h if h >= EXACT_STEP else 0.0
+        agrees |= (slope - difference).abs() <= allowed + noise
+        agrees |= ~difference.isfinite()
+    return bool(agrees.all())
 
 
 def check_sparsity(config: RunConfig, net: nn.Module) -> None:
@@ -196,8 +321,26 @@ def check_factor(config: RunConfig, problem) -> None:
     points = max(4, min(64, 2**22 // problem.domain.dim))
     x = problem.domain.interior(points, stream(0, "check"), config.points.law, dtype=torch.float64)
     m = problem.factor(x) if config.constraint == "hard" else None
-    if m is not None and m.value.abs().median() < 1e-6:
-        raise ConfigError(f"constraint: the factor of a hard one is about {m.value.abs().median():.0e} here; use soft")
+    if m is None:
+        return
+    median = m.value.abs().median() / (largest_factor(problem) if framed(config, problem) else 1)
+    if median < 1e-6:
+        raise ConfigError(f"constraint: the factor of a hard one is about {median:.0e} here; use soft")
+
+
+def check_resolution(config: RunConfig, problem, net: nn.Module) -> None:
+    """Warns where the dtype of a run tells hardly any points apart; rows that a network scales are in float64."""
+    dtype = getattr(torch, config.dtype)
+    if isinstance(problem, Fitting):
+        units, dtype = problem.units, torch.float64 if Ansatz(problem, net).scales else dtype
+        centre = torch.cat([units.centre, torch.tensor([units.mean])])
+        across = resolution(centre, torch.cat([(units.high - units.low) / 2, torch.tensor([units.std])]), dtype)
+    else:
+        across = numbers_across(problem.domain, dtype)
+    if across < FEW:
+        better = "; use dtype: float64" if dtype == torch.float32 else "; shift it"
+        given = f"{across:.0f} numbers from the centre to the end of a range"
+        warnings.warn(f"points lie so far from 0 that {str(dtype)[6:]} has {given}{better}", stacklevel=2)
 
 
 def check_device(device: str) -> None:

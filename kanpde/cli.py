@@ -79,12 +79,16 @@ def predict(
         raise ConfigError(f"--out {out}: the file exists; choose another name")
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: there is no folder {out.parent}")
-    found, off_range = predicted(Run.open(run), table, trust)
+    opened = Run.open(run)
+    found, off_range = predicted(opened, table, trust)
     with replacing(out) as temporary:
         columns.write(temporary, found)
-    console.print(f"{len(next(iter(found.values()))):,} rows, {list(found)[-1]} written to {out}")
+    rows = len(next(iter(found.values())))
+    console.print(f"{rows:,} rows, {list(found)[-1]} written to {out}")
     if off_range:
-        print(f"kanpde: {off_range:.1%} of the rows lie outside the range of the training rows", file=sys.stderr)
+        where = "the range of the training rows" if opened.attrs["fits"] else "the domain of the problem"
+        share = f"{off_range:.1%} of the rows lie outside {where}"
+        print(f"kanpde: {share} ({round(off_range * rows):,} of {rows:,})", file=sys.stderr)
 
 
 @app.command()
@@ -142,15 +146,15 @@ def recover(
 
     Ctrl-C ends the search with the best so far, and exit code 130.
     """
-    from kanpde.interpret import latex
+    from kanpde.interpret import latex, text
     from kanpde.search import search
 
-    show = lambda formula, error: console.print(f"{error:.1e}  {formula}")
+    show = lambda formula, error: console.print(f"{error:.1e}  {text(formula)}")
     found, test_error, interrupted = search(load(problem, None, {"seed": seed}, sets or []), seconds, show)
     if found.formula is None:
         console.print(f"no formula in {found.seconds:.0f} s")
     else:
-        console.print(f"formula     {found.formula}")
+        console.print(f"formula     {text(found.formula)}")
         console.print(f"LaTeX       {latex(found.formula)}")
         console.print(f"relative l2 {test_error:.2e} on the test rows, after {found.seconds:.1f} s")
     if interrupted:

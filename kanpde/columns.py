@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 def _kind(path: Path) -> str:
     """.csv or .npz."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"{path}: no such file")
     if path.suffix.lower() not in (".csv", ".npz"):
         raise ConfigError(f"{path}: needed is a file ending in .csv or .npz")

@@ -29,6 +29,7 @@ def summary(run: Run) -> dict[str, object]:
     floor = run.floors.get("constant", math.nan)
     row = {name: run.attrs.get(name) for name in COLUMNS} | {
         "file": str(run.path),
+        "parameters": _parameters(run),
         "steps": steps if steps is None else int(steps),
         "rel_l2": run.rel_l2,
         "skill": run.rel_l2 / floor if floor > 0 else None,
@@ -73,6 +74,12 @@ def rich_table(rows: Iterable[Mapping[str, object]]) -> "Table":
     for line in zip(*(columns[name] for name in shown if columns), strict=True):
         result.add_row(*map(Text, line))
     return result
+
+
+def _parameters(run: Run) -> int | None:
+    """Those of the network and of the problem."""
+    net = run.attrs.get("parameters")
+    return net if net is None else net + run.attrs.get("problem_parameters", 0)
 
 
 def _last(run: Run, column: str, scale: float = 1.0) -> float | None:

@@ -2,12 +2,13 @@
 
 import copy
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,33 +18,33 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    PrivateAttr,
     ValidationError,
 )
+
+from kanpde.reading import DEPTH, ConfigError, parse, read_yaml, shown, suggest
 
 PACKAGE = Path(__file__).resolve().parent
 MEMORY = r"(\d+(?:\.\d+)?) *([MG]i?B)"  # such as 8GB, 500 MB, 1.5GiB
 HIGH_DIM = 1000  # inputs from which high_dim is the default solver
 NAMED = ("problem", "backbone", "operator")  # keys where a bare name stands for {name: ...}
-
-
-class ConfigError(ValueError):
-    """A bad call: one line that says what was given, what is allowed, and the nearest match."""
-
-
-def suggest(kind: str, given: str, allowed: Sequence[str]) -> str:
-    """One line for a name that is not in `allowed`."""
-    near = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown {kind} {str(given)!r}{hint} (known: {', '.join(map(str, allowed))})"
+ELSEWHERE = {  # what a user may take for a key of a run, and is said otherwise
+    "solver": "the solver is the option --solver, solver= of train, or the key solver of a problem's file",
+    "steps": "the steps in all are the option --steps, or steps= of train; each phase has its own, phases.0.steps",
+    "dim": "the dimension is the key problem.dim, or the option --dim",
+    "out": "the result file is the option --out, or out= of train",
+    "resume": "a run is resumed by the option --resume, or by kanpde.resume",
+    "quiet": "it is an option of the command line, --quiet",
+    "dry_run": "it is an option of the command line, --dry-run",
+    "lr": "each phase has its own rate, phases.0.lr",
+    "optimizer": "each phase has its own, phases.0.optimizer",
+    "name": "the names are those of problem, backbone and operator: problem.name, backbone.name, operator.name",
+}
 
 
 def as_mapping(value):
     """A bare name stands for the mapping with that name."""
     return {"name": value} if isinstance(value, str) else value
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The schema
 
 
 def _point_count(value):
@@ -65,7 +66,7 @@ Count = Annotated[Number | str | dict[PositiveInt, PositiveInt], AfterValidator(
 class Strict(BaseModel):
     """Unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 class AdaptConfig(Strict):
@@ -84,7 +85,7 @@ class PointsConfig(Strict):
     initial: Count = 0
     test: Annotated[int, Field(ge=2)] = 20_000
     validation: Annotated[int, Field(ge=2)] = 2_000
-    law: Literal["radial", "volume", "arcsine", "rows"] | None = None
+    law: str | None = None
     sequence: Literal["random", "sobol"] = "random"
     refresh: PositiveInt | Literal["fixed"] = 1
     adapt: AdaptConfig | None = None
@@ -132,14 +133,18 @@ class PhaseConfig(Strict):
 
 
 class EvaluationConfig(Strict):
-    """The errors are measured every `every` steps, on at most `points` of the test points until the last time."""
+    """Every `every` steps errors and validation loss are measured, on at most `points` points until the last time.
+
+    best_from: the step from which the weights of the least validation loss are kept; before, the latest are.
+    """
 
     every: PositiveInt = 100
     points: PositiveInt = 20_000
+    best_from: Annotated[int, Field(ge=0)] = 0
 
 
 class StopConfig(Strict):
-    """Stop at a validation error, when the clock has run out, or after so many evaluations without improvement."""
+    """Stop at a validation loss, when the clock has run out, or after so many evaluations without a smaller one."""
 
     error: PositiveFloat | None = None
     seconds: PositiveFloat | None = None
@@ -169,12 +174,14 @@ class RunConfig(Strict):
     slices: SlicesConfig = SlicesConfig()
     start: Literal["network", "constant"] = "network"
     start_from: str | None = None
+    units: Literal["frame", "given"] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     compile: Literal["auto", True, False] = "auto"
     max_memory: Annotated[str | None, AfterValidator(_memory)] = None
+    _solver: Mapping | None = PrivateAttr({})  # what is the solver's and not the user's; None: of a run, nobody's
 
     @property
     def steps(self) -> int:
@@ -216,12 +223,13 @@ def load(
     tree = read_yaml(path)
     own = tree.pop("solver", None)
     named = solver or own
-    tree = merge(merge(read_yaml(find("solvers", str(named or "default"))), tree), overrides or {})
+    below = read_yaml(find("solvers", str(named or "default")))
+    tree = merge(merge(below, tree), overrides or {})
     for assignment in sets:
         assign(tree, assignment)
     if isinstance(tree.get("problem"), Mapping):
         tree["problem"] = locate(tree["problem"], path.parent)
-    config = validate(tree, steps)
+    config = validate(tree, steps, below)
     best = named or default_solver(config.problem.get("dim"))
     return config if best in (named, "default") else load(problem, best, overrides, sets, steps)
 
@@ -231,25 +239,26 @@ def default_solver(dim: object) -> str:
     return "high_dim" if isinstance(dim, int) and dim >= HIGH_DIM else "default"
 
 
-def validate(tree: Mapping, steps: int | None = None) -> RunConfig:
+def validate(tree: Mapping, steps: int | None = None, solver: Mapping | None = {}) -> RunConfig:
     """A tree of plain values as a RunConfig, phases rescaled to `steps`; `backbones` has options by backbone."""
     tree = {key: as_mapping(value) if key in NAMED else value for key, value in tree.items()}
     presets = tree.pop("backbones", {})
     for key in tree.keys() & set(NAMED):
         if not (isinstance(tree[key], Mapping) and isinstance(tree[key].get("name"), str)):
-            raise ConfigError(f"{key}: given {tree[key]!r}, needed is a name, or a mapping with the key name")
+            raise ConfigError(f"{key}: given {shown(tree[key])}, needed is a name, or a mapping with the key name")
     if not (isinstance(presets, Mapping) and all(isinstance(of_one, Mapping) for of_one in presets.values())):
-        raise ConfigError(f"backbones: given {presets!r}, needed are options by name of a backbone")
+        raise ConfigError(f"backbones: given {shown(presets)}, needed are options by name of a backbone")
     if "backbone" in tree:
         tree["backbone"] = {**presets.get(tree["backbone"]["name"], {}), **tree["backbone"]}
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
+    config._solver = solver
     if steps is None:
         return config
-    if steps < 1:
-        raise ConfigError(f"steps: given {steps}, needed is at least 1")
+    if not isinstance(steps, Real) or not 1 <= steps < float("inf"):
+        raise ConfigError(f"steps: given {steps!r}, needed is a number, at least 1")
     return config.model_copy(update={"phases": rescale(config.phases, steps)})
 
 
@@ -268,7 +277,7 @@ def locate(problem: Mapping, folder: Path) -> dict:
 def _beside(folder: Path, file: str) -> Path:
     """A file in a folder, or else in the current one."""
     near = folder / file
-    return (near if near.is_file() else Path(file)).resolve()
+    return (near if os.path.isfile(near) else Path(file)).resolve()
 
 
 def rescale(phases: Sequence[PhaseConfig], steps: int) -> list[PhaseConfig]:
@@ -284,7 +293,7 @@ def rescale(phases: Sequence[PhaseConfig], steps: int) -> list[PhaseConfig]:
 def find(folder: str, name: str) -> Path:
     """The YAML file: a path as given, or a bare name among the shipped ones (folder is problems or solvers)."""
     given = Path(name)
-    if given.is_file():
+    if os.path.isfile(given):
         return given
     shipped = {p.stem: p for p in sorted(library(folder).glob("*.yaml"))}
     if given.suffix not in (".yaml", ".yml") and len(given.parts) == 1:
@@ -299,24 +308,6 @@ def library(folder: str) -> Path:
     """The folder of shipped YAML files, in an installed package or a checkout."""
     installed = PACKAGE / "_library" / folder
     return installed if installed.is_dir() else PACKAGE.parent / folder
-
-
-def read_yaml(path: Path) -> dict:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: not readable, not YAML, empty, or not a mapping.
-    """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if isinstance(tree, dict):
-        return tree
-    what = "empty" if tree is None else f"a {type(tree).__name__}"
-    raise ConfigError(f"{path}: the file is {what}; needed is a mapping with the keys of a run")
 
 
 def merge(below: Mapping, above: Mapping) -> dict:
@@ -343,12 +334,11 @@ def assign(tree: dict, assignment: str) -> None:
     """Apply one `a.b=c`; c is read as YAML."""
     path, equals, text = assignment.partition("=")
     if not equals or not path:
-        raise ConfigError(f"--set {assignment}: needed is a.b=c")
+        raise ConfigError(f"--set {shown(assignment)}: needed is a.b=c")
     *parents, last = path.split(".")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {assignment}: the value is not valid YAML") from None
+    if len(parents) > DEPTH:
+        raise ConfigError(f"--set {shown(path)}: there is no key so deep")
+    value = parse(text, f"--set {path}")
     tree.update({key: as_mapping(tree[key]) for key in NAMED if key in tree})
     node: Any = tree
     for part in parents:
@@ -372,7 +362,7 @@ def _put(node, key: str, value, assignment: str) -> None:
 def _item(node, key: str, assignment: str, default=None):
     if isinstance(node, dict):
         return node.get(key, default)
-    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+    if isinstance(node, list) and re.fullmatch("[0-9]{1,9}", key) and int(key) < len(node):
         return node[int(key)]
     raise ConfigError(f"--set {assignment}: there is nothing at {key}")
 
@@ -381,13 +371,15 @@ def _one_line(error: ValidationError) -> str:
     """The deepest thing pydantic objects to, as one line with the key, what was given, and what is allowed."""
     first = min(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"])))
     where = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden" and len(where) == 1 and where[0] in ELSEWHERE:
+        return f"unknown key {where[0]!r}: {ELSEWHERE[where[0]]}"
     if first["type"] == "extra_forbidden":
         return suggest(f"key {'.'.join(where[:-1])}".rstrip() if where[:-1] else "key", where[-1], _keys_at(where[:-1]))
     path = ".".join(part for part in where if part.isidentifier() or part.isdigit())
     if first["type"] == "missing":
         return f"{path}: missing"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{path}: given {first['input']!r}, {message[0].lower()}{message[1:]}"
+    return f"{path}: given {shown(first['input'])}, {message[0].lower()}{message[1:]}"
 
 
 def _keys_at(path: list[str]) -> list[str]:

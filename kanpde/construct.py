@@ -1,16 +1,15 @@
 """Objects from names and options: the signature of a constructor, with its annotations, is the schema."""
 
-import hashlib
-import importlib.util
+import dataclasses
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from kanpde.config import ConfigError, suggest
+from kanpde.reading import shown
 
 
 def construct(kind: str, table: Mapping[str, Callable], spec: Mapping[str, Any], *given, **fixed):
@@ -41,12 +40,14 @@ def call(label: str, function: Callable, options: Mapping[str, Any], *given, **f
     for key, value in options.items():
         if key not in allowed:
             raise ConfigError(suggest(f"option of {label}", key, allowed))
+        if _has_nan(value):
+            raise ConfigError(f"{label}: {key}: given {shown(value)}, that is not a number")
         try:
             checked[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(
-                f"{label}: {key}: given {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}"
+                f"{label}: {key}: given {shown(first['input'])}, {first['msg'][0].lower()}{first['msg'][1:]}"
             ) from None
     for p in free:
         if p.default is p.empty and p.name not in checked:
@@ -57,30 +58,34 @@ def call(label: str, function: Callable, options: Mapping[str, Any], *given, **f
         raise ConfigError(f"{label}: {error.args[0] if error.args else error}") from None
 
 
-def load_class(name: str) -> type:
-    """The class in a user's file, `my_pde.py:MyProblem`."""
-    file, _, cls = name.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"problem {name}: no file {file}")
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"problem {name}: {file} cannot be read: {error}") from None
-    return class_from_source(source, cls, str(path))
+def _has_nan(value) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return any(map(_has_nan, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and value != value
 
 
-def class_from_source(source: str, cls: str, file: str) -> type:
-    """Execute the source of a user's problem file as a module and return its class."""
-    module_name = f"kanpde_user_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader=None))
-    module.__file__ = file
-    sys.modules[module_name] = module  # dataclasses look their module up
-    try:
-        exec(compile(source, file, "exec"), module.__dict__)
-    except Exception as error:
-        raise ConfigError(f"{file}: {type(error).__name__}: {error}") from None
-    if not hasattr(module, cls):
-        classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
-        raise ConfigError(suggest(f"class in {file}", cls, classes))
-    return getattr(module, cls)
+def plain_fields(made) -> dict[str, Any]:
+    """The fields of a dataclass that YAML can hold, as it holds them; others are left out."""
+    fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
+    found = {f.name: _plain(getattr(made, f.name)) for f in fields}
+    return {name: value for name, value in found.items() if value is not _NOT_PLAIN}
+
+
+_NOT_PLAIN = object()
+
+
+def _plain(value):
+    """A value of numbers, texts, lists and mappings; numpy's and torch's numbers are numbers, paths are texts."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, PurePath | str):
+        return str(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return _plain(value.item())
+    if isinstance(value, Mapping):
+        items = {key: _plain(part) for key, part in value.items()}
+        return _NOT_PLAIN if any(part is _NOT_PLAIN for part in (*items.values(), *map(_plain, items))) else items
+    if isinstance(value, list | tuple):
+        items = [_plain(part) for part in value]
+        return _NOT_PLAIN if any(part is _NOT_PLAIN for part in items) else items
+    return _NOT_PLAIN

@@ -2,22 +2,25 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from kanpde import metrics
+from kanpde import cuts, metrics, setup
 from kanpde.ansatz import Ansatz
 from kanpde.config import ConfigError, RunConfig
+from kanpde.domains import drawn_in
 from kanpde.kan import grids
-from kanpde.losses import Loss
+from kanpde.losses import Points
 from kanpde.problems.fitting import Fitting
-from kanpde.samplers import directions, stream
+from kanpde.samplers import stream
 
 BLOCK = 256  # test points per generator: point i belongs to the stream (seed, "test", i // 256)
 CACHE = 2**24  # coordinates kept in memory rather than drawn again
 KEEP = 2**25  # coordinates written to the result file, and measured at every evaluation before the last
-SLICE = 2**28  # coordinates evaluated for one slice
+JUDGED = 2**18  # coordinates of the points at which a PDE's loss is validated: a few steps' worth of work
+LEAST = 16  # but so many points
 
 
 class Evaluator:
@@ -44,12 +47,31 @@ class Evaluator:
 
     def _draw(self, name: str, number: int) -> tuple[Tensor, Tensor | None]:
         generator = stream(self.config.seed, f"{name}/{number}")
-        like = next(self.u.net.parameters(), torch.empty(0))
         if hasattr(self.domain, "held_out"):  # rows with observations
-            x = self.domain.held_out(name, number, BLOCK, generator, self.config.points.law).to(like)
+            x = self.domain.held_out(name, number, BLOCK, generator, self.config.points.law).to(self.u.like)
         else:
-            x = self.domain.interior(BLOCK, generator, self.config.points.law, dtype=torch.float32).to(like)
+            x = self.domain.interior(BLOCK, generator, self.config.points.law, dtype=drawn_in(self.domain))
+            x = x.to(self.u.like)
         return x, self.problem.exact(x) if self.problem.has_exact else None
+
+    @cached_property
+    def held_out(self) -> Points:
+        """Points of each kind that the training does not see: where its loss is measured to choose weights and to stop.
+
+        Of a fit the validation rows; of a PDE so many points that their exact residuals cost no more than a few steps.
+        """
+        domain, law = self.domain, self.config.points.law
+        most = min(self.config.points.validation, self.config.evaluation.points)
+        if hasattr(domain, "held_out"):
+            return {"interior": torch.cat([x for x, _ in self.blocks("validation", most)])}
+        n = min(most, max(LEAST, JUDGED // domain.dim))
+        drawn, dtype = lambda kind: stream(self.config.seed, f"validation/{kind}"), drawn_in(domain)
+        draw = {
+            "interior": lambda kind: domain.interior(n, drawn(kind), law, dtype=dtype),
+            "boundary": lambda kind: domain.boundary(n, drawn(kind), dtype=dtype),
+            "initial": lambda kind: domain.initial(n, drawn(kind), law, dtype=dtype),
+        }
+        return {kind: draw[kind](kind).to(self.u.like) for kind in setup.counts(self.config, self.problem)}
 
     def batches(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Blocks joined to batches that keep the processor busy."""
@@ -67,14 +89,14 @@ class Evaluator:
     # Errors
 
     @torch.no_grad()
-    def _values(self, name: str, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """u, u* (NaN where it is not known) and the weights of the squares at the points of a stream, in float64."""
+    def _values(self, name: str, n: int) -> tuple[Tensor, Tensor]:
+        """u and u* (NaN where it is not known) at the points of a stream, in float64."""
         found = []
         for x, exact in self.batches(name, n):
-            u, w = self.u(x).double(), self.problem.importance_weights(x).double()
-            found.append((u, torch.full_like(u, float("nan")) if exact is None else exact.double(), w))
-        u, exact, w = map(torch.cat, zip(*found, strict=True))
-        return u, exact, w
+            u = self.u(x).double()
+            found.append((u, torch.full_like(u, float("nan")) if exact is None else exact.double()))
+        u, exact = map(torch.cat, zip(*found, strict=True))
+        return u, exact
 
     def history_points(self) -> int:
         """Test points of the evaluations before the last: fewer where they have very many coordinates."""
@@ -83,30 +105,16 @@ class Evaluator:
 
     def test_errors(self) -> dict[str, float]:
         """rel_l2, rel_l1, rmse, linf on the first test points; NaN without an exact solution."""
-        u, exact, _ = self._values("test", self.history_points())
-        return metrics.errors(u, exact)
+        return metrics.errors(*self._values("test", self.history_points()))
 
-    def validation_score(self, loss: Loss, operator: Callable) -> float:
-        """What selects weights and stops runs: the validation error, or the interior loss if no solution is known."""
-        n = min(self.config.points.validation, self.history_points())
-        if self.problem.has_exact:
-            u, exact, w = self._values("validation", n)
-            return metrics.errors(w.sqrt() * u, w.sqrt() * exact)["rel_l2"]
-        generator = stream(self.config.seed, "validation/operator", self.config.device)
-        total = 0.0
-        with torch.no_grad():
-            for x, _ in self.batches("validation", n):
-                terms = loss.terms(self.u, operator, {"interior": x}, generator)
-                total += terms["interior"].item() * len(x) / n
-        return total
+    def validation(self, terms: Callable[[Ansatz, Points, torch.Generator], dict[str, float]]) -> dict[str, float]:
+        """The terms of the loss at the held-out points, with the same probes at every call."""
+        return terms(self.u, self.held_out, stream(self.config.seed, "validation/operator", self.config.device))
 
     def off_grid(self) -> dict[str, float]:
         """The fraction of the inputs of each KAN layer off its grid, on the first validation points."""
-        x, _ = next(self.blocks("validation", BLOCK))
-        return {
-            f"off_grid/{i}": fraction
-            for i, fraction in enumerate(grids.off_grid(self.u.net, self.problem.coordinates(x)))
-        }
+        x = self.problem.coordinates(self.held_out["interior"][:BLOCK])
+        return {f"off_grid/{i}": fraction for i, fraction in enumerate(grids.off_grid(self.u.net, x))}
 
     @torch.no_grad()
     def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str]:
@@ -140,10 +148,12 @@ class Evaluator:
         if not self.problem.has_exact:
             return {}
         n = min(self.config.points.test, max(self.history_points(), 4096))
-        found = metrics.Floors(self.domain.dim, n, self.problem.taylor())
+        centre = self.problem.units.centre if isinstance(self.problem, Fitting) else None
+        found = metrics.Floors(self.domain.dim, n, self.problem.taylor(), centre)
         for points, exact in self.blocks("test", n):
             x = self.problem.coordinates(points)
-            m, h = self.problem.factor(x), self.problem.lift(x)
+            built_in = self.u.hard or self.problem.states("lift")
+            m, h = self.problem.factor(x), self.problem.lift(x) if built_in else None
             one, zero = torch.ones_like(exact), torch.zeros_like(exact)
             found.add(
                 x, exact, one if m is None else m.value, zero if h is None else h.value, self.problem.untrained(x)
@@ -160,70 +170,8 @@ class Evaluator:
     # Slices
 
     def slices(self) -> dict[str, dict]:
-        """A plane and a volume through the domain, with u, u* and the error on their grids; none through a table."""
-        if not hasattr(self.domain, "frame"):
-            return {}
-        wanted, dim = self.config.slices, self.domain.dim
-        time = getattr(self.domain, "time", None)
-        space = dim - (time is not None)
-        k = min(2, space)
-        made = {"random" if wanted.plane == "random" else "axes": self._slice(self._axes(k, space), wanted.points)}
-        if space >= 3 and wanted.volume**3 * dim <= SLICE and wanted.volume > 1:
-            made["volume"] = self._slice(self._axes(3, space), wanted.volume)
-        return made
-
-    def _axes(self, k: int, space: int) -> Tensor:
-        """k orthonormal directions of space (k, dim): random, or the coordinate axes asked for."""
-        dim, plane = self.domain.dim, self.config.slices.plane
-        axes = torch.zeros(k, dim, dtype=torch.float64)
-        if plane != "random" and k == 2:
-            axes[torch.arange(2), list(plane)] = 1
-            return axes
-        if k == space <= 2:  # the whole space: no plane to choose
-            axes[:, :k] = torch.eye(k, dtype=torch.float64)
-            return axes
-        drawn = directions(k, space, stream(self.config.seed, f"slices/{k}"), dtype=torch.float64)
-        axes[:, :space] = torch.linalg.qr(drawn.mT)[0].mT
-        return axes
-
-    def _caption(self, k: int, axes: Tensor) -> str:
-        """What the slice is of, for the pictures."""
-        plane = self.config.slices.plane
-        if axes.abs().max() < 1:
-            return f"random {k}-D subspace through the centre"
-        if plane != "random" and k == 2:
-            return f"coordinates {list(plane)} through the centre, off the distribution of the points"
-        return "the whole domain"
-
-    @torch.no_grad()
-    def _slice(self, axes: Tensor, points: int) -> dict:
-        k, dim = axes.shape
-        n = min(points, int((SLICE / dim) ** (1 / k)))
-        origin, reach = self.domain.frame()
-        if not isinstance(reach, float):  # of each coordinate its own
-            axes, reach = axes * torch.as_tensor(reach, dtype=axes.dtype), 1.0
-        ticks = torch.linspace(-reach, reach, max(n, 2), dtype=torch.float64)
-        grid = torch.stack(torch.meshgrid(*[ticks] * k, indexing="ij"), -1).flatten(0, -2)
-        inside, u, exact = [], [], []
-        like = next(self.u.net.parameters(), torch.empty(0))
-        for part in grid.split(max(1, min(2048, 2**22 // dim))):
-            x = (torch.as_tensor(origin, dtype=torch.float64) + part @ axes).to(like)
-            inside.append(self.domain.contains(x))
-            u.append(self.u(x))
-            exact.append(self.problem.exact(x) if self.problem.has_exact else torch.full_like(u[-1], float("nan")))
-        shape, outside = (len(ticks),) * k, ~torch.cat(inside)
-        u, exact = (torch.cat(t).double().masked_fill(outside, float("nan")).reshape(shape).cpu() for t in (u, exact))
-        where = self._caption(k, axes)
-        if (time := getattr(self.domain, "time", None)) is not None:
-            where += f", t = {time / 2:g}"
-        data = {"origin": origin, "axes": axes.numpy(), "grid": ticks.numpy(), "u": u.numpy(), "label": where}
-        if k == dim and isinstance(self.problem, Fitting):  # the inputs themselves
-            values = torch.as_tensor(origin).unsqueeze(1) + axes.diagonal().unsqueeze(1) * ticks
-            data |= {"origin": [0.0] * dim, "axes": torch.eye(dim).numpy(), "grid": values.numpy()}
-            data["axis_labels"] = ",".join(self.problem.names)
-        if self.problem.has_exact:
-            data |= {"u_exact": exact.numpy(), "error": (u - exact).abs().numpy()}
-        return data
+        """A plane and a volume through the domain, see `kanpde.cuts`."""
+        return cuts.slices(self.config, self.u)
 
 
 def _joined(blocks: list) -> tuple[Tensor, Tensor | None]:

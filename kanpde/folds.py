@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kanpde.api import resume, train
+from kanpde.api import ENDED, resume, train
 from kanpde.config import ConfigError, RunConfig
 from kanpde.problems.data import Data
 from kanpde.record import Run
@@ -39,9 +39,9 @@ def cross_validate(config: RunConfig, folds: int, out: str | Path, each: Callabl
     for path, fold, of_fold, run in zip(paths, problems, of_folds, there, strict=True):
         if run is None:
             run = train(fold, config=of_fold, out=path)
-        elif run.attrs["status"] != "finished":
+        elif run.attrs["status"] not in ENDED:
             run = resume(path, problem=fold)
-        if run.attrs["status"] != "finished":
+        if run.attrs["status"] not in ENDED:
             raise KeyboardInterrupt
         runs.append(run)
         if each is not None:
@@ -56,7 +56,7 @@ def _there(path: str, fold: Data, config: RunConfig) -> Run | None:
         return None
     run = Run.open(path)
     check_rows(run, fold)
-    check_same(resolved(config, fold), config_of(run), path, steps=True)
+    check_same(resolved(config, fold), config_of(run), path, length=True)
     return run
 
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from kanpde.streams import add_up
+from kanpde.streams import add_up, plainly
 
 
 class Part(IntEnum):
@@ -53,7 +53,8 @@ class Diagonal:
         return [Diagonal(piece) for piece in self.s.split(chunk, -1)]
 
     def through(self, a: Tensor) -> "Dense":
-        return Dense(_SymmetricProduct.apply(a, self.s))
+        product = _SymmetricProduct.forward if plainly() else _SymmetricProduct.apply
+        return Dense(product(a, self.s))
 
     def is_few(self, features: int) -> bool:
         """Whether the tangents of all inputs cost less than a Gram matrix of so many features."""

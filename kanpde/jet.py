@@ -12,6 +12,7 @@ ask which, and leave out what no later module reads.
 """
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -44,11 +45,31 @@ class Jet:
     def grad_sq(self) -> Tensor:
         """|grad u|_S^2 = sum_i s_i (du/dx_i)^2 of a scalar function, (N,)."""
         if self.gram is None:
-            raise AttributeError("grad_sq was not computed: a problem that reads it says reads_grad_sq = True")
+            raise AttributeError("of a jet that has no gram")  # which __getattr__ says better
         return self.gram
+
+    def __getattr__(self, name: str):
+        """Of what a jet has not: how to get it."""
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(_instead(name), name=name, obj=None)  # without obj Python guesses no name
 
     def __add__(self, other: "Jet") -> "Jet":
         return Jet(*(add(a, b) for a, b in zip(_fields(self), _fields(other), strict=True)))
+
+
+def _instead(name: str) -> str:
+    """What to read instead of an attribute that a jet has not."""
+    if name == "grad_sq":
+        return "grad_sq was not computed: a problem that reads it says reads_grad_sq = True"
+    gets = "a jet offers value, along, lap, grad_sq"
+    if re.fullmatch(r"(?i)(u_?)?(hess|lap|delta|d2|([a-z]\d?)_?\3$|dxx|dtt).*|second.*", name):
+        gets += "; second derivatives: lap = sum_i s_i d^2u/dx_i^2, with s from coefficients(x)"
+    elif hasattr(Tensor, name) and name not in ("grad", "t"):
+        gets += f"; it is no tensor, but its value is: value.{name}"
+    else:
+        gets += "; first derivatives: along[:, k] = v_k . grad u, with v_k from directions(x), and grad_sq = |grad u|^2"
+    return f"no {name} here: {gets}"
 
 
 def _fields(jet: Jet) -> tuple:
@@ -271,14 +292,38 @@ class Affine(nn.Module):
         return torch.addcmul(self.shift, self.scale, x)
 
 
-@rule(Affine, reads=lambda module, wanted: wanted)
+class Scaling(Affine):
+    """scale x + shift in float64, whatever the network is cast to: of data that lie far from 0, float32 holds no digit.
+
+    Args:
+        inwards: of the inputs of a network, handed on in its dtype; else of its outputs, which stay in float64.
+    """
+
+    def __init__(self, scale: Tensor, shift: Tensor, inwards: bool):
+        super().__init__(scale.double(), shift.double())
+        self.inwards = inwards
+        self.register_buffer("like", torch.empty(0), persistent=False)  # of the dtype that the network is cast to
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x.double())
+        return y.to(self.like.dtype) if self.inwards else y
+
+    def _apply(self, fn, recurse: bool = True):
+        kept = self.scale, self.shift
+        super()._apply(fn, recurse)
+        self.scale, self.shift = (t.to(self.like.device) for t in kept)
+        return self
+
+
+@rule(Affine, Scaling, reads=lambda module, wanted: wanted)
 def _affine(module: Affine, jet: Jet) -> Jet:
-    first = module.scale.expand_as(jet.value)
+    value = module(jet.value)
+    scale = module.scale.to(value.dtype)
     return Jet(
-        value=module(jet.value),
-        along=None if jet.along is None else module.scale * jet.along,
-        gram=None if jet.gram is None else jet.gram.scaled(first),
-        lap=None if jet.lap is None else module.scale * jet.lap,
+        value=value,
+        along=None if jet.along is None else scale * jet.along,
+        gram=None if jet.gram is None else jet.gram.scaled(scale.expand(1, value.shape[-1])),
+        lap=None if jet.lap is None else scale * jet.lap,
     )
 
 

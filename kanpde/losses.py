@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from kanpde.ansatz import Ansatz, gradient_of
+from kanpde.config import ConfigError
+from kanpde.frames import Frame
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators.forward import Forward, compiled
 
+OWN = ("interior", "gradient", "boundary", "initial", "sparsity")  # names of the terms that every problem may have
 Points = dict[str, Tensor]  # by the name of the term that reads them
 Residuals = dict[str, Tensor]  # by the name of the term
 
@@ -28,13 +31,14 @@ class Loss:
 
     Args:
         residual: square or two_sample.
-        scale: c: "2d" is the problem's residual_scale, 1 / (2 d); "none" is 1.
+        scale: c: "2d" is the problem's residual_scale, 1 / (2 d), in the units of the frame; "none" is 1.
         weights: w_k by name, 1 where not given.
         gradient: none; exact, which needs a network with three continuous derivatives; or almost_everywhere, for cubic
             splines: grad r jumps across their knots, and the derivative of the loss by the weights then misses that
             the knots of hidden layers move (those of the first layer do not).
         directions: of the gradient; None: all of it.
         sparsity: l1 and entropy of a term on the edges of a KAN, `kanpde.kan.sparsity`; None: no such term.
+        frame: the units of the domain, in which c and the gradient are taken; None: those of x.
     Source: gradient-enhanced PINNs, Yu et al. 2022 (arXiv 2111.02801).
     """
 
@@ -44,12 +48,23 @@ class Loss:
     gradient: Literal["none", "exact", "almost_everywhere"] = "none"
     directions: int | None = None
     sparsity: dict[str, float] | None = None
+    frame: Frame | None = None
 
-    def residuals(self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator) -> Residuals:
-        """What each term is the mean square of, (N,) or (N, d); a two-sample interior is (2, N), two draws."""
+    def factor(self, problem) -> float:
+        """c."""
+        scale = problem.residual_scale if self.scale == "2d" else 1.0
+        return scale * self.frame.equation if self.frame and self.scale == "2d" else scale
+
+    def residuals(
+        self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator, graph: bool = True
+    ) -> Residuals:
+        """What each term is the mean square of, (N,) or (N, d); a two-sample interior is (2, N), two draws.
+
+        graph: whether they are to be differentiated by the weights; without, a gradient by x is cheaper.
+        """
         problem = u.problem
         read = {
-            "interior": lambda x: self._interior(u, operator, x, generator),
+            "interior": lambda x: self._interior(u, operator, x, generator, graph),
             "boundary": lambda x: {"boundary": u(x) - problem.boundary_value(x)},
             "initial": lambda x: {"initial": u(x) - problem.initial_value(x)},
         }
@@ -69,9 +84,26 @@ class Loss:
         """The terms L_k, not yet weighted, in the order in which they are computed."""
         return self.means(self.residuals(u, operator, points, generator)) | self.extra_terms(u)
 
+    def values(
+        self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator, at_once: int | None = None
+    ) -> dict[str, float]:
+        """The terms as numbers, without a graph by the weights; of the points so many `at_once` (None: all)."""
+        sums: dict[str, float] = {}
+        with torch.set_grad_enabled(self.gradient != "none"):  # its gradient by x needs a graph
+            for name, x in points.items():
+                for part in x.split(at_once or len(x)):
+                    found = self.means(self.residuals(u, operator, {name: part}, generator, graph=False))
+                    sums |= {k: sums.get(k, 0.0) + term.item() * len(part) / len(x) for k, term in found.items()}
+        with torch.enable_grad():  # of the problem's own terms some differentiate by x themselves
+            return sums | {name: float(term.detach()) for name, term in self.extra_terms(u).items()}
+
     def extra_terms(self, u: Ansatz) -> dict[str, Tensor]:
-        """Terms without points: the problem's own, and the sparsity of the network."""
-        found = u.problem.extra_terms(u)
+        """Terms without points: the problem's own, and the sparsity of the network.
+
+        Raises:
+            ConfigError: a term that is not one number with a gradient, or has the name of another.
+        """
+        found = {name: one_number(name, term) for name, term in u.problem.extra_terms(u).items()}
         return found if self.sparsity is None else found | {"sparsity": sparsity(u.net, **self.sparsity)}
 
     def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None):
@@ -79,8 +111,10 @@ class Loss:
         weights = self.weights if weights is None else weights
         return sum(weights.get(name, 1.0) * term for name, term in terms.items())
 
-    def _interior(self, u: Ansatz, operator: Callable, x: Tensor, generator: torch.Generator) -> Residuals:
-        scale = u.problem.residual_scale if self.scale == "2d" else 1.0
+    def _interior(
+        self, u: Ansatz, operator: Callable, x: Tensor, generator: torch.Generator, graph: bool = True
+    ) -> Residuals:
+        scale = self.factor(u.problem)
         residual = lambda x: scale * u.problem.residual(operator(u, x, generator=generator), x)
         if self.residual == "two_sample":
             return {"interior": torch.stack([residual(x), residual(x)])}
@@ -90,7 +124,8 @@ class Loss:
             r, slope = _compiled_with_gradient(u, operator, x)
             r, slope = scale * r, scale * slope
         else:
-            r, slope = _with_gradient(residual, x)
+            r, slope = _with_gradient(residual, x, graph)
+        slope = slope if self.frame is None else slope * self.frame.lengths.to(slope)
         return {"interior": r, "gradient": self._components(slope, generator)}
 
     def _components(self, slope: Tensor, generator: torch.Generator) -> Tensor:
@@ -102,13 +137,25 @@ class Loss:
         return (signs @ slope.unsqueeze(-1)).squeeze(-1) / slope.shape[-1] ** 0.5
 
 
-def _with_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """function(x) (N,) and its gradient (N, d), both with their graphs."""
+def one_number(name: str, term) -> Tensor:
+    """A term of a problem's own, ()."""
+    if name in OWN:
+        raise ConfigError(f"extra_terms: a term is called {name}, as one of the loss; give it another name")
+    if not torch.is_tensor(term):
+        raise ConfigError(f"extra_terms: {name} is a {type(term).__name__}; needed is a tensor that depends on u")
+    if term.numel() != 1 or not term.is_floating_point():
+        given = f"{str(term.dtype).removeprefix('torch.')} of shape {tuple(term.shape)}"
+        raise ConfigError(f"extra_terms: {name} is {given}; needed is one real number, such as .square().mean()")
+    return term.reshape(())
+
+
+def _with_gradient(function: Callable[[Tensor], Tensor], x: Tensor, graph: bool = True) -> tuple[Tensor, Tensor]:
+    """function(x) (N,) and its gradient (N, d), with or without its graph."""
     if _functorch():  # per-sample gradients
         return _with_gradient_by_functorch(function, x)
     x = x.detach().requires_grad_()
     value = function(x)
-    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=graph)
     return value, slope
 
 

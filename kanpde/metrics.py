@@ -41,10 +41,12 @@ class Floors:
         points: how many will be added.
         taylor: value, gradient (d,), Hessian diagonal (d,) and first off-diagonal (d - 1,) of (u* - h) / m at 0, or
             None where they are not known.
+        centre: (d,) of the coordinates, which fits of polynomials are in powers of the distance from; None: 0.
     """
 
-    def __init__(self, dim: int, points: int, taylor: tuple | None = None):
-        self.dim, self.most, self.taylor = dim, points // 10, taylor
+    def __init__(self, dim: int, points: int, taylor: tuple | None = None, centre: Tensor | None = None):
+        self.dim, self.most, self.taylor, self.centre = dim, points // 10, taylor, centre
+        self.near: float | None = None  # the constant that fits the first points
         self.sums: dict[str, float] = {}
         self.kept: list[tuple[Tensor, ...]] = []  # all points, where a fit of more than a constant is possible
 
@@ -52,16 +54,19 @@ class Floors:
         """Add points x (N, d) with u*, m, h and the untrained guess there, each (N,)."""
         x, exact, m, h = (t.double() for t in (x, exact, m, h))
         target = exact - h
-        squares = {"exact": exact, "target": target, "m": m}
+        squares = {"exact": exact, "m": m}
         for name, p in self._taylor_polynomials(x).items():
             squares[name] = m * p - target
         if untrained is not None:
             squares["no_training"] = untrained.double() - exact
         found = {name: t.square().sum().item() for name, t in squares.items()}
-        found["cross"] = (m * target).sum().item()
+        if self.near is None:
+            self.near = ((m * target).sum() / m.square().sum().clamp_min(1e-300)).item()
+        rest = target - self.near * m  # to fit: a constant is in all families, and squares of it would hide what varies
+        found["rest"], found["cross"] = rest.square().sum().item(), (m * rest).sum().item()
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in found.items()}
         if self.dim + 1 <= self.most:
-            self.kept.append((x, target, m))
+            self.kept.append((x if self.centre is None else x - self.centre.to(x), rest, m))
 
     def _taylor_polynomials(self, x: Tensor) -> dict[str, Tensor]:
         if self.taylor is None:
@@ -74,7 +79,7 @@ class Floors:
     def result(self) -> dict[str, float]:
         """The floors by name."""
         s = self.sums
-        fitted = max(s["target"] - s["cross"] ** 2 / s["m"], 0.0)
+        fitted = max(s["rest"] - s["cross"] ** 2 / s["m"], 0.0)
         squares = {"constant": fitted}
         for name in ("affine", "additive", "taylor2"):
             squares[name] = min(s["exact"], s.get(name, s["exact"]), self._fitted(name))

@@ -12,11 +12,12 @@ from torch.func import functional_call, jacrev, vmap
 
 from kanpde import memory, metrics, setup
 from kanpde.ansatz import Ansatz
-from kanpde.config import RunConfig
+from kanpde.config import ConfigError, RunConfig
 from kanpde.jet import Jet
 from kanpde.kan.jacobian import covers, jacobian, weights_of
 from kanpde.losses import Loss, Points
 from kanpde.problems.fitting import Fitting
+from kanpde.user_code import first_not_finite
 
 BLOCK = 128  # points at least whose Jacobian exists at a time
 BLOCK_NUMBERS = 2**21  # of the Jacobian of these points, where the parameters are few
@@ -34,7 +35,7 @@ class Objective:
     def __init__(self, config: RunConfig, u: Ansatz):
         self.u = u
         self.operator: Callable = setup.operator(config, u.problem)
-        self.loss: Loss = setup.loss(config)
+        self.loss: Loss = setup.loss(config, u.problem)
         self.balance, self.emphasis = setup.balance(config), setup.emphasis(config, u.problem)
         self.micro_batch = memory.micro_batch(config, u.problem, u.net)
         self.terms: dict[str, float] | None = None
@@ -74,24 +75,51 @@ class Objective:
 
     def _backward(self, points: Points, probes: torch.Generator, adapt: bool) -> Tensor:
         sums, seen = {}, []
-        weighing = self._emphasis(points, probes)
-        for number, (part, shares, weighed) in enumerate(self._parts(points, weighing)):
+        parts, start = list(self._parts(points, self._emphasis(points, probes))), probes.get_state()
+        if self.balance and adapt and len(parts) > 1:
+            self.balance.update_by_parts(self._shares(parts, probes), self._trained(), probes)
+        after = probes.get_state()
+        probes.set_state(start)
+        for number, (part, shares, weighed) in enumerate(parts):
             with self._measured(part, probes) as saved:
-                residuals = self.loss.residuals(self.u, self.operator, part, probes)
-                terms = self.loss.means(residuals, weighed) | self.loss.extra_terms(self.u)
-                if self.balance and adapt and number == 0:
-                    self.balance.update(terms, residuals, [p for p in self.u.parameters() if p.requires_grad], probes)
-                terms = {name: term * shares.get(name, 1.0) for name, term in terms.items()}
+                residuals = self._residuals(part, number, probes, start)
+                terms = self._terms_of_part(residuals, shares, weighed, number)
+                if self.balance and adapt and len(parts) == 1:
+                    self.balance.update(terms, residuals, self._trained(), probes)
                 loss = self.loss.total(terms, self.weights(list(terms)))
             if saved is not None:
                 self.saved_bytes = saved()
             seen += [residuals["interior"].detach()] if "interior" in residuals else []
             sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
-            self._note(sums)
+            self._note(sums, partial(_where, residuals, part))
             loss.backward()
+        if not torch.equal(after, start):  # the balance has drawn more than the residuals
+            probes.set_state(after)
         if self.emphasis is not None and adapt:
             self.emphasis.update(points["interior"], torch.cat(seen))
         return torch.tensor(self.value, dtype=torch.float64)
+
+    def _residuals(self, part: Points, number: int, probes: torch.Generator, start: Tensor) -> Points:
+        """Of a micro-batch; probes that all points share are those of the first one, drawn from the state `start`."""
+        if number and not getattr(self.operator, "per_point", True):
+            probes = torch.Generator(probes.device).set_state(start)
+        return self.loss.residuals(self.u, self.operator, part, probes)
+
+    def _terms_of_part(self, residuals: Points, shares: dict[str, float], weighed: Points, number: int) -> Points:
+        """What a micro-batch adds to each term; terms without points of their own come once, with the first."""
+        means = self.loss.means(residuals, weighed)
+        terms = {name: mean * shares[name] if shares else mean for name, mean in means.items()}
+        return terms if number else terms | self.loss.extra_terms(self.u)
+
+    def _shares(self, parts: list, probes: torch.Generator) -> Iterator[tuple[Points, Points]]:
+        """What each micro-batch adds to the terms, and its residuals."""
+        start = probes.get_state()
+        for number, (part, shares, weighed) in enumerate(parts):
+            residuals = self._residuals(part, number, probes, start)
+            yield self._terms_of_part(residuals, shares, weighed, number), residuals
+
+    def _trained(self) -> list[Tensor]:
+        return [p for p in self.u.parameters() if p.requires_grad]
 
     @contextmanager
     def _measured(self, points: Points, probes: torch.Generator):
@@ -119,10 +147,7 @@ class Objective:
         return {"interior": w, "gradient": w.unsqueeze(1)}
 
     def _parts(self, points: Points, weighing: Points) -> Iterator[tuple[Points, dict[str, float], Points]]:
-        """Micro-batches, the share of each in the mean of a term, and the emphasis of its points.
-
-        A term without points of its own counts once.
-        """
+        """Micro-batches, their shares of the means (of the whole none), and the emphasis of their points."""
         most = max(map(len, points.values()))
         count = -(-most // (self.micro_batch or most))
         cut = {name: x.tensor_split(count) for name, x in points.items()}
@@ -132,8 +157,7 @@ class Objective:
             shares = {name: len(x) / len(points[name]) for name, x in part.items()}
             if "interior" in shares:
                 shares["gradient"] = shares["interior"]
-            of_terms = {**dict.fromkeys((*self.u.problem.terms, "sparsity"), 1 / count), **shares} if count > 1 else {}
-            yield part, of_terms, {name: pieces[i] for name, pieces in weighed.items()}
+            yield part, shares if count > 1 else {}, {name: pieces[i] for name, pieces in weighed.items()}
 
     def _shrink(self, points: Points) -> None:
         """After running out of memory: half the points at a time, once for all."""
@@ -145,31 +169,43 @@ class Objective:
 
     def _leave_uncompiled(self, error: Exception) -> None:
         """After the compiler has given up: the same steps without it."""
-        self.operator = replace(self.operator, compile=False)
+        self.operator = uncompiled(self.operator)
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         warnings.warn(f"torch.compile has failed, the steps run without it: {reason}", stacklevel=2)
 
-    def _note(self, terms: dict[str, float]) -> None:
-        """Remember the terms; the first one that is not finite is an error."""
-        self.terms, self.value = terms, self.loss.total(terms, self.weights(list(terms)))
+    def _note(self, terms: dict[str, float], where: Callable[[str], str] = lambda name: "") -> None:
+        """Remember the terms; the first one that is not finite is an error, which says `where(its name)`."""
+        self.terms, self.value = terms, self.total(terms)
         bad = [name for name, value in terms.items() if not abs(value) < float("inf")]
         if bad or not abs(self.value) < float("inf"):
             first = bad[0] if bad else "the weighted sum"
-            raise FloatingPointError(f"the loss term {first} is {terms.get(first, self.value)}, first of all terms")
+            raise FloatingPointError(
+                f"the loss term {first} is {terms.get(first, self.value)}, first of all terms{where(first)}"
+            )
 
     def at(self, points: Points, probes: torch.Generator) -> float:
         """The loss at these points, without a gradient by the parameters."""
-        terms = self._terms(points, probes)
-        return self.loss.total(terms, self.weights(list(terms)))
+        return self.total(self.values(self.u, points, probes))
 
     def measure(self, points: Points, probes: torch.Generator) -> None:
         """Note the terms at these points."""
-        self._note(self._terms(points, probes))
+        self._note(self.values(self.u, points, probes))
 
-    def _terms(self, points: Points, probes: torch.Generator) -> dict[str, float]:
-        with torch.set_grad_enabled(self.loss.gradient != "none"):  # its gradient by x needs a graph
-            terms = self.loss.terms(self.u, self.operator, points, probes)
-        return {name: term.item() for name, term in terms.items()}
+    def values(self, u: Ansatz, points: Points, probes: torch.Generator) -> dict[str, float]:
+        """The terms of u at these points, not yet weighted, without the emphasis of a point and without a graph."""
+        most, start = self.micro_batch or max(map(len, points.values())), probes.get_state()
+        try:
+            return self.loss.values(u, uncompiled(self.operator), points, probes, most)
+        except torch.OutOfMemoryError:
+            if self._shrunk:
+                raise
+            self._shrink(points)
+        probes.set_state(start)
+        return self.values(u, points, probes)
+
+    def total(self, terms: dict[str, float]) -> float:
+        """sum_k w_k L_k with the weights as they are now."""
+        return self.loss.total(terms, self.weights(list(terms)))
 
     def residual(self, x: Tensor, probes: torch.Generator) -> Tensor:
         """The scaled interior residual (N,), without its gradient."""
@@ -194,6 +230,19 @@ class Objective:
             if state[name] is not None:
                 device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}
                 getattr(self, name).load_state_dict(state[name], **device)
+
+
+def uncompiled(operator: Callable) -> Callable:
+    """The same operator for points of any number, none of which is worth a minute of compiling."""
+    return replace(operator, compile=False) if getattr(operator, "compile", False) else operator
+
+
+def _where(residuals: dict[str, Tensor], points: Points, name: str) -> str:
+    """The first point at which the residual of a term is not finite, for a message."""
+    r, x = residuals.get(name), points.get("interior" if name == "gradient" else name)
+    if r is None or x is None or r.isfinite().all():
+        return ""
+    return f"; its residual is not finite at {first_not_finite(r if len(r) == len(x) else r.mT, x)}"
 
 
 class Residuals:
@@ -229,9 +278,15 @@ class Residuals:
             block = self._of_values if plainly else self._of_jets(name)
             for x in points.split(max(BLOCK, BLOCK_NUMBERS // numbers)):
                 yield block(x)
-        for r in self._extra():
-            grads = torch.autograd.grad(r, self.parameters, allow_unused=True, materialize_grads=True)
-            yield r.detach(), torch.cat([g.reshape(1, -1) for g in grads], 1)
+        for r in self._extra():  # of which several may share a graph, and some have none
+            yield r.detach(), self._slope(r)
+
+    def _slope(self, r: Tensor) -> Tensor:
+        """dr/dtheta (1, P) of one residual, whose graph stays."""
+        if not r.requires_grad:
+            return r.new_zeros(1, sum(map(torch.numel, self.parameters)))
+        options = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
+        return torch.cat([g.reshape(1, -1) for g in torch.autograd.grad(r, self.parameters, **options)], 1)
 
     def _fits_plainly(self) -> bool:
         u, loss = self.objective.u, self.objective.loss
@@ -268,8 +323,17 @@ class Residuals:
         return r.flatten() * (w / (r.numel() * times)) ** 0.5
 
     def _extra(self) -> list[Tensor]:
-        extra = self.objective.loss.extra_terms(self.objective.u)
-        return [self._rooted(name, term.clamp_min(torch.finfo(term.dtype).tiny).sqrt()) for name, term in extra.items()]
+        """The roots of the terms without points; ConfigError for one that has none. At 0 their slope counts as 0."""
+        found = []
+        for name, term in self.objective.loss.extra_terms(self.objective.u).items():
+            info = torch.finfo(term.dtype)
+            if term < -info.eps:
+                raise ConfigError(
+                    f"extra_terms: {name} is {term.item():.3g}; gauss_newton takes the root of a term, which is at "
+                    "least 0; use another optimizer"
+                )
+            found.append(self._rooted(name, term.clamp_min(info.tiny).sqrt()))
+        return found
 
 
 class _AtOnePoint(nn.Module):

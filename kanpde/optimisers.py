@@ -1,5 +1,7 @@
 """The optimiser of a phase, with its parameter groups, and the schedule of its learning rates."""
 
+import traceback
+from functools import cache
 from math import cos, pi
 
 import torch
@@ -38,7 +40,13 @@ def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
     Raises:
         ConfigError: `options` that the optimiser does not have.
     """
-    groups = rates(phase, u)
+    try:
+        return _made(phase, rates(phase, u))
+    except (RuntimeError, AssertionError) as error:  # of options that do not go together
+        raise ConfigError(f"optimizer {phase.optimizer}: {error}") from None
+
+
+def _made(phase: PhaseConfig, groups: dict[str, tuple[list[Tensor], float]]) -> torch.optim.Optimizer:
     label = f"optimizer {phase.optimizer}"
     if phase.optimizer in FIRST_ORDER:
         every = {"betas": phase.betas, "weight_decay": phase.weight_decay}
@@ -57,6 +65,15 @@ def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
     return optimizer
 
 
+def of_optimizer(error: Exception) -> bool:
+    """Whether an error was raised within an optimiser of torch or pytorch_optimizer, not in a loss that it asked."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    last = max(
+        (i for i, name in enumerate(modules) if not name.startswith(("torch.", "pytorch_optimizer."))), default=-1
+    )
+    return any(name.startswith(("torch.optim.", "pytorch_optimizer.")) for name in modules[last + 1 :])
+
+
 def for_sparsity(phase: PhaseConfig) -> PhaseConfig:
     """The phase beside `loss.sparsity`: damping that is scaled by curvature would leave all edges, so it is not."""
     if phase.optimizer != "gauss_newton":
@@ -68,10 +85,10 @@ def _first_order(name: str, groups: list[dict]) -> tuple[type[torch.optim.Optimi
     """The class, kanpde's own defaults for it, and its groups: of Muon the matrices, and what Adam does beside it."""
     if name in ("adam", "adamw"):
         return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name], {}, groups
+    if name == "soap":
+        return _soap(), {"max_precondition_dim": MAX_PRECONDITION_DIM}, groups
     import pytorch_optimizer  # a second to import: where it is used
 
-    if name == "soap":
-        return pytorch_optimizer.SOAP, {"max_precondition_dim": MAX_PRECONDITION_DIM}, groups
     halves = [
         {**group, "params": parameters, "use_muon": muon}
         for group in groups
@@ -79,6 +96,29 @@ def _first_order(name: str, groups: list[dict]) -> tuple[type[torch.optim.Optimi
         if (parameters := [p for p in group["params"] if (p.ndim > 1) == muon])
     ]
     return pytorch_optimizer.AdaMuon, {}, halves
+
+
+@cache
+def _soap() -> type[torch.optim.Optimizer]:
+    import pytorch_optimizer
+
+    class SOAP(pytorch_optimizer.SOAP):
+        """SOAP whose first step, which makes the preconditioners of a gradient, is one of Adam down that gradient.
+
+        Not one in their eigenbasis: beyond the rank of one gradient it is rounding, of which Adam makes whole steps.
+        """
+
+        def step(self, closure=None):
+            first = [group for group in self.param_groups if group.get("step", 0) == 0]
+            loss = super().step(closure)
+            with torch.no_grad():
+                for group in first:
+                    for p in (p for p in group["params"] if p.grad is not None):
+                        p.mul_(1 - group["lr"] * group["weight_decay"])
+                        p.sub_(p.grad / (p.grad.abs() + group["eps"]), alpha=group["lr"])
+            return loss
+
+    return SOAP
 
 
 def schedule(phase: PhaseConfig, step: int) -> float:

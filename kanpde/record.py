@@ -2,12 +2,15 @@
 
 attrs     schema_version status config seed problem dim backbone parameters device torch_version started finished ...
 history/  a row per evaluation: step loss rel_l2 rel_l1 rmse linf wall_s steps_per_s peak_memory_bytes
-          saved_memory_bytes lr, and below it terms/<name> and weights/<name>
+          saved_memory_bytes lr validation (the weighted loss at held-out points), terms/<name> of the step's points,
+          held_out/<name> of the held-out points, weights/<name>
 floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
-slices/<name>/  origin (d,) axes (k, d) grid (n,) u u_exact error (n, ..., n); NaN outside the domain
+slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n); NaN outside the domain; label,
+                and axis_labels of coordinates
 """
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +37,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = Path(os.path.expanduser(path))
         self.attrs: dict = {}
         self.history: dict[str, list | np.ndarray] = {}
         self.floors: dict[str, float] = {}
@@ -50,6 +53,8 @@ class Run:
         """
         run = cls(path)
         with _reading(run.path) as file:
+            if empty := [name for name, value in file.attrs.items() if isinstance(value, h5py.Empty)]:
+                raise ValueError(f"nothing in {empty[0]}")
             run.attrs = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
             run.history = _columns(file["history"])
             run.floors = {name: float(value[()]) for name, value in file.get("floors", {}).items()}
@@ -77,10 +82,16 @@ class Run:
 
     @property
     def rel_l2(self) -> float:
-        """Relative l2 error on the test points, with the best weights once the run has ended; NaN if not known."""
+        """Relative l2 error of the best weights, at the end on all test points; NaN where no solution is known."""
         if "rel_l2_best" in self.attrs:
             return float(self.attrs["rel_l2_best"])
-        return float(self.history["rel_l2"][-1]) if len(self.history.get("rel_l2", ())) else float("nan")
+        errors = dict(zip(self.history.get("step", ()), self.history.get("rel_l2", ()), strict=True))
+        return float(errors.get(self.attrs.get("best_step"), list(errors.values())[-1] if errors else float("nan")))
+
+    @property
+    def dimension(self) -> str:
+        """d of space, and whether there is time beside it."""
+        return f"{self.attrs['dim']} + time" if self.attrs.get("time") else str(self.attrs["dim"])
 
     @property
     def field(self) -> dict[str, np.ndarray]:
@@ -117,7 +128,13 @@ class Run:
         Raises:
             OSError: it could not be written; the former file is intact.
         """
-        with replacing(self.path) as temporary, h5py.File(temporary, "w") as file:
+        with replacing(self.path) as temporary:
+            image = io.BytesIO()  # h5py prints pages where its own writing to a full disk fails
+            self._write(image)
+            temporary.write_bytes(image.getbuffer())
+
+    def _write(self, image: io.BytesIO) -> None:
+        with h5py.File(image, "w") as file:
             file.attrs.update({"schema_version": SCHEMA_VERSION, **self.attrs})
             file.create_group("history")
             for name, column in self.history.items():
@@ -131,7 +148,7 @@ class Run:
                     file[f"slices/{name}/{key}"] = array
 
     def load_model(self, trust: bool = False, best: bool = True, net=None, problem=None):
-        """The trained `Ansatz`, in evaluation on the CPU: the best weights, or the last ones.
+        """The trained `Ansatz`, in evaluation on the CPU: the best weights, or the last ones, every time its own.
 
         Args:
             trust: a run of a problem from a user's file executes the source stored in the run only with trust=True.
@@ -145,7 +162,10 @@ class Run:
 
 
 class replacing:
-    """Context of a temporary path that takes the place of `path` if the block succeeds, and is removed if not."""
+    """Context of a temporary path that takes the place of `path` if the block succeeds, and is removed if not.
+
+    What takes the place is on the disk by then: after a loss of power there is the old file or the new one, whole.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -156,6 +176,8 @@ class replacing:
 
     def __exit__(self, kind, value, traceback) -> None:
         if kind is None:
+            with self.temporary.open("rb") as file:
+                os.fsync(file.fileno())
             os.replace(self.temporary, self.path)
         else:
             self.temporary.unlink(missing_ok=True)
@@ -174,7 +196,7 @@ class _reading:
         self.path = path
 
     def __enter__(self) -> h5py.File:
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):
             raise RunFileError(f"{self.path}: no such file")
         try:
             self.file = h5py.File(self.path, "r")

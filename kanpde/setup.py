@@ -1,8 +1,7 @@
 """From a configuration to the objects of a run: problem, backbone, operator, loss, and the path of its result."""
 
-import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import yaml
 from torch import nn
 
 from kanpde import backbones, start
+from kanpde.claims import claim, occupied
 from kanpde.config import (
     NAMED,
     ConfigError,
@@ -23,9 +23,11 @@ from kanpde.config import (
     merge,
     read_yaml,
     resolve,
+    suggest,
     validate,
 )
-from kanpde.construct import call, class_from_source, construct, load_class
+from kanpde.construct import call, construct, plain_fields
+from kanpde.frames import Frame, check_domain, framed, grid_range, largest_factor, laws_of
 from kanpde.jet import Affine
 from kanpde.kan.basis.polynomial import Polynomial
 from kanpde.kan.layers import KANLinear
@@ -34,18 +36,22 @@ from kanpde.operators import OPERATORS, Forward
 from kanpde.optimisers import for_sparsity
 from kanpde.problems import PROBLEMS
 from kanpde.problems.fitting import Fitting, Units
+from kanpde.reading import shown
 from kanpde.record import Run
 from kanpde.samplers import stream
+from kanpde.user_code import check_call, problem_class
+from kanpde.user_modules import changed, class_from_source, load_class
 from kanpde.weighting import BALANCES, EMPHASES
 
 EXACT = ("forward", "autograd")  # operators without an estimate
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
+LONGEST = 200  # bytes of a file's name, so that those of its pictures and of temporary files are not too long
 PYTHON = "python."  # before the class name of a problem or network that no YAML can name
 
 
-def problem(config: RunConfig, stored: str | None = None, trust: bool = True):
-    """The problem by name, or the class of a user's file; `stored` is the source kept in a result file."""
+def problem(config: RunConfig, stored: str | None = None, trust: bool = True, beside: dict[str, str] | None = None):
+    """The problem by name, or the class of a user's file; `stored`, `beside` are the sources kept in a result file."""
     spec = dict(config.problem)
     name = str(spec.pop("name"))
     file, colon, cls = name.rpartition(":")
@@ -56,16 +62,10 @@ def problem(config: RunConfig, stored: str | None = None, trust: bool = True):
     if not colon:
         return construct("problem", PROBLEMS, config.problem)
     if stored is None:
-        return call(f"problem {cls}", load_class(name), spec)
+        return call(f"problem {cls}", problem_class(load_class(name), name, spec), spec)
     if not trust:
         raise ConfigError(f"the run's problem is code of {Path(file).name}: load_model(trust=True) executes it")
-    return call(f"problem {cls}", class_from_source(stored, cls, file), spec)
-
-
-def source_of(config: RunConfig) -> str | None:
-    """The text of a user's problem file."""
-    file, colon, _ = str(config.problem["name"]).rpartition(":")
-    return Path(file).read_text(encoding="utf-8") if colon and Path(file).is_file() else None
+    return call(f"problem {cls}", problem_class(class_from_source(stored, cls, file, beside), name, spec), spec)
 
 
 def short_name(config: RunConfig, problem) -> str:
@@ -74,30 +74,38 @@ def short_name(config: RunConfig, problem) -> str:
 
 
 def network(config: RunConfig, problem, net: nn.Module | None = None, trained: bool = False) -> nn.Module:
-    """The network of a run: `net`, or the backbone of the configuration; of a PDE c + s net where `start` is constant.
+    """The network of a run: `net`, or the backbone in the units of the domain; c + s net where these or `start` ask.
 
     One that ends with such a map stays as it is. `trained`: a checkpoint will be loaded, so c and s, and the data, are
     not needed.
     """
+    frame = framed(config, problem) if net is None else None
     net = backbone(config, problem, trained) if net is None else net
     layers = list(net) if type(net) is nn.Sequential else [net]
-    if config.start == "network" or isinstance(problem, Fitting) or isinstance(layers[-1], Affine):
+    if isinstance(problem, Fitting) or isinstance(layers[-1], Affine) or not (frame or config.start == "constant"):
         return net
-    drawn = stream(config.seed, "start")
-    return nn.Sequential(*layers, start.affine() if trained else start.units(problem, config.points.law, drawn))
+    if trained:
+        return nn.Sequential(*layers, start.affine())
+    size = 1 / largest_factor(problem) if frame and config.constraint == "hard" else 1.0
+    if config.start == "network":
+        return nn.Sequential(*layers, start.affine(size))
+    drawn, scale = stream(config.seed, "start"), loss(config, problem).factor(problem)
+    return nn.Sequential(*layers, start.units(problem, config.points.law, drawn, scale, size))
 
 
 def backbone(config: RunConfig, problem, trained: bool = False) -> nn.Module:
-    """The network of the configuration; `grid_range: auto` fits the grid of the inputs to the domain and the law.
+    """The network of the configuration.
 
     A network that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map.
+    One of a PDE begins with the map to the units of its domain, if x is not in them.
     `trained`: a checkpoint will be loaded, so the numbers of these maps, and the data, are not needed.
     """
     options, fits = dict(config.backbone), isinstance(problem, Fitting)
     if options["name"].startswith(PYTHON):
         raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
-    if options.get("grid_range") == "auto":
-        options["grid_range"] = (-1.0, 1.0) if fits else problem.domain.input_range(config.points.law)
+    frame = framed(config, problem)
+    if "grid_range" in options:
+        options["grid_range"] = grid_range(config, problem)
     generator = stream(config.seed, "init")
     net = construct(
         "backbone", backbones.BACKBONES, options, problem.dim if fits else problem.domain.dim, 1, generator=generator
@@ -105,12 +113,9 @@ def backbone(config: RunConfig, problem, trained: bool = False) -> nn.Module:
     if fits:
         units = Units.unknown(problem.dim) if trained else problem.units
         return nn.Sequential(units.scaling_inputs(), *net, units.scaling_output())
-    for layer in net.modules():
-        if isinstance(layer, KANLinear) and layer.basis.smoothness < 2:
-            raise ConfigError(
-                f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3"
-            )
-    return net
+    if any(isinstance(layer, KANLinear) and layer.basis.smoothness < 2 for layer in net.modules()):
+        raise ConfigError(f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3")
+    return nn.Sequential(frame.scaling_inputs(), *net) if frame else net
 
 
 def operator(config: RunConfig, problem):
@@ -122,8 +127,8 @@ def operator(config: RunConfig, problem):
     return made
 
 
-def loss(config: RunConfig) -> Loss:
-    """The loss; what its operator cannot give is refused here."""
+def loss(config: RunConfig, problem=None) -> Loss:
+    """The loss, in the units of the problem's domain if one is given; what its operator cannot give is refused here."""
     if config.loss.residual == "two_sample" and config.operator["name"] in EXACT:
         raise ConfigError(f"loss.residual: two_sample is for stochastic operators; {config.operator['name']} is exact")
     gradient, exact = config.loss.gradient, config.operator["name"] in EXACT
@@ -133,7 +138,8 @@ def loss(config: RunConfig) -> Loss:
         )
     if config.loss.directions and gradient == "none":
         raise ConfigError("loss.directions: they are of loss.gradient, which is none")
-    return Loss(**config.loss.model_dump(exclude={"balance", "emphasis"}))
+    frame = None if problem is None else framed(config, problem)
+    return Loss(**config.loss.model_dump(exclude={"balance", "emphasis"}), frame=frame)
 
 
 def balance(config: RunConfig):
@@ -167,25 +173,26 @@ def counts(config: RunConfig, problem) -> dict[str, int]:
 
 
 def resolved(config: RunConfig, problem) -> RunConfig:
-    """The configuration with defaults that depend on the problem filled in: law, point counts, backbone options.
+    """The configuration with defaults that depend on the problem filled in: law, point counts, backbone options, units.
 
     Raises:
-        ConfigError: the domain does not know the law.
+        ConfigError: the domain does not know the law, or lacks a member.
     """
-    laws, points = problem.domain.laws, config.points
+    check_call(problem)
+    backbone = {**backbones.defaults(config.backbone["name"]), **config.backbone}
+    check_domain(problem, config.constraint == "hard", backbone.get("grid_range"))
+    laws, points = laws_of(problem.domain), config.points
     law = points.law or laws[0]
     if law not in laws:
-        raise ConfigError(
-            f"points.law: given {law!r}, the domain {type(problem.domain).__name__} has {', '.join(laws)}"
-        )
+        raise ConfigError(suggest(f"points.law of the domain {type(problem.domain).__name__}:", law, laws))
     numbers = {kind: resolve(getattr(points, kind), problem.dim) for kind in ("interior", "boundary", "initial")}
     for kind, rows in getattr(problem.domain, "counts", {}).items():  # of a table, no more than there are
         numbers[kind] = min(numbers.get(kind, getattr(points, kind)), rows)
-    backbone = {**backbones.defaults(config.backbone["name"]), **config.backbone}
     weights = {name: resolve(weight, problem.dim) for name, weight in config.loss.weights.items()}
     changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
     changes["loss"] = config.loss.model_copy(update={"weights": weights})
     changes["problem"] = {**config.problem, **problem.settings()}
+    changes["units"] = config.units or ("frame" if Frame.of(problem) else None)
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
     return config.model_copy(update={**changes, "compile": _compile(config, problem.domain.dim)})
@@ -231,30 +238,26 @@ def config_for(problem, overrides: dict) -> RunConfig:
     """The configuration of a problem object: the named solver (default: fit, or that of the dimension) with changes."""
     overrides = dict(overrides)
     steps = overrides.pop("steps", None)
-    default = "fit" if isinstance(problem, Fitting) else default_solver(problem.dim)
-    solver = read_yaml(find("solvers", str(overrides.pop("solver", default))))
     shipped = {cls: name for name, cls in PROBLEMS.items()}
-    named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **_plain_fields(problem)}
-    return resolved(validate(merge({**solver, "problem": named}, overrides), steps), problem)
-
-
-def _plain_fields(problem) -> dict:
-    fields = dataclasses.fields(problem) if dataclasses.is_dataclass(problem) else ()
-    values = {f.name: getattr(problem, f.name) for f in fields}
-    return {k: v for k, v in values.items() if isinstance(v, (int, float, str, bool, type(None)))}
+    named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **plain_fields(problem)}
+    default = "fit" if isinstance(problem, Fitting) else default_solver(named.get("dim", problem.dim))
+    solver = read_yaml(find("solvers", str(overrides.pop("solver", default))))
+    return resolved(validate(merge({**solver, "problem": named}, overrides), steps, solver), problem)
 
 
 def dump(config: RunConfig) -> str:
     """The configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100)
+    return yaml.safe_dump(config.model_dump(mode="json", warnings=False), sort_keys=False, width=100)
 
 
 def config_of(run: Run) -> RunConfig:
-    return validate(run.config)
+    return validate(run.config, solver=None)
 
 
-def extended(config: RunConfig, steps: int | None) -> RunConfig:
-    """More steps lengthen the last phase; its schedule spans the new length."""
+def extended(config: RunConfig, steps: int | None, stop: Mapping | None = None) -> RunConfig:
+    """More steps lengthen the last phase; its schedule spans the new length. `stop` replaces criteria by name."""
+    if stop is not None:
+        config = validate(merge(config.model_dump(mode="json"), {"stop": stop}))
     if steps is None or steps == config.steps:
         return config
     if steps < config.steps:
@@ -267,20 +270,20 @@ def extended(config: RunConfig, steps: int | None) -> RunConfig:
 def reserve(out: str | Path | None, config: RunConfig) -> Path:
     """Where the result goes: the file asked for, which must not exist, or a new one under runs/.
 
-    An empty checkpoint holds the name until the first evaluation, so that two runs never share one.
+    A checkpoint without weights holds the name until the first evaluation, so that two runs never share one.
 
     Raises:
         ConfigError: the file exists, or its folder cannot be written.
     """
-    path = Path(out) if out is not None else Path("runs") / f"{_stem(config)}.h5"
     check_out(out)
+    path = Path(os.path.expanduser(out)) if out is not None else Path("runs") / f"{_stem(config)}.h5"
     _make_folder(path.parent)
     again = 1
     while True:
         try:
             if path.exists():
                 raise FileExistsError
-            path.with_suffix(".pt").touch(exist_ok=False)
+            claim(path.with_suffix(".pt"))
             return path
         except FileExistsError:
             if out is not None:
@@ -303,21 +306,23 @@ def _stem(config: RunConfig) -> str:
     name = str(given["name"]).rpartition(":")[2].removeprefix(PYTHON)
     which = given.get("equation") or (Path(given["file"]).stem if "file" in given else f"{given.get('dim', '')}d")
     backbone = config.backbone["name"].removeprefix(PYTHON)
-    return f"{name}-{which}-{backbone}-seed{config.seed}"
+    stem = os.fsencode(f"{name}-{which}-{backbone}")[: LONGEST - 40].decode(errors="ignore")
+    return f"{stem}-seed{config.seed}"
 
 
 def check_out(out: str | Path | None) -> None:
     """Raises ConfigError where --out is no new .h5 file."""
     if out is None:
         return
-    path = Path(out)
-    if path.is_dir():
+    path = Path(os.path.expanduser(out))
+    if len(os.fsencode(path.name)) > LONGEST or "\0" in str(out):
+        raise ConfigError(f"--out {shown(str(out))}: needed is a name of at most {LONGEST} bytes, none of them 0")
+    if os.path.isdir(path):
         raise ConfigError(f"--out {out}: a folder; needed is the path of a file ending in .h5")
     if path.suffix != ".h5":
         raise ConfigError(f"--out {out}: needed is a file ending in .h5")
-    for taken in (path, path.with_suffix(".pt")):
-        if taken.exists():
-            raise ConfigError(f"--out {out}: {taken} exists; choose another name, or --resume {path}")
+    if reason := occupied(path):
+        raise ConfigError(f"--out {out}: {reason}")
 
 
 def _make_folder(folder: Path) -> None:
@@ -346,20 +351,22 @@ def agreeing(
     tree = merge(stored.model_dump(mode="json"), merge(given, flags))
     for assignment in sets:
         assign(tree, assignment)
-    wanted = validate(tree)
-    if source_of(stored) not in (None, run.attrs.get("problem_source")):
-        raise ConfigError(f"--resume: {stored.problem['name']} has changed since the run; restore it, or start anew")
+    wanted = validate(tree, solver=None)
+    if file := changed(str(stored.problem["name"]), run.attrs):
+        raise ConfigError(f"--resume: {file} has changed since the run; restore it, or start anew")
     made = problem(wanted)
     check_rows(run, made)
-    check_same(resolved(wanted, made), stored, "--resume")
-    return extended(stored, steps)
+    wanted = resolved(wanted, made).model_copy(update={"units": wanted.units})  # files of before it have none
+    check_same(wanted, stored, "--resume")
+    return extended(stored, steps, wanted.stop.model_dump())
 
 
-def check_same(wanted: RunConfig, stored: RunConfig, label: str, steps: bool = False) -> None:
-    """Raises ConfigError where two resolved configurations differ, be it in their steps if `steps`."""
+def check_same(wanted: RunConfig, stored: RunConfig, label: str, length: bool = False) -> None:
+    """Raises ConfigError where two resolved configurations differ, be it in steps and what stops them if `length`."""
     ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (wanted, stored))
     for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key) and (steps or not key.endswith(".steps")):
+        of_length = key.endswith(".steps") or key.startswith("stop.")
+        if ours.get(key) != theirs.get(key) and (length or not of_length):
             raise ConfigError(f"{label}: {key}: given {ours.get(key)!r}, the run has {theirs.get(key)!r}")
 
 

@@ -1,5 +1,6 @@
 """python -m kanpde.solve PROBLEM.yaml: reads arguments, prints, and leaves the rest to the library."""
 
+import errno
 import sys
 import warnings
 from contextlib import contextmanager
@@ -13,14 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from kanpde import checks, memory, setup
+from kanpde import checks, memory, setup, summary
 from kanpde import config as configuration
-from kanpde.api import resume, train
+from kanpde.api import begin, go_on
 from kanpde.config import ConfigError, RunConfig
 from kanpde.kan.network import count_parameters
 from kanpde.problems.fitting import Fitting
+from kanpde.reading import shown
 from kanpde.record import Run, RunFileError
 from kanpde.training import RunFailed, State
+from kanpde.user_code import blame
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 INTERRUPTED = 130  # the exit code of Ctrl-C
@@ -82,13 +85,13 @@ def solve(
 
 
 def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps) -> None:
-    with _warnings_in_one_line(), _progress(say, config.steps) as show:
+    with _progress(say, config.steps) as show:
         calls = {"on_step": show.step, "on_evaluation": show.evaluation}
         try:
             if resume_from is None:
-                run = train(problem, net, config=config, out=out, **calls)
+                run = begin(config, problem, net, out, **calls)
             else:
-                run = resume(resume_from, problem=problem, net=net, steps=steps, **calls)
+                run = go_on(resume_from, problem, net, steps, config.stop.model_dump(), **calls)
         except KeyboardInterrupt:
             say.print("interrupted; " + (_go_on(show.path) if show.path else "nothing was computed yet"))
             raise SystemExit(INTERRUPTED) from None
@@ -96,11 +99,15 @@ def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps)
         say.print(f"interrupted at step {run.attrs['steps']}; {_go_on(run.path)}")
         raise SystemExit(INTERRUPTED)
     say.print(_result_table(run))
+    if off_grid := summary.off_grid(run):
+        say.print(f"warning   {off_grid}")
     say.print(f"result    {run.path}")
     from kanpde.plot import main_pictures  # matplotlib, only now
 
     for path in main_pictures(run):
         say.print(f"picture   {path}")
+    if run.attrs["status"] == "diverged":  # its one line has been said
+        raise SystemExit(1)
 
 
 @contextmanager
@@ -130,16 +137,24 @@ def _tree(flags: dict) -> dict:
 
 def _announce(say: Console, config: RunConfig, problem, net) -> None:
     name = setup.short_name(config, problem)
-    say.print(f"problem   {name}, d = {problem.dim}" + (f": {problem.title}" if problem.title else ""))
+    dim = f"{problem.dim} + time" if summary.has_time(problem) else problem.dim
+    say.print(f"problem   {name}, d = {dim}" + (f": {problem.title}" if problem.title else ""))
     options = ", ".join(f"{k}={v}" for k, v in config.backbone.items() if k != "name")
-    say.print(f"backbone  {config.backbone['name']}, {count_parameters(net):,} parameters ({options})")
+    say.print(f"backbone  {config.backbone['name']}, {_parameters(problem, net)} ({options})")
     points = ", ".join(f"{n} {kind}" for kind, n in setup.counts(config, problem).items())
     scale = "1" if config.loss.scale != "2d" else "1/deviation of y" if isinstance(problem, Fitting) else "1/(2d)"
+    scale += ", in the units of the domain" if config.units == "frame" else ""
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
         f"residual scaled by {scale}, {config.steps} steps on {config.device} in {config.dtype}"
         + (", compiled (the first step takes a minute or two)" if config.compile else "")
     )
+
+
+def _parameters(problem, net) -> str:
+    """4,137 parameters, and 3 of the problem."""
+    net, comma, own = summary.parameters(count_parameters(net), summary.unknowns_of(problem)).partition(", and")
+    return f"{net} parameters{comma}{own}"
 
 
 def _operator(config: RunConfig) -> str:
@@ -149,7 +164,7 @@ def _operator(config: RunConfig) -> str:
 
 def _dry_run(say: Console, config: RunConfig, problem, net) -> None:
     fixed, step = memory.estimate(config, problem, net)
-    say.print(f"parameters {count_parameters(net):,}")
+    say.print(f"parameters {summary.parameters(count_parameters(net), summary.unknowns_of(problem))}")
     say.print(f"estimated memory: {fixed / 2**20:,.1f} MB parameters and optimiser, {step / 2**20:,.1f} MB one step")
     say.print("configuration:\n" + setup.dump(config))
 
@@ -186,6 +201,7 @@ class _progress:
         left = (state.steps - state.step) / state.steps_per_s if state.steps_per_s > 0 else float("nan")
         remaining = "" if left != left else f"  {_duration(left)} left"
         error = "" if row["rel_l2"] != row["rel_l2"] else f"rel l2 {row['rel_l2']:.2e}  "
+        error += summary.few_unknowns(row)
         self.text = f"{error}{row['steps_per_s']:.1f} steps/s  {row['peak_memory_bytes'] / 2**20:.0f} MB{remaining}"
         if self.live:
             self.live.update(self.task, completed=state.step, text=f"loss {_number(state.loss)}  {self.text}")
@@ -205,25 +221,35 @@ def _duration(seconds: float) -> str:
 
 def _result_table(run: Run) -> Table:
     """Error, floors, skill = error / floor, parameters, time, memory."""
-    table = Table(
-        title=f"{run.attrs['problem']}, d = {run.attrs['dim']}, {run.attrs['backbone']}", title_justify="left"
-    )
+    table = Table(title=f"{run.attrs['problem']}, d = {run.dimension}, {run.attrs['backbone']}", title_justify="left")
     table.add_column("")
     table.add_column("relative l2", justify="right")
     table.add_column("skill = error / floor", justify="right")
-    error = run.rel_l2
-    table.add_row(f"best weights (step {run.attrs['best_step']})", _number(error, 3), "")
-    table.add_row("last weights", _number(run.attrs["rel_l2_last"], 3), "")
+    error, attrs, first = run.rel_l2, run.attrs, run.config["evaluation"]["best_from"]
+    why = "least validation loss" + (f" from step {first:,} on" if first else "")
+    table.add_row(f"kept step {attrs['best_step']:,}: {why}", _number(error, 3), "")
+    table.add_row(f"last step {attrs['steps']:,}", _number(attrs["rel_l2_last"], 3), "")
     for name, floor in run.floors.items():
         table.add_row(f"floor: {name.replace('_', ' ')}", f"{floor:.3e}", f"{error / floor:.3f}" if floor else "")
     wall, memory = run.history["wall_s"][-1], run.history["peak_memory_bytes"][-1]
     if run.attrs["fits"]:
         _add_squares(table, run)
     table.add_section()
-    table.add_row("parameters", f"{run.attrs['parameters']:,}", "")
+    losses = _number(attrs["validation_best"], 3), _number(attrs["validation_last"], 3)
+    table.add_row("validation loss, and of the last", *losses)
+    _add_parameters(table, run)
     table.add_row("time", _duration(wall), "")
     table.add_row("peak memory", f"{memory / 2**20:,.0f} MB", "")
     return table
+
+
+def _add_parameters(table: Table, run: Run) -> None:
+    """How many there are, of the network and of the problem, and the unknowns by name."""
+    table.add_row("parameters", f"{run.attrs['parameters']:,}", "")
+    if own := run.attrs.get("problem_parameters"):
+        table.add_row("parameters of the problem", f"{own:,}", "")
+    for name, (start, value) in summary.unknowns(run).items():
+        table.add_row(f"unknown {name}", f"{value:.6g}", f"from {start:.6g}")
 
 
 def _add_squares(table: Table, run: Run) -> None:
@@ -240,13 +266,17 @@ def _add_squares(table: Table, run: Run) -> None:
 def run_app(app: typer.Typer) -> None:
     """Run a command line: one clear line and the exit code for whatever goes wrong."""
     try:
-        code = app(standalone_mode=False)
+        with _warnings_in_one_line():
+            code = app(standalone_mode=False)
     except (ConfigError, RunFileError, NotImplementedError) as error:  # the last: a problem without a domain, say
         _complain(error, 2)
     except RunFailed as error:
         _complain(error, 1)
     except OSError as error:
-        _complain(f"{error.filename or 'a file'} cannot be written or read ({error.strerror or error})", 1)
+        if (line := blame(error)) is not None:
+            _complain(line, 2)
+        code = 2 if error.errno == errno.ENAMETOOLONG else 1
+        _complain(f"{shown(error.filename or 'a file')} cannot be written or read ({error.strerror or error})", code)
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted", INTERRUPTED)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -254,6 +284,8 @@ def run_app(app: typer.Typer) -> None:
     except Exception as error:
         if "can't allocate memory" in str(error):  # a RuntimeError of torch's allocator for the CPU
             _complain(f"out of memory: {str(error).rpartition('] ')[2]}", 1)
+        if (line := blame(error)) is not None:  # raised in a user's problem file
+            _complain(line, 2)
         message = getattr(error, "format_message", None)  # click's own complaints about arguments
         if message is None:
             raise

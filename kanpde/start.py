@@ -32,17 +32,18 @@ def _constant(module: Constant, jet: Jet) -> Jet:
     return Jet(value, along, None if jet.gram is None else Dense(zero.unsqueeze(-1)), zero)
 
 
-def best_constant(problem, x: Tensor) -> tuple[float, float]:
+def best_constant(problem, x: Tensor, scale: float | None = None) -> tuple[float, float]:
     r"""c that makes the mean of (k r[h + c m])^2 over the points x least, and the root of that mean.
 
-    r is the residual, k the problem's `residual_scale`; h + c m is the ansatz with a constant for the network. By
-    Gauss-Newton steps from 0; where r does not depend on c, c is 0.
+    r is the residual, k the scale, else the problem's `residual_scale`; h + c m is the ansatz with a constant for the
+    network. By Gauss-Newton steps from 0; where r does not depend on c, c is 0.
     """
+    scale = problem.residual_scale if scale is None else scale
     best, c = (0.0, float("inf")), 0.0
     for _ in range(STEPS):
         each = torch.full((len(x), 1), c, dtype=x.dtype, device=x.device, requires_grad=True)
         u = Ansatz(problem, Constant(each))
-        r = problem.residual_scale * problem.residual(Forward()(u, x), x) + 0 * each.squeeze(1)  # a graph in any case
+        r = scale * problem.residual(Forward()(u, x), x) + 0 * each.squeeze(1)  # a graph in any case
         (slope,) = torch.autograd.grad(r.sum(), each)
         rms = r.detach().square().mean().sqrt().item()
         best = min(best, (c, rms), key=lambda found: found[1])
@@ -56,11 +57,16 @@ def best_constant(problem, x: Tensor) -> tuple[float, float]:
     return best
 
 
-def units(problem, law: str, generator: torch.Generator) -> Affine:
-    """What stands behind a network f to make c + s f of it, c and s from `best_constant` at points drawn by the law."""
+def units(problem, law: str, generator: torch.Generator, scale: float | None = None, size: float = 1.0) -> Affine:
+    """What stands behind a network f to make c + s f of it, c and s from `best_constant` at points drawn by the law.
+
+    Args:
+        scale: of the residual, see `best_constant`.
+        size: of f, where the factor of the ansatz is of size 1 / size.
+    """
     n = max(16, min(POINTS, NUMBERS // problem.domain.dim))
-    c, rms = best_constant(problem, problem.domain.interior(n, generator, law=law))
-    return affine(rms or 1.0, c)
+    c, rms = best_constant(problem, problem.domain.interior(n, generator, law=law), scale)
+    return affine(size * (rms or 1.0), c)
 
 
 def affine(scale: float = 1.0, shift: float = 0.0) -> Affine:

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from kanpde.kan.network import count_parameters
 from kanpde.losses import Points
 from kanpde.objective import Objective
 from kanpde.optim import GaussNewton
-from kanpde.optimisers import FROZEN, make_optimizer, schedule
+from kanpde.optimisers import FROZEN, make_optimizer, of_optimizer, schedule
 from kanpde.record import Run, replacing
 from kanpde.samplers import Pool, resampled, stream
 from kanpde.session import Clock, interruptible
+
+FACTOR = 2  # by which losses differ that a user is told of
 
 
 class RunFailed(RuntimeError):
@@ -63,6 +66,8 @@ class Training:
         self.config, self.run = config, run
         self.device, self.dtype = torch.device(config.device), getattr(torch, config.dtype)
         self.u = Ansatz(problem, net, config.constraint == "hard").to(self.device, self.dtype)
+        drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
+        self.u.fields(problem.coordinates(drawn).to(self.u.like))  # a lift is built before torch traces a step
         self.objective = Objective(config, self.u)
         self.average = None
         if config.average is not None:
@@ -71,7 +76,7 @@ class Training:
         self.pools = self._pools()
         self.evaluator = Evaluator(config, self.tested)
         self.state = State(run, self.u, steps=config.steps)
-        self.best: dict = {"score": float("inf"), "step": 0, "weights": None, "stale": 0}
+        self.best: dict = {"terms": None, "step": 0, "weights": None, "stale": 0}
         self.elapsed = 0.0  # wall-clock seconds of earlier sessions
         self.optimizer: torch.optim.Optimizer | None = None
 
@@ -82,7 +87,7 @@ class Training:
 
     def _pools(self) -> dict[str, Pool]:
         points, domain = self.config.points, self.u.problem.domain
-        kind = {"sequence": points.sequence, "dtype": self.dtype}
+        kind = {"sequence": points.sequence, "dtype": self.u.like.dtype}
         inside, edge = self.streams["interior"], self.streams["boundary"]
         draw = {
             "interior": lambda n: self._adapted(n, lambda m: domain.interior(m, inside, points.law, **kind)),
@@ -157,9 +162,7 @@ class Training:
         if not phase.update_grid and phase.grid_size is None:
             return
         x = self.u.problem.coordinates(self.pools["interior"].draw())
-        best = copy.deepcopy(self.tested)
-        if self.best["weights"] is not None:
-            best.load_state_dict(self.best["weights"])
+        best = self._of_best()
         for u in {self.u, self.tested, best}:
             if phase.update_grid:
                 update_grid(u.net, x)
@@ -167,8 +170,15 @@ class Training:
                 extend_grid(u.net, phase.grid_size)
         if self.best["weights"] is not None:
             self.best["weights"] = {k: v.detach() for k, v in best.state_dict().items()}
-            self.best["score"] = self.score(best)  # off the old grids it is not quite the function that it was
+            self.best["terms"] = self.validation(best)  # off the old grids it is not quite the function that it was
         self.run.attrs["parameters"] = count_parameters(self.u.net)
+
+    def _of_best(self) -> Ansatz:
+        """A copy of the tested model, with the best weights once there are any."""
+        best = copy.deepcopy(self.tested)
+        if self.best["weights"] is not None:
+            best.load_state_dict(self.best["weights"])
+        return best
 
     def _step(self, phase: PhaseConfig, optimizer: torch.optim.Optimizer, last: int) -> None:
         """One update. Points are drawn once, so that every evaluation of the loss within it sees the same."""
@@ -184,6 +194,10 @@ class Training:
                 self._step_of_loss(optimizer, points, frozen=phase.optimizer in FROZEN)
         except FloatingPointError as error:
             raise RunFailed(f"step {state.step + 1}: {error}") from None
+        except Exception as error:  # of SOAP where gradients overflow, or from a damaged checkpoint
+            if not of_optimizer(error):
+                raise
+            raise RunFailed(f"step {state.step + 1}: {phase.optimizer}: {' '.join(str(error).split())}") from error
         state.step += 1
         state.terms, state.loss = self.objective.terms, self.objective.value
         if self.average is not None:
@@ -225,34 +239,44 @@ class Training:
     # -----------------------------------------------------------------------------------------------------------
     # Evaluation and files
 
-    def score(self, u: Ansatz) -> float:
-        """What the best weights have least of, at the validation points."""
+    def validation(self, u: Ansatz) -> dict[str, float]:
+        """The terms of the loss at the held-out points."""
         evaluator = self.evaluator if u is self.tested else Evaluator(self.config, u)
-        return evaluator.validation_score(self.objective.loss, self.objective.operator)
+        return evaluator.validation(self.objective.values)
+
+    def _keep_best(self, terms: dict[str, float]) -> None:
+        """The weights of the least validation loss, in which the losses of both are weighted as they are now."""
+        best, total = self.best, self.objective.total
+        early = best["step"] < self.config.evaluation.best_from
+        if best["weights"] is None or early or total(terms) < total(best["terms"]):
+            weights = {k: v.detach().clone() for k, v in self.tested.state_dict().items()}
+            self.best = {"terms": terms, "step": self.state.step, "weights": weights, "stale": 0}
+        else:
+            best["stale"] += 1
 
     def evaluate(self, on_evaluation: Callback | None = None) -> bool:
         """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
-        state, stop = self.state, self.config.stop
-        score = self.score(self.tested)
-        if not score < float("inf") or not all(p.isfinite().all() for p in self.u.parameters()):
-            raise RunFailed(f"step {state.step}: the weights are not finite (validation error {score})")
-        if score < self.best["score"]:
-            weights = {k: v.detach().clone() for k, v in self.tested.state_dict().items()}
-            self.best = {"score": score, "step": state.step, "weights": weights, "stale": 0}
-        else:
-            self.best["stale"] += 1
-        wall = self.clock.seconds()
+        state = self.state
+        terms = self.validation(self.tested)
+        score = self.objective.total(terms)
+        if not all(p.isfinite().all() for p in self.u.parameters()):
+            raise RunFailed(f"step {state.step}: the weights are not finite")
+        if not abs(score) < float("inf"):
+            bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
+            raise RunFailed(f"step {state.step}: the loss term {bad} is {terms.get(bad, score)} at held-out points")
+        self._keep_best(terms)
         state.steps_per_s = self.clock.rate(state.step)
         state.row = {
             "step": state.step,
             "loss": state.loss,
             **self.evaluator.test_errors(),
-            "wall_s": wall,
+            "wall_s": self.clock.seconds(),
             "steps_per_s": state.steps_per_s,
             "peak_memory_bytes": max(self.memory.bytes(), (state.row or {}).get("peak_memory_bytes", 0)),
             "saved_memory_bytes": self.objective.saved_bytes,
             "lr": self._learning_rate(),
             "validation": score,
+            **{f"held_out/{name}": value for name, value in terms.items()},
             **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
             **{f"weights/{name}": w for name, w in self.objective.weights(list(state.terms or self.pools)).items()},
             **{f"optimizer/{name}": value for name, value in getattr(self.optimizer, "report", dict)().items()},
@@ -263,12 +287,18 @@ class Training:
         self.run.log(state.row)
         asked = bool(on_evaluation and on_evaluation(state))
         self.save("running")
-        return (
-            asked
-            or (stop.error is not None and score <= stop.error)
-            or (stop.seconds is not None and wall >= stop.seconds)
-            or (stop.patience is not None and self.best["stale"] >= stop.patience)
-        )
+        return asked or self.stopped() is not None
+
+    def stopped(self) -> str | None:
+        """The criterion by which the run has ended at its last evaluation, as its key and what it has reached."""
+        row, stop, stale = self.state.row or {}, self.config.stop, self.best["stale"]
+        if stop.error is not None and row and row["validation"] <= stop.error:
+            return f"stop.error={stop.error:g} (validation loss {row['validation']:.3g})"
+        if stop.seconds is not None and row and row["wall_s"] >= stop.seconds:
+            return f"stop.seconds={stop.seconds:g} (it has used {row['wall_s']:.0f} s)"
+        if stop.patience is not None and stale >= stop.patience:
+            return f"stop.patience={stop.patience} ({stale} evaluations without a smaller validation loss)"
+        return None
 
     def _estimator_variance(self) -> dict[str, float]:
         """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
@@ -276,7 +306,7 @@ class Training:
         operator, loss = self.objective.operator, self.objective.loss
         if x is None or not hasattr(operator, "variance"):
             return {}
-        scale = self.u.problem.residual_scale if loss.scale == "2d" else 1.0
+        scale = loss.factor(self.u.problem)
         generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)
         return {"estimator_variance": scale**2 * operator.variance(self.u, x, generator=generator).mean().item()}
 
@@ -294,9 +324,10 @@ class Training:
     def _learning_rate(self) -> float:
         return max(group["lr"] for group in self.optimizer.param_groups) if self.optimizer else float("nan")
 
-    def finish(self) -> None:
-        """The test error of the last and the best weights, the field and the slices."""
+    def finish(self) -> str:
+        """The test error of the last and the best weights, the field and the slices; returns the status of the run."""
         run, evaluator, best, u = self.run, self.evaluator, self.best, self.tested
+        terms = self.validation(u)
         last = {k: v.detach().clone() for k, v in u.state_dict().items()}
         found, field, digest = evaluator.full_test()
         run.attrs["rel_l2_last"] = found["rel_l2"]
@@ -309,6 +340,8 @@ class Training:
             u.load_state_dict(last)
         run.attrs.update(
             best_step=best["step"],
+            validation_best=self.objective.total(best["terms"]),
+            validation_last=self.objective.total(terms),
             rel_l2_best=found["rel_l2"],
             rmse_best=found["rmse"],
             test_points=len(field["u"]),
@@ -318,11 +351,32 @@ class Training:
         )
         run.set_field({name: t.numpy() for name, t in field.items()})
         run.set_slices(slices)
+        return self._verdict(terms)
+
+    def _verdict(self, last: dict[str, float]) -> str:
+        """The status by the held-out terms of the last weights; what a user should know of them is a warning."""
+        total, best, floor = self.objective.total, self.best, torch.finfo(self.dtype).eps ** 2
+        apart = [
+            f"{name} {kept:.2g} and {last[name]:.2g}"
+            for name, kept in best["terms"].items()
+            if max(kept, last[name]) > max(FACTOR * min(kept, last[name]), floor)
+        ]
+        if best["step"] != self.state.step and apart:
+            warnings.warn(f"kept (step {best['step']}) and last weights differ in {', '.join(apart)}", stacklevel=2)
+        columns = {name: self.run.history.get(f"held_out/{name}", [float("nan")]) for name in last}
+        before, after = total({name: column[0] for name, column in columns.items()}), total(last)
+        if not after > FACTOR * max(before, 0):
+            return "finished"
+        self.run.attrs["message"] = message = (
+            f"the run ended worse than it began: validation loss {after:.3g}, at first {before:.3g}; try smaller rates"
+        )
+        warnings.warn(message, stacklevel=2)
+        return "diverged"
 
     def save(self, status: str) -> None:
         """Write the checkpoint and the result file, each replaced whole."""
         run = self.run
-        run.attrs.update(status=status, finished=now(), steps=self.state.step)
+        run.attrs.update(status=status, finished=now(), steps=self.state.step, best_step=self.best["step"])
         try:
             with replacing(run.checkpoint) as temporary:
                 torch.save(self.state_dict(), temporary)
@@ -338,6 +392,7 @@ class Training:
         """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint."""
         if self.run.path.exists():
             self.run.attrs.update(status="failed", message=message, finished=now(), steps=self.state.step)
+            self.run.attrs["best_step"] = self.best["step"]
             with suppress(OSError, RuntimeError):
                 self.run.save()
 
@@ -367,8 +422,7 @@ class Training:
         for u in {self.u, self.tested}:
             refine_grids(u.net, self.config, saved)
         self.u.load_state_dict(saved["weights"])
-        self.best = saved["best"]
-        state.step, state.phase, state.loss = saved["step"], saved["phase"], saved["loss"]
+        state.step, state.phase, state.loss = int(saved["step"]), int(saved["phase"]), float(saved["loss"])
         state.terms, state.row = saved["terms"], saved["row"]
         if saved["optimizer"] is not None:
             self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
@@ -377,12 +431,14 @@ class Training:
             generator.set_state(saved["streams"][name].cpu())
         for name, pool in self.pools.items():
             pool.load_state_dict(saved["pools"][name], self.device)
-        self.run.history = {k: list(v) for k, v in saved["history"].items()}
+        self.run.history = {k: [float(number) for number in v] for k, v in saved["history"].items()}
         self.run.floors = saved["floors"]
         self.objective.load_state_dict(saved["objective"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
-        self.elapsed = saved["elapsed"]
+        self.elapsed = float(saved["elapsed"])
+        self.best = {"terms": None, **{name: saved["best"][name] for name in ("step", "weights", "stale")}}
+        self.best["terms"] = saved["best"].get("terms") or self.validation(self._of_best())  # of older runs: none
 
 
 def now() -> str:

@@ -5,16 +5,21 @@ in them weighs 1. An emphasis reads the residuals of a step's points with `updat
 `weights`, in this order within one step; points of which it knows nothing yet weigh None, that is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from kanpde.streams import add
+
+Parts = Iterable[tuple[dict[str, Tensor], dict[str, Tensor]]]  # what parts of the points add to the terms; residuals
+Gradients = tuple[Tensor | None, ...]  # by each parameter
 SMALLEST = 1e-9  # share of the sum of all terms below which the gradient of a term counts as none
 
 
 class _Shares:
-    """lambda_k = sum_j g_j / g_k, averaged over updates, for sizes g of the terms that `_sizes` measures."""
+    """lambda_k = sum_j g_j / g_k, averaged over updates; g is the `_size` by the norm of the gradient of what `_read`
+    takes from the terms or the n residuals."""
 
     def __init__(self, every: int = 100, decay: float = 0.9):
         if every < 1:
@@ -31,10 +36,22 @@ class _Shares:
         generator: torch.Generator,
     ) -> None:
         """Read one step: unweighted terms and residuals with their graphs, which stay; .grad is not touched."""
+        self.update_by_parts([(terms, residuals)], parameters, generator)
+
+    def update_by_parts(self, parts: Parts, parameters: Sequence[Tensor], generator: torch.Generator) -> None:
+        """Read one step whose terms are the sums over parts; those of steps between two updates are left alone."""
         self.steps += 1
         if (self.steps - 1) % self.every:
             return
-        sizes = self._sizes(terms, residuals, [p for p in parameters if p.requires_grad], generator)
+        trained = [p for p in parameters if p.requires_grad]
+        gradients: dict[str, Gradients] = {}
+        numbers: dict[str, int] = {}
+        for terms, residuals in parts:
+            for name, y in self._read(terms, residuals, generator).items():
+                before = gradients.get(name, (None,) * len(trained))
+                gradients[name] = tuple(map(add, before, _gradients(y, trained)))
+                numbers[name] = numbers.get(name, 0) + (residuals[name].numel() if name in residuals else 1)
+        sizes = {name: self._size(_norm(of_name), numbers[name]) for name, of_name in gradients.items()}
         total = sum(sizes.values())
         found = {name: total / size for name, size in sizes.items() if size > SMALLEST * total}
         moved = lambda name, new: self.decay * self.weights.get(name, 1.0) + (1 - self.decay) * new
@@ -61,8 +78,11 @@ class GradNorm(_Shares):
     Source: Wang et al. 2023 (arXiv 2308.08468), algorithm 1.
     """
 
-    def _sizes(self, terms, residuals, parameters, generator) -> dict[str, float]:
-        return {name: _gradient_norm(term, parameters) for name, term in terms.items()}
+    def _read(self, terms, residuals, generator) -> dict[str, Tensor]:
+        return terms
+
+    def _size(self, norm: float, n: int) -> float:
+        return norm
 
 
 class NTK(_Shares):
@@ -76,21 +96,33 @@ class NTK(_Shares):
     Source: Wang, Yu, Perdikaris 2022 (arXiv 2007.14527).
     """
 
-    def _sizes(self, terms, residuals, parameters, generator) -> dict[str, float]:
-        return {name: ntk_trace(r, parameters, generator) for name, r in residuals.items()}
+    def _read(self, terms, residuals, generator) -> dict[str, Tensor]:
+        return {name: _signed_sum(r, generator) for name, r in residuals.items()}
+
+    def _size(self, norm: float, n: int) -> float:
+        return norm**2 / n
 
 
 def ntk_trace(r: Tensor, parameters: Sequence[Tensor], generator: torch.Generator) -> float:
     """An unbiased estimate of the mean of |grad r_i|^2 over all entries of r: |grad (v . r)|^2 / n, v of signs."""
+    return _norm(_gradients(_signed_sum(r, generator), parameters)) ** 2 / r.numel()
+
+
+def _signed_sum(r: Tensor, generator: torch.Generator) -> Tensor:
+    """v . r of random signs v."""
     signs = torch.randint(2, r.shape, generator=generator, device=r.device, dtype=r.dtype) * 2 - 1
-    return _gradient_norm((signs * r).sum(), parameters) ** 2 / r.numel()
+    return (signs * r).sum()
 
 
-def _gradient_norm(y: Tensor, parameters: Sequence[Tensor]) -> float:
-    """|dy / d parameters|, 0 where y depends on none; the graph stays."""
+def _gradients(y: Tensor, parameters: Sequence[Tensor]) -> Gradients:
+    """dy / d parameters, None where y does not depend on one; the graph stays."""
     if not y.requires_grad:
-        return 0.0
-    gradients = torch.autograd.grad(y, parameters, retain_graph=True, allow_unused=True)
+        return (None,) * len(parameters)
+    return torch.autograd.grad(y, parameters, retain_graph=True, allow_unused=True)
+
+
+def _norm(gradients: Gradients) -> float:
+    """Of all of them together, 0 where there are none."""
     norms = [torch.linalg.vector_norm(g) for g in gradients if g is not None]
     return torch.linalg.vector_norm(torch.stack(norms)).item() if norms else 0.0
 
@@ -129,7 +161,14 @@ class ReLoBRaLo:
         generator: torch.Generator,
     ) -> None:
         """Read the values of one step's terms; needs no gradients, and is meant for every step."""
-        values = {name: abs(term.item()) for name, term in terms.items()}
+        self.update_by_parts([(terms, residuals)], parameters, generator)
+
+    def update_by_parts(self, parts: Parts, parameters: Sequence[Tensor], generator: torch.Generator) -> None:
+        """Read one step whose terms are the sums over parts."""
+        sums: dict[str, float] = {}
+        for terms, _ in parts:
+            sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
+        values = {name: abs(value) for name, value in sums.items()}
         if values.keys() != self.weights.keys():
             self.weights, self.first, self.last = dict.fromkeys(values, 1.0), values, values
             return

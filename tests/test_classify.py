@@ -417,7 +417,7 @@ def test_conv_augments_and_keeps_images(command, tmp_path, monkeypatch):
         (f"{GOOD} --train-examples 500", "500"),
         (f"{GOOD} --validation 240", "239"),
         (f"{GOOD} --device cuba", "cpu"),
-        (f"{GOOD} --set a", "--set a"),
+        (f"{GOOD} --set a", "--set 'a'"),
         (f"{GOOD} --optimiser sgd", "--optimiser"),
         (f"{GOOD} --out {__file__}", "no folder"),
         ("--resume nothing.h5", "no such file"),

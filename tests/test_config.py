@@ -268,4 +268,4 @@ def test_what_solvers_set_for_a_backbone():
     assert of("metakan")["meta_init"] == "sine" and "meta_init" not in of("kan")
     assert of({"name": "metakan", "meta_init": "linear"})["meta_init"] == "linear"
     far = [of(name, problem={"dim": 1000}) for name in ("kan", "metakan", "legendrekan")]
-    assert all(options["centred"] and options["grid_range"] == [-1, 1] for options in far)
+    assert all(options["centred"] and options["grid_range"] == "frame" for options in far)

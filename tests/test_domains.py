@@ -7,7 +7,8 @@ from scipy import stats
 from torch import Tensor
 from torch.func import grad, vmap
 
-from kanpde.domains import LAWS, Ball, Box, Cylinder
+from kanpde.config import ConfigError
+from kanpde.domains import LAWS, MEMBERS, Ball, Box, Cylinder, Domain
 from kanpde.samplers import SEQUENCES, SOBOL_MAX_DIM, Pool, directions, stream, uniforms
 
 N = 2000
@@ -18,6 +19,8 @@ DOMAINS = {
     "box-1": Box(1, 0.0, 1.0),
     "ball-time": Cylinder(Ball(4, 0.7), 3.0),
     "box-time": Cylinder(Box(3, 1.0, 2.0)),
+    "box-axes": Box(2, (0.0, -1.0), [2.0, 0.0]),
+    "box-axes-time": Cylinder(Box(2, 0.0, (2.0, 1e-3)), 0.5),
 }
 both_sequences = pytest.mark.parametrize("sequence", SEQUENCES)
 both_laws = pytest.mark.parametrize("law", LAWS)
@@ -156,6 +159,87 @@ def test_unknown_sequence_is_refused_in_one_line(name, part):
     one_line(info)
 
 
+# A range for each axis, and what is none ----------------------------------------------------------------------------
+
+
+@both_sequences
+def test_boundary_points_are_uniform_over_the_faces_of_a_box(sequence):
+    """A face of a 4 x 2 x 1 box has as many as it is large: 2, 4 and 8 of 28 on each of a pair."""
+    box = Box(3, (0.0, 1.0, -1.0), (4.0, 3.0, 0.0))
+    x = draw(box, "boundary", sequence=sequence)
+    assert box.contains(x).all() and box.factor(x).value.abs().max() == 0
+    at_face = torch.stack([x == torch.tensor(box.low), x == torch.tensor(box.high)], -1).flatten(1)
+    assert (at_face.sum(1) == 1).all()
+    areas = torch.tensor([2.0, 2.0, 4.0, 4.0, 8.0, 8.0]) / 28
+    assert stats.chisquare(at_face.sum(0).numpy(), (N * areas).numpy(), sum_check=False).pvalue > 1e-3
+    for i, (low, high) in enumerate(box.input_range("volume")):
+        assert p_uniform(x[~at_face.unflatten(1, (3, 2))[:, i].any(1), i], low, high) > 1e-3
+
+
+def test_a_box_is_the_same_however_its_sides_are_given():
+    given = [Box(2, 0, 1), Box(2, 0.0, 1.0), Box(2, (0, 0), (1, 1)), Box(2, [0.0, 0.0], 1), Box(2, torch.zeros(2), 1)]
+    drawn = [torch.cat([draw(box, part, n=5) for part in ("interior", "boundary")]) for box in given]
+    assert all(torch.equal(x, drawn[0]) for x in drawn)
+    assert all(box.frame() == ([0.5, 0.5], 0.5) for box in given)
+    assert given[0] == given[1] and len({hash(box) for box in given[:2]}) == 1 and given[3].low == (0.0, 0.0)
+    assert Box(2, 0, (4, 2)).frame() == ([2.0, 1.0], [2.0, 1.0])
+    assert Cylinder(Box(2, 0, (4, 2)), 3.0).frame() == ([2.0, 1.0, 1.5], [2.0, 1.0, 1.5])
+
+
+NO_DOMAINS = {
+    "Box: low and high: given 1 and 0": lambda: Box(2, 1.0, 0.0),
+    "Box: low and high of coordinate 1: given 0 and 0": lambda: Box(2, 0.0, (1.0, 0.0)),
+    "Box: high: given 3 numbers, needed is one, or 2": lambda: Box(2, 0.0, (1.0, 1.0, 1.0)),
+    "Box: high: given inf": lambda: Box(2, 0.0, float("inf")),
+    "Box: low: given .*nan": lambda: Box(2, (0.0, float("nan")), 1.0),
+    "Box: low: given 'a'": lambda: Box(1, "a", 1.0),
+    "Box: dim: given 0": lambda: Box(0),
+    "Ball: dim: given 2.5": lambda: Ball(2.5),
+    "Ball: dim: given -1": lambda: Ball(-1),
+    "Ball: radius: given 0": lambda: Ball(2, 0.0),
+    "Ball: radius: given nan": lambda: Ball(2, float("nan")),
+    "Ball: radius: given '1'": lambda: Ball(2, "1"),
+    "Cylinder: time: given -1": lambda: Cylinder(Ball(2), -1.0),
+    "Cylinder: time: given inf": lambda: Cylinder(Ball(2), float("inf")),
+    "the domain int lacks dim, laws, interior": lambda: Cylinder(2),
+}
+
+
+@pytest.mark.parametrize("message", NO_DOMAINS)
+def test_what_is_no_domain_is_refused_in_one_line(message):
+    with pytest.raises(ConfigError, match=message) as info:
+        NO_DOMAINS[message]()
+    one_line(info)
+
+
+# Domains of one's own -----------------------------------------------------------------------------------------------
+
+
+def made_of(base: type, *left_out: str) -> type:
+    """A class with the members of a disc, less those left out."""
+    disc = Ball(2)
+    members = {name: getattr(disc, name) for name in MEMBERS if name not in left_out}
+    return type("Disc", (base,), {k: staticmethod(v) if callable(v) else v for k, v in members.items()})
+
+
+@pytest.mark.parametrize("left_out", [(name,) for name in MEMBERS] + [("laws", "factor", "frame"), MEMBERS])
+def test_a_domain_that_lacks_a_member_is_refused_when_it_is_made(left_out):
+    with pytest.raises(TypeError, match=f"the domain Disc lacks {', '.join(left_out)}:") as info:
+        made_of(Domain, *left_out)()
+    one_line(info)
+    assert isinstance(info.value, ConfigError)
+
+
+def test_what_a_domain_sets_when_it_is_made_is_there():
+    class Given(made_of(Domain, "dim", "laws")):
+        def __init__(self, dim):
+            self.dim, self.laws = dim, ("volume",)
+
+    assert Given(2).dim == 2
+    assert all(getattr(Domain, name).__doc__ for name in MEMBERS if hasattr(Domain, name))
+    assert all(isinstance(domain, Domain) for domain in DOMAINS.values())
+
+
 # Factors -----------------------------------------------------------------------------------------------------------
 
 FORMULAS = {
@@ -165,6 +249,8 @@ FORMULAS = {
     "box-1": lambda x: (4 * x * (1 - x)).prod(),
     "ball-time": lambda x: x[-1] * (1 - x[:-1].square().sum() / 0.49),
     "box-time": lambda x: x[-1] * (4 * (x[:-1] - 1) * (2 - x[:-1])).prod(),
+    "box-axes": lambda x: x[0] * (2 - x[0]) * 4 * (x[1] + 1) * -x[1],
+    "box-axes-time": lambda x: x[-1] * x[0] * (2 - x[0]) * 4e6 * x[1] * (1e-3 - x[1]),
 }
 
 

@@ -17,6 +17,7 @@ from kanpde.evaluation import Evaluator
 from kanpde.jet import Affine, Jet
 from kanpde.kan.sparsity import edge_sizes, sparsity
 from kanpde.losses import Loss
+from kanpde.objective import Objective
 from kanpde.operators import Autograd, Forward
 from kanpde.predict import predict
 from kanpde.problems import Data, Feynman, Function, HighDimFunction, Poisson
@@ -101,15 +102,16 @@ def test_arcsine_points_are_denser_towards_the_faces_and_test_points_are_uniform
         domain.interior(2, torch.Generator(), "radial", sequence)
 
 
-def test_the_validation_error_weighs_its_points():
+def test_the_validation_loss_weighs_its_points():
     problem = Function(formula="a*b**3", ranges={"a": (-1.0, 1.0), "b": (-1.0, 1.0)})
     given = {"dtype": "float64", "backbone": {"widths": [2]}, "points": {"law": "arcsine", "validation": 200}}
     config = setup.config_for(problem, given)
     u = Ansatz(problem, setup.backbone(config, problem).to(F64))
-    found = Evaluator(config, u).validation_score(setup.loss(config), setup.operator(config, problem))
+    found = Evaluator(config, u).validation(Objective(config, u).values)
     rows = problem.domain.held_out("validation", 0, 256, torch.Generator(), "arcsine")[:200]
     y, w = rows[:, 2], rows[:, 3]
-    assert found == pytest.approx((w * (u(rows) - y).square()).sum().div((w * y * y).sum()).sqrt().item(), rel=1e-10)
+    by_hand = (w * (u(rows) - y).square()).mean() / problem.units.std**2
+    assert found == {"interior": pytest.approx(by_hand.item(), rel=1e-10)}
 
 
 @pytest.mark.parametrize("sequence", ["random", "sobol"])
@@ -374,15 +376,16 @@ def test_a_finer_grid_leaves_the_function_as_it_is(tmp_path):
 def test_best_weights_that_lose_by_a_move_of_the_grids_make_way_for_others(tmp_path, monkeypatch):
     """Their score is that of what they have become, else weights that are better by then would never be kept."""
     scores = []
-    monkeypatch.setattr(Training, "score", lambda self, u: (scores.append(u is self.tested), 1.0 + len(scores))[1])
+    loss_of = lambda self, u: (scores.append(u is self.tested), {"interior": 1.0 + len(scores)})[1]
+    monkeypatch.setattr(Training, "validation", loss_of)
     run = fit(
         tmp_path / "run.h5",
         phases=[{**LM, "steps": 2}, {**LM, "steps": 2, "update_grid": True}],
         evaluation={"every": 2},
     )
-    # at 0, at 2, the best one after the move, at 4: each worse than the one before, all worse than the first
-    assert scores == [True, True, False, True]
-    assert torch.load(run.checkpoint, weights_only=True)["best"]["score"] == 4.0
+    # at 0, at 2, the best one after the move, at 4, at the end: each worse than the one before
+    assert scores == [True, True, False, True, True]
+    assert torch.load(run.checkpoint, weights_only=True)["best"]["terms"] == {"interior": 4.0}
 
 
 def test_a_run_that_ends_before_its_first_step_goes_on_though_its_first_phase_refines(tmp_path):

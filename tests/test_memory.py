@@ -1,5 +1,7 @@
 """Limits of memory: micro-batches with the gradient of the whole batch, refusals, and running out of memory once."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from conftest import one_line
@@ -16,7 +18,8 @@ from kanpde.record import Run
 from kanpde.samplers import stream
 from kanpde.training import Training
 
-SMALL = {"backbone": "kan", "points": {"interior": 30, "boundary": 7, "test": 40, "validation": 10}, "dtype": "float64"}
+SMALL = {"backbone": "kan", "points": {"interior": 30, "test": 40, "validation": 10}, "dtype": "float64"}
+SOFT = {"constraint": "soft", "points": {**SMALL["points"], "boundary": 7}}
 
 
 def training(path, **settings) -> Training:
@@ -28,7 +31,7 @@ def training(path, **settings) -> Training:
 @pytest.mark.parametrize("micro_batch", [1, 7, 29, 30, 100])
 def test_micro_batches_have_the_gradient_of_the_whole(tmp_path, micro_batch):
     """Two terms with points of their own and different numbers of them."""
-    made = [training(tmp_path, constraint="soft", loss={"weights": {"boundary": 3.0}}) for _ in range(2)]
+    made = [training(tmp_path, **SOFT, loss={"weights": {"boundary": 3.0}}) for _ in range(2)]
     points = {name: pool() for name, pool in made[0].pools.items()}
     made[1].objective.micro_batch = micro_batch
     losses = [t.objective.backward(points, t.streams["operator"]) for t in made]
@@ -38,6 +41,60 @@ def test_micro_batches_have_the_gradient_of_the_whole(tmp_path, micro_batch):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-14)
     sizes = [len(part["interior"]) for part, _, _ in made[1].objective._parts(points, {})]
     assert sum(sizes) == 30 and max(sizes) <= micro_batch
+
+
+@dataclass(frozen=True)
+class Observed(Poisson):
+    """With terms of its own, one of which has no name in `terms`."""
+
+    terms = ("data",)
+
+    def extra_terms(self, u):
+        x = torch.full((4, self.dim), 0.1, dtype=torch.float64)
+        return {"data": (u(x) - 3).square().mean(), "unlisted": (u(-x) - 1).square().mean()}
+
+
+BALANCED = {"gradnorm": {"every": 1}, "relobralo": {"lookback": 0.5, "decay": 0.5}}
+HUTCHINSON = {"name": "hutchinson", "probes": 2}
+PER_POINT = {"name": "sdgd", "dims": 2, "per_point": True}
+COMBINATIONS = {
+    "plain": {},
+    "gradient": {"loss": {"gradient": "almost_everywhere"}},
+    "directions": {"loss": {"gradient": "almost_everywhere", "directions": 2}},
+    "sparsity": {"loss": {"sparsity": {"l1": 1e-2, "entropy": 1e-2}}},
+    "rba": {"loss": {"emphasis": {"name": "rba"}}, "points": {"refresh": "fixed"}},
+    **{f"{name}": {"loss": {"balance": {"name": name, **options}}} for name, options in BALANCED.items()},
+    "shared probes": {"operator": HUTCHINSON},
+    "probes of points": {"operator": PER_POINT},
+    "two samples": {"operator": HUTCHINSON, "loss": {"residual": "two_sample"}},
+    "two samples, balanced": {
+        "operator": HUTCHINSON,
+        "loss": {"residual": "two_sample", "balance": {"name": "relobralo", **BALANCED["relobralo"]}},
+    },
+    "hard": {"constraint": "hard"},
+}
+
+
+@pytest.mark.parametrize("case", COMBINATIONS)
+@pytest.mark.parametrize("micro_batch", [1, 5])
+def test_no_number_depends_on_micro_batches(tmp_path, case, micro_batch):
+    """Two steps by each, as balances and emphases look back: with fewer points of the boundary than micro-batches."""
+    problem = Observed(3)
+    given = {"constraint": "soft", "solver": "adam", "backbone": {"name": "kan", "widths": [4]}, "dtype": "float64"}
+    points = {"interior": 12, "boundary": 5, "test": 40, "validation": 10}
+    given |= {"points": points | COMBINATIONS[case].get("points", {}), "steps": 3}
+    given |= {key: value for key, value in COMBINATIONS[case].items() if key != "points"}
+    config = setup.resolved(setup.config_for(problem, given), problem)
+    made = [Training(config, problem, setup.backbone(config, problem), Run(tmp_path / "run.h5")) for _ in range(2)]
+    made[1].objective.micro_batch = micro_batch
+    points = {name: pool() for name, pool in made[0].pools.items()}
+    for _ in range(2):
+        losses = [t.objective.backward(points, t.streams["operator"]) for t in made]
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
+        for name, value in made[0].objective.terms.items():
+            assert made[1].objective.terms[name] == pytest.approx(value, rel=1e-11)
+        for a, b in zip(made[1].u.parameters(), made[0].u.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_a_limit_makes_micro_batches_that_fit(tmp_path):

@@ -1,5 +1,6 @@
 """Optimisers of residuals: closed forms of their steps, and the residuals and Jacobians that they are given."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -411,6 +412,63 @@ def test_parameters_of_other_layers_and_of_those_with_norms_are_left_to_the_jets
 def test_a_meta_learner_that_layers_with_norms_share_is_left_to_the_jets():
     net = backbones.build("metakan", 2, widths=(3,), norm="hidden", generator=stream(0, "net"))
     assert covers(net, [net[0].weights.prompts]) and not covers(net, list(net[0].weights.learner.parameters()))
+
+
+@dataclass(frozen=True)
+class OwnTerms(Poisson):
+    """Terms of one evaluation of u, as `given` makes them of its values at three points."""
+
+    given: Callable = lambda values: {}
+
+    def extra_terms(self, u):
+        x = torch.linspace(-0.5, 0.5, 3 * self.dim, dtype=torch.float64).view(3, self.dim)
+        return self.given(u(x))
+
+
+def of_own_terms(given) -> tuple[Objective, dict[str, Tensor], list[Tensor]]:
+    o = objective(OwnTerms(2, given=given), solver="adam")
+    return o, drawn(o, 5), list(o.u.parameters())
+
+
+OWN_TERMS = {
+    "of one evaluation": lambda u: {"a": u[:2].square().mean(), "b": (u[2] - 1) ** 2, "c": u.square().sum()},
+    "of one number in an axis": lambda u: {"a": u[:1].square()},
+    "that depends on nothing": lambda u: {"a": torch.tensor(2.0, dtype=u.dtype), "b": u.square().mean()},
+    "that is 0": lambda u: {"a": (u - u.detach()).square().mean(), "b": u.square().mean()},
+    "that is 0 but for rounding": lambda u: {"a": (u - u.detach()).square().mean() - 1e-17},
+}
+
+
+@pytest.mark.parametrize("solver", ["direct", "cg"])
+@pytest.mark.parametrize("case", OWN_TERMS)
+def test_gauss_newton_takes_terms_of_a_problem(case, solver):
+    """The squares add up to the loss, J is that of autograd, and a step is finite and makes the loss smaller."""
+    o, points, parameters = of_own_terms(OWN_TERMS[case])
+    system, probes = o.system(points, stream(0, "probes"), parameters), stream(0, "probes")
+    r, j = map(torch.cat, zip(*system.blocks(), strict=True))
+    loss = o.backward(points, probes)
+    close(r.square().sum(), loss, 1e-12)
+    gradient = torch.cat([p.grad.flatten() for p in parameters])
+    close(2 * j.mT @ r, gradient, 1e-9)
+    GaussNewton(parameters, solver=solver).step(system, lambda: o.at(points, probes))
+    assert o.at(points, probes) < loss and all(p.isfinite().all() for p in parameters)
+
+
+@pytest.mark.parametrize(
+    "given, complaint",
+    [
+        (lambda u: {"a": u.mean() - 5}, "extra_terms: a is -.*at least 0"),
+        (lambda u: {"a": 0.5}, "extra_terms: a is a float; needed is a tensor"),
+        (lambda u: {"a": u.square()}, r"extra_terms: a is float64 of shape \(3,\); needed is one real number"),
+        (lambda u: {"a": (u > 0).sum()}, r"extra_terms: a is int64 of shape \(\); needed is one real number"),
+        (lambda u: {"interior": u.square().mean()}, "extra_terms: a term is called interior"),
+    ],
+)
+def test_terms_that_do_not_fit_are_one_line(given, complaint):
+    o, points, parameters = of_own_terms(given)
+    with pytest.raises(ConfigError, match=complaint) as info:
+        list(o.system(points, stream(0, "probes"), parameters).blocks())
+    one_line(info)
 
 
 def test_gauss_newton_that_cannot_go_on_says_so_or_stays():

@@ -293,6 +293,8 @@ def test_slices_without_exact_solution_show_u_only(tmp_path):
     assert len(plot.slice_2d(run, "random").axes) == 2  # with its colour bar
     (ax,) = plot.slice_2d(run, "line").axes
     assert list(lines(ax)) == ["$u$ (network)"]
+    said = [plot.slice_2d(run, name).axes[0].get_title() for name in ("random", "line")]
+    assert all("no exact solution" in title for title in said), "the pictures say why there is no error"
 
 
 @pytest.mark.parametrize("label", ["über", "über".encode(), np.array("über"), np.array("über".encode(), dtype=object)])

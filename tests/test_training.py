@@ -1,7 +1,9 @@
 """The loop: resuming is exact, phases and stops do what they say, a failure leaves a good file."""
 
+import copy
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -18,10 +20,11 @@ from kanpde.problems import Poisson
 from kanpde.record import Run
 
 SMALL = {
-    "points": {"interior": 20, "boundary": 10, "test": 300, "validation": 200},
+    "points": {"interior": 20, "test": 300, "validation": 200},
     "evaluation": {"every": 5},
     "slices": {"points": 9, "volume": 5},
 }
+SOFT = {"constraint": "soft", "points": {**SMALL["points"], "boundary": 10}}
 ADAM = {"optimizer": "adam", "steps": 8, "lr": 5e-3, "schedule": "linear"}
 SPRING = {"optimizer": "gauss_newton", "options": {"momentum": 0.9, "rows": 9}}
 LBFGS = {"optimizer": "lbfgs", "steps": 6, "lr": 1.0}
@@ -60,8 +63,8 @@ RESUMED = {
     },
     "Muon, RAD, balance": {
         "phases": [{"optimizer": "muon", "steps": 14, "schedule": "one_cycle"}],
-        "points": {**SMALL["points"], "adapt": {"candidates": 3}},
         "constraint": "soft",
+        "points": {**SOFT["points"], "adapt": {"candidates": 3}},
         "loss": {"balance": {"name": "gradnorm", "every": 3}},
     },
     "RBA, relobralo": {
@@ -76,7 +79,7 @@ RESUMED = {
         ],
         "solver": "adam",
     },
-    "soft constraint, AdamW": {"phases": [{**ADAM, "optimizer": "adamw", "steps": 14}], "constraint": "soft"},
+    "soft constraint, AdamW": {"phases": [{**ADAM, "optimizer": "adamw", "steps": 14}], **SOFT},
     "Sobol": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "sequence": "sobol"}},
 }
 
@@ -184,19 +187,27 @@ def test_callbacks_see_every_step_and_can_end_the_run(tmp_path):
 
 @dataclass(frozen=True)
 class Explodes(Poisson):
-    """The residual is infinite outside a small ball."""
+    """The residual is infinite where u is large."""
+
+    largest: float = 10.0
 
     def residual(self, u, x):
-        return super().residual(u, x) / (x.square().sum(-1) < 0.9)
+        return super().residual(u, x) / (u.value.abs() < self.largest)
 
 
 def test_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(tmp_path):
     with pytest.raises(kanpde.RunFailed, match=r"interior is (inf|nan)"):
-        small(tmp_path, problem=Explodes(4), phases=[{**ADAM, "steps": 200}])
+        small(tmp_path, problem=Explodes(4), phases=[{**ADAM, "steps": 200, "lr": 1e3}], evaluation={"every": 50})
     run = Run.open(tmp_path / "run.h5")
     assert run.attrs["status"] == "failed" and "interior" in run.attrs["message"]
     saved = torch.load(run.checkpoint, weights_only=True)
     assert all(w.isfinite().all() for w in saved["weights"].values())
+
+
+def test_a_loss_that_is_not_finite_at_the_start_leaves_nothing(tmp_path):
+    with pytest.raises(kanpde.RunFailed, match=r"^step 0: the loss term interior is (inf|nan) at held-out points$"):
+        small(tmp_path, problem=Explodes(4, largest=0.0), solver="adam")
+    assert not any(tmp_path.iterdir())
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
@@ -465,7 +476,7 @@ def test_extended_run_does_not_keep_the_error_of_the_old_weights(tmp_path):
 
 
 def test_configuration_in_the_file_is_whole(tmp_path):
-    stored = small(tmp_path, steps=1, points={**SMALL["points"], "boundary": "10d"}).config
+    stored = small(tmp_path, steps=1, constraint="soft", points={**SMALL["points"], "boundary": "10d"}).config
     assert stored["points"]["boundary"] == 40 and stored["points"]["law"] == "radial"
     assert stored["backbone"]["grid_size"] == 5 and stored["backbone"]["grid_range"] == "auto"
 
@@ -524,7 +535,7 @@ def test_points_that_adapt_have_larger_residuals(tmp_path):
 
 def test_emphasis_weighs_the_points_and_balance_the_terms(tmp_path):
     phases = [{**ADAM, "steps": 10}]
-    kept = {**SMALL["points"], "refresh": "fixed"}
+    kept = {**SOFT["points"], "refresh": "fixed"}
     loss = {"gradient": "none", "emphasis": {"name": "rba", "rate": 0.5, "decay": 0.5}, "balance": "gradnorm"}
     run = small(tmp_path, phases=phases, points=kept, constraint="soft", loss=loss)
     saved = torch.load(run.checkpoint, weights_only=True)["objective"]
@@ -546,3 +557,111 @@ def test_last_weights_of_a_run_with_an_average(tmp_path):
     x = torch.as_tensor(run.field["x"])
     u, exact = run.load_model(best=False)(x), Poisson(4).exact(x)
     assert ((u - exact).norm() / exact.norm()).item() == pytest.approx(run.attrs["rel_l2_last"], rel=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# A run works on its own copy
+
+
+class Rate(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.tensor(0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Decay(kanpde.Problem):
+    """a Lap u = -1 with a unknown: an attribute of the class."""
+
+    parameters = Rate()
+
+    @property
+    def domain(self):
+        return Box(self.dim)
+
+    def residual(self, u, x):
+        return self.parameters.a * u.lap + 1
+
+
+@dataclass(frozen=True, eq=False)
+class OfField(Decay):
+    parameters: torch.nn.Module = field(default_factory=Rate)
+
+
+class Cached(Decay):
+    @cached_property
+    def parameters(self):
+        return Rate()
+
+
+@dataclass(frozen=True, eq=False)
+class Property(Decay):
+    a: torch.nn.Parameter = field(default_factory=lambda: torch.nn.Parameter(torch.tensor(0.5)))
+
+    @property
+    def parameters(self):
+        return torch.nn.ParameterList([self.a])
+
+    def residual(self, u, x):
+        return self.a * u.lap + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing(Decay):
+    """Observations at points that it draws itself."""
+
+    terms = ("observed",)
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(3))
+
+    def extra_terms(self, u):
+        return {"observed": u(self.domain.interior(5, self.generator)).square().mean()}
+
+
+def values_of(problem):
+    return [p.detach().clone() for p in problem.parameters.parameters()]
+
+
+@pytest.mark.parametrize("kind", [Decay, OfField, Cached, Property, Drawing])
+def test_the_same_call_twice_is_the_same_run_and_leaves_what_it_was_given(tmp_path, kind):
+    problem, net = kind(2), torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    before, weights = values_of(problem), copy.deepcopy(net.state_dict())
+    options = {"solver": "adam", "phases": [{**ADAM, "lr": 1e-2}], **SMALL}
+    runs = [kanpde.train(problem, net, out=tmp_path / f"{i}.h5", **options) for i in range(2)]
+    same_history(*(Run.open(run.path).history for run in runs))
+    ours, theirs = (torch.load(run.checkpoint, weights_only=True)["weights"] for run in runs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    moved = [name for name in ours if name.startswith("problem_parameters")]
+    assert moved and not torch.equal(ours[moved[0]], before[0])
+    first, second = (runs[0].load_model(problem=problem, net=net, best=False) for _ in range(2))
+    with torch.no_grad():
+        for p in first.parameters():
+            p.zero_()
+    assert all(torch.equal(ours[name], now) for name, now in second.state_dict().items())
+    on = [kanpde.resume(run.path, problem=problem, net=net, steps=12) for run in runs]
+    same_history(*(Run.open(run.path).history for run in on))
+    assert all(torch.equal(a, b) for a, b in zip(before, values_of(problem), strict=True))
+    assert all(torch.equal(weights[name], now) for name, now in net.state_dict().items())
+
+
+def test_unknowns_that_a_run_cannot_copy_are_refused(tmp_path):
+    """Made anew at each access they were never trained; from elsewhere the residual would read others than its own."""
+
+    class Anew(Decay):
+        @property
+        def parameters(self):
+            return Rate()
+
+    elsewhere = Rate()
+
+    class Elsewhere(Decay):
+        parameters = property(lambda self: elsewhere)
+
+    class Closed(Decay):
+        parameters = elsewhere
+
+        def residual(self, u, x):
+            return elsewhere.a * u.lap + 1
+
+    for kind, says in ((Anew, "cached_property"), (Elsewhere, "from elsewhere"), (Closed, "read self.parameters")):
+        with pytest.raises(ConfigError, match=says):
+            small(tmp_path, problem=kind(2), steps=2)

@@ -105,6 +105,17 @@ def test_ntk_trace_of_signs_is_unbiased():
     assert abs(draws.mean().item() - exact) < 3.5 * deviation
 
 
+def test_ntk_balance_by_parts_is_that_of_all_residuals():
+    """Exact for orthogonal gradients: traces (1 + 4 + 9) / 3 and 25, whatever the parts."""
+    theta = torch.ones(4, dtype=F64, requires_grad=True)
+    a, b = torch.tensor([1.0, 2.0, 3.0], dtype=F64) * theta[:3], 5 * theta[3:]
+    for parts in ([{"a": a, "b": b}], [{"a": a[:2], "b": b}, {"a": a[2:]}]):
+        balance = NTK(decay=0.0)
+        balance.update_by_parts([({}, part) for part in parts], [theta], generator())
+        total = 14 / 3 + 25
+        assert balance.weights == pytest.approx({"a": total / (14 / 3), "b": total / 25}, rel=1e-12)
+
+
 def test_ntk_trace_is_exact_for_orthogonal_gradients():
     theta, scales = parameter(), torch.arange(1.0, 6.0, dtype=F64)
     assert ntk_trace(scales * theta, [theta], generator()) == pytest.approx(55 / 5, rel=1e-12)

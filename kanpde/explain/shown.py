@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from kanpde.interpret import EdgeNetwork, Symbolic, latex
 from kanpde.interpret.network import Activations, EdgeLayer
 from kanpde.kan.grids import kan_layers
 from kanpde.kan.weights import Meta
-from kanpde.plot.graph import GREEK
 
 if TYPE_CHECKING:
     import sympy
@@ -116,16 +114,7 @@ def _table(*columns: str, title: str) -> Table:
 
 
 def tex(formula: sympy.Expr, names: Sequence[str], output: str) -> str:
-    """LaTeX of output = formula, in which names that are no symbols, such as those of columns, are text."""
+    """LaTeX of output = formula in these names."""
     import sympy
 
-    symbols = {sympy.Symbol(name): sympy.Symbol(_tex_name(name)) for name in names}
-    return f"{sympy.latex(sympy.Symbol(_tex_name(output)))} = {latex(formula.xreplace(symbols))}"
-
-
-def _tex_name(name: str) -> str:
-    r"""Letters, Latin or Greek, with or without an index stay what they are to sympy, others become \text{...}."""
-    if re.fullmatch(rf"([A-Za-z]|{GREEK})(_[A-Za-z0-9]+|\d+)?", name):
-        return name
-    escaped = re.sub(r"([#$%&_{}])", r"\\\1", name)
-    return f"\\text{{{escaped}}}"
+    return f"{latex(sympy.Symbol(output), names=names)} = {latex(formula, names=[*names, output])}"

@@ -252,7 +252,7 @@ class _Work:
         self.tell("formula", [Step("constants fitted and rounded, terms combined", before, after, kept)])
         self.found.formula = formula = tidy if kept else formula
         self.measure("formula", lambda x: values_at(formula, names, x).unsqueeze(1))
-        self.write_text("formula.txt", str(formula))
+        self.write_text("formula.txt", interpret.text(formula))
         self.write_text("formula.tex", shown.tex(formula, names, self.found.output))
 
     def compare(self, nets: Sequence[tuple[Run, nn.Module]]) -> None:

@@ -8,7 +8,7 @@
 A step names what changed and the errors on the sample before and after; what makes the function worse is undone.
 """
 
-from kanpde.interpret.expression import agrees, evaluate, expression, latex
+from kanpde.interpret.expression import agrees, evaluate, expression, latex, text
 from kanpde.interpret.fitting import Step, Tolerance, error, fit
 from kanpde.interpret.functions import FUNCTIONS, Function
 from kanpde.interpret.network import EdgeNetwork, Numeric, Symbolic
@@ -38,4 +38,5 @@ __all__ = [
     "simplify",
     "snap",
     "suggest_edge",
+    "text",
 ]

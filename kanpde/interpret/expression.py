@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add, mul
 from typing import TYPE_CHECKING
@@ -17,6 +18,11 @@ from kanpde.metrics import errors
 
 if TYPE_CHECKING:
     import sympy
+
+
+GREEK = "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split()
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+TEX |= {"<": r"\textless{}", ">": r"\textgreater{}"} | {sign: f"\\{sign}" for sign in "#$%&_{}"}
 
 
 def expression(network: EdgeNetwork, names: Sequence[str], output: int = 0) -> sympy.Expr:
@@ -123,8 +129,57 @@ def agrees(
     return errors(values_at(expr, names, x), function(x).reshape(n))["rel_l2"] <= tolerance
 
 
-def latex(expr: sympy.Expr, digits: int = 4) -> str:
-    """LaTeX with so many digits of the floats."""
+def text(expr: sympy.Expr) -> str:
+    """The expression as sympy prints it, such that `sympy.sympify` reads the same one back.
+
+    A name that sympy reads as something else (E, pi, beta, lambda, x-1) is written as Symbol('x-1').
+    """
+    from sympy.printing.str import StrPrinter
+
+    class Printer(StrPrinter):
+        def _print_Symbol(self, symbol):
+            return symbol.name if _is_plain(symbol.name) else f"Symbol({symbol.name!r})"
+
+    return Printer().doprint(expr)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether sympy reads a name as the symbol of that name; nothing but a name is tried, for reading evaluates."""
     import sympy
 
-    return sympy.latex(expr.xreplace({f: sympy.Float(f, digits) for f in expr.atoms(sympy.Float)}))
+    if not name.isidentifier():
+        return False
+    try:
+        return sympy.sympify(name) == sympy.Symbol(name)
+    except Exception:  # keywords of Python, names that sympy uses: what is raised depends on its version
+        return False
+
+
+def latex(expr: sympy.Expr, digits: int = 4, names: Sequence[str] = ()) -> str:
+    """LaTeX with so many digits of the floats; names that are no symbols, such as those of columns, are text.
+
+    Args:
+        names: of other symbols that it stands beside; where x1 and x_1 would look the same, both are text.
+    """
+    import sympy
+
+    rounded = {f: sympy.Float(f, digits) for f in expr.atoms(sympy.Float)}
+    shown = _tex_names({*names, *(symbol.name for symbol in expr.free_symbols)})
+    symbols = {symbol: sympy.Symbol(shown[symbol.name]) for symbol in expr.free_symbols}
+    return sympy.latex(expr.xreplace(rounded | symbols))
+
+
+def _tex_names(names: Iterable[str]) -> dict[str, str]:
+    r"""Letters, Latin or Greek, with or without an index stay what they are to sympy, others become \text{...}."""
+    import sympy
+
+    stem = "|".join(["[A-Za-z]", *GREEK])
+    drawn = {n: sympy.latex(sympy.Symbol(n)) for n in names if re.fullmatch(rf"({stem})(_[A-Za-z0-9]+|[0-9]+)?", n)}
+    alone = {name for name, tex in drawn.items() if list(drawn.values()).count(tex) == 1}
+    return {name: name if name in alone else _tex_text(name) for name in names}
+
+
+def _tex_text(name: str) -> str:
+    r"""\text{...} with the signs escaped that TeX reads as commands."""
+    escaped = re.sub(r"[\\~^#$%&_{}<>]", lambda sign: TEX[sign.group()], " ".join(name.split()))
+    return f"\\text{{{escaped}}}"

@@ -46,7 +46,7 @@ CHOICES, PENALTY = 4, 3.0  # of known functions that are read; of the error, for
 CERTAIN_EDGE = 1 - 1e-8  # R^2 of a function of the last input
 COMMON = ("x", "x^2", "x^3", "1/x", "1/x^2", "sqrt", "exp", "log", "sin", "tanh", "gaussian", "arcsin", "cosh")
 POWERS = (0, 1, -1, 2, -2, 3, -3, 0.5, -0.5)  # of the last input that y may have been divided by
-RESULT = "(y)"  # the symbol of a task's y: no input has this name
+RESULT = "y\0"  # the symbol of a task's y: no column of a file has this name
 
 
 @dataclass

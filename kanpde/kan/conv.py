@@ -6,7 +6,7 @@ from torch.nn.functional import conv2d, pad
 
 from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.layers import check_norm, check_sizes
-from kanpde.streams import recomputed
+from kanpde.streams import recomputed, recorded
 
 PIECE_BYTES = 2**22  # of features at a time, of at least one image: a few MB stay in the cache
 
@@ -75,7 +75,7 @@ class KANConv2d(nn.Module):
         per_tap = theta.unflatten(0, (-1, *self.kernel_size))  # (in, a, b, size, out)
         kernel = per_tap.permute(4, 1, 2, 0, 3).flatten(3).permute(0, 3, 1, 2)  # (out, in size, a, b), channels last
         normed = None if self.norm is None else self.norm(x)
-        if torch.compiler.is_compiling():  # an exported network takes any number of images
+        if recorded():  # an exported network takes any number of images
             return self._piece(x, normed, kernel)
         images = self._images_to_a_piece(x, kernel)
         pieces = x.split(images)

@@ -25,7 +25,7 @@ from torch import Tensor
 from kanpde.gram import Part
 from kanpde.kan.basis.base import LinearBasis, closed
 from kanpde.kan.weights import Recipe
-from kanpde.streams import add, recomputed
+from kanpde.streams import add, plainly, recomputed, recorded
 
 KEEP_BYTES = 2**28  # of the features of a layer whose backward pass is differentiated: above it, again piece by piece
 
@@ -222,7 +222,7 @@ def _slopes(first: Tensor, theta: Tensor) -> Tensor:
 
 def push(layer: Layer, basis: LinearBasis, inputs: Inputs, recipe: Recipe, chunk: int) -> Outputs:
     """The whole layer, `chunk` inputs at a time."""
-    if not torch.compiler.is_compiling():
+    if not recorded():
         return _stream(layer, basis, inputs, recipe, chunk)
     if chunk >= inputs.x.shape[-1]:  # the compiler saves and recomputes by itself
         inputs = inputs._replace(x=_laid_out(inputs.x.mT))
@@ -238,7 +238,8 @@ def _laid_out(x: Tensor) -> Tensor:
 
 def _stream(layer: Layer | Compiled, basis: LinearBasis, inputs: Inputs, recipe: Recipe, chunk: int) -> Outputs:
     stream = _Stream(layer, basis, len(inputs.rows), len(recipe.pieces), chunk)
-    return stream.outputs(_Streamed.apply(stream, *inputs[:3], *inputs.rows, *recipe.pieces, *recipe.shared))
+    run = _Streamed.forward if plainly() else _Streamed.apply
+    return stream.outputs(run(stream, *inputs[:3], *inputs.rows, *recipe.pieces, *recipe.shared))
 
 
 @torch.compiler.disable

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from kanpde.kan.layers import KANLinear
-from kanpde.kan.weights import Direct
+from kanpde.kan.weights import Direct, Meta
 
 
 def covers(net: nn.Module, parameters: Sequence[Tensor]) -> bool:
     """Whether the parameters are used in layers that `jacobian` knows, and nowhere else."""
     each, wanted = {"prefix": "net", "remove_duplicate": False}, set(parameters)
     used = {name: p for name, p in net.named_parameters(**each) if p in wanted}
-    known = [f"{name}." for name, module in net.named_modules(**each) if _is_known(module)]
+    known = {f"{name}.": module for name, module in net.named_modules(**each) if _is_known(module)}
+    weights = [layer.weights for layer in known.values()]
+    elsewhere = [m.learner for m in net.modules() if isinstance(m, Meta) and m not in weights]
+    if not all(wanted.isdisjoint(learner.parameters()) for learner in elsewhere):
+        return False
     return wanted == set(used.values()) and all(name.startswith(tuple(known)) for name in used)
 
 
@@ -40,7 +44,7 @@ def jacobian(
     """r = function(net(x)) (N,), row by row, and J = dr/dparameters (N, P), for parameters that it `covers`."""
     calls: list[tuple[KANLinear, Tensor, Tensor]] = []
     note = lambda layer, given, out: calls.append((layer, given[0].detach(), out))
-    uses = lambda module: _is_known(module) and not set(parameters).isdisjoint(module.parameters())
+    uses = lambda module: _is_known(module) and not set(parameters).isdisjoint(_parameters(module))
     trained = [module for module in net.modules() if uses(module)]
     handles = [layer.register_forward_hook(note) for layer in trained]
     try:
@@ -65,6 +69,12 @@ def jacobian(
         for p, of_p in zip(sources, _pulled(*zip(*made, strict=True), sources), strict=True):
             j[p] = of_p
     return r.detach(), torch.cat([j[p] for p in parameters], 1)
+
+
+def _parameters(layer: KANLinear) -> list[Tensor]:
+    """Of a layer, with those of a meta-learner that another layer registers."""
+    shared = layer.weights.learner.parameters() if isinstance(layer.weights, Meta) else ()
+    return [*layer.parameters(), *shared]
 
 
 def _theta(layer: KANLinear) -> Tensor:

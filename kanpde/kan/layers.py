@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from kanpde.gram import Dense, Diagonal, Part, Sampled, Tangents
 from kanpde.jet import Jet, general, layer_norm_terms, rule
-from kanpde.kan.basis.base import Basis, LinearBasis, contract_features, exporting
+from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
 from kanpde.kan.fused import Inputs, Layer, push
 from kanpde.kan.values import values
-from kanpde.streams import add, add_up
+from kanpde.streams import add, add_up, exporting, has_numbers, recorded
 
 SPARE = 0.25  # share of the functions from which leaving them out pays
 WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed
@@ -115,7 +115,7 @@ class KANLinear(nn.Module):
     def _live(self, x: Tensor) -> tuple[slice, Tensor | None]:
         """The basis functions that x needs, and the weights of an edge that belong to them and the base; or all."""
         count, size = self.basis.count, self.basis.size
-        live = self.basis.live(x) if _eager() else slice(0, count)
+        live = self.basis.live(x) if _eager(x) else slice(0, count)
         columns = [*range(live.start, live.stop), *range(count, size)]
         if len(columns) > (1 - SPARE) * size:
             return slice(0, count), None
@@ -137,8 +137,8 @@ class KANLinear(nn.Module):
 
     def chunk(self, x: Tensor, per_input: int) -> int:
         """Inputs to a piece, for `per_input` numbers per point and input."""
-        compiling = torch.compiler.is_compiling()
-        if self.in_features <= 16 or exporting():  # an exported network takes any number of points
+        compiling = recorded()
+        if self.in_features <= 16 or not has_numbers(x) or exporting():  # an exported network takes any points
             return self.in_features
         bytes_of_input = x.element_size() * (max(1, len(x)) * per_input + self.weights.generated_per_input)
         whole = DIFFERENTIATED_BYTES if torch._C._are_functorch_transforms_active() else WHOLE_BYTES
@@ -170,14 +170,15 @@ def check_sizes(basis: Basis, weights: nn.Module, inputs: int, edges: int, outpu
         )
 
 
-def _eager() -> bool:
-    """Whether a branch may depend on the numbers in a tensor."""
-    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+def _eager(x: Tensor) -> bool:
+    """Whether a branch may depend on the numbers in x."""
+    return not recorded() and not torch._C._are_functorch_transforms_active() and has_numbers(x)
 
 
 def _is_one(s: Tensor | None) -> bool:
     """Whether a diagonal, the same for all points, is known to be that of the identity."""
-    return _eager() and s is not None and s.ndim == 2 and len(s) == 1 and not s.requires_grad and bool((s == 1).all())
+    fixed = s is not None and s.ndim == 2 and len(s) == 1 and not s.requires_grad
+    return fixed and _eager(s) and bool((s == 1).all())
 
 
 @rule(KANLinear, reads=lambda layer, wanted: Part.FULL if wanted or layer.norm is not None else Part.DIAGONAL)

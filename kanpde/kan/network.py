@@ -88,9 +88,11 @@ def generated_weights(
     weights = []
     new = lambda size: MetaLearner(options.prompt_dim, options.hidden, size, options.bias)
     for label, basis, (n_in, n_out) in zip(labels, bases, edges, strict=True):
-        learner = learners.get(label) or learners.setdefault(label, new(basis.size))
+        is_first = label not in learners
+        learner = learners.setdefault(label, new(basis.size)) if is_first else learners[label]
         prompts = torch.empty(n_in, options.prompt_dim, n_out)
-        weights.append(MetaReleased(prompts, learner, taps) if options.released_layout else Meta(prompts, learner))
+        kind = partial(MetaReleased, taps=taps) if options.released_layout else Meta
+        weights.append(kind(prompts, learner, registers=is_first))
     starts = {"linear": _init_linear, "sine": partial(_init_linear, activation=_sine), "official": _init_official}
     starts[options.init](weights, bases, generator)
     if options.unused and isinstance(options.share, int):

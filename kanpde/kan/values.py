@@ -15,9 +15,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kanpde.kan.basis.base import LinearBasis, closed, contract_features, exporting, fill, transformed
+from kanpde.kan.basis.base import LinearBasis, closed, contract_features, fill
 from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
 from kanpde.kan.weights import Recipe
+from kanpde.streams import exporting, has_numbers, plainly, transformed
 
 TILE = 2**15  # values of x to a tile: the steps of a formula on all its functions stay in the cache
 POINTS = 128  # to a tile at least: products of fewer read theta too often
@@ -32,7 +33,7 @@ def values(basis: LinearBasis, recipe: Recipe, x: Tensor, normed: Tensor | None 
     constants = basis.constants(slice(None))
     layer = _Layer(basis.formula(), basis.count, basis.base, recipe.generate, recipe.pullback, len(constants))
     weights = *recipe.pieces, *recipe.shared
-    if torch.compiler.is_compiling():  # the compiler saves and recomputes by itself
+    if plainly() or not has_numbers(x):  # the compiler saves and recomputes by itself
         return _plain(layer, x, normed, constants, layer.generate(*weights))
     return _Values.apply(layer, x, normed, *constants, *weights)
 

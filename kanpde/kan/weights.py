@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from kanpde.kan.basis.base import transformed
+from kanpde.streams import has_numbers, plainly, recorded, transformed
 
 
 class Recipe(NamedTuple):
@@ -96,7 +96,7 @@ class MetaLearner(nn.Module):
     def forward(self, prompts: Tensor) -> Tensor:
         """prompts (in, p, out) -> theta (in, D, out)."""
         recipe = self.recipe(prompts)
-        if torch.compiler.is_compiling():  # the compiler differentiates and recomputes by itself
+        if plainly():  # the compiler differentiates and recomputes by itself
             return recipe.generate(*recipe.pieces, *recipe.shared)
         return _Generate.apply(recipe.generate, recipe.pullback, *recipe.pieces, *recipe.shared)
 
@@ -173,7 +173,7 @@ def _table(w1, b1, w2, b2) -> tuple[Tensor, Tensor, Tensor]:
 
 def _segments(prompts: Tensor, knots: Tensor) -> Tensor:
     """The segment of each prompt (in, 1, out), one byte each where they are few."""
-    search = _by_halving if transformed() else _by_cells
+    search = _by_halving if transformed() or not has_numbers(prompts) else _by_cells
     found = search(knots, prompts.detach().contiguous())
     return found.to(torch.uint8 if len(knots) < 256 else torch.int16 if len(knots) < 2**15 else torch.int32)
 
@@ -239,7 +239,7 @@ def _table_tiles(prompts: Tensor, segment: Tensor) -> Iterator[tuple[Tensor, Ten
 
 def _inputs(prompts: Tensor) -> int:
     """Inputs to a tile: what their edges generate stays in the cache."""
-    return max(1, prompts.shape[0] if torch.compiler.is_compiling() else TABLE_TILE // prompts.shape[2])
+    return max(1, prompts.shape[0] if recorded() else TABLE_TILE // prompts.shape[2])
 
 
 # Any prompts: the hidden units of a tile of edges at a time, computed again in the backward pass
@@ -272,7 +272,7 @@ def _by_tiles_pullback(grad: Tensor, prompts: Tensor, w1, b1, w2, b2) -> tuple:
 def _tile(z: Tensor, w1: Tensor, w2: Tensor) -> int:
     """Edges to a tile: its hidden units are small beside what all edges generate."""
     size, hidden = w2.shape
-    if torch.compiler.is_compiling():
+    if recorded():
         return max(1, z.shape[0])
     return max(1, max(TILE, z.shape[0] * size // 8) // hidden)
 
@@ -298,12 +298,25 @@ def _joined(tiles: Iterator[Tensor], length: int) -> Tensor:
 
 
 class Meta(nn.Module):
-    """theta = M(z) for a prompt z per edge; several layers may share the meta-learner M."""
+    """theta = M(z) for a prompt z per edge; several layers may share the meta-learner M.
 
-    def __init__(self, prompts: Tensor, learner: MetaLearner):
+    registers: whether M is a submodule. Of the layers of a network that share M the first registers it: a parameter
+    has one name, as `torch.func.functional_call` and a state_dict need.
+    """
+
+    def __init__(self, prompts: Tensor, learner: MetaLearner, registers: bool = True):
         super().__init__()
         self.prompts = nn.Parameter(prompts)
-        self.learner = learner
+        if registers:
+            self.learner = learner
+        else:
+            self.__dict__["learner"] = learner
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others) -> None:
+        if "learner" not in self._modules:  # older checkpoints name it once for each layer
+            for key in [key for key in state_dict if key.startswith(f"{prefix}learner.")]:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     @property
     def generated_per_input(self) -> int:
@@ -334,8 +347,8 @@ class MetaReleased(Meta):
     released MetaKANConv and MetaFastKANConv (its KALN and KAGN put the base first).
     """
 
-    def __init__(self, prompts: Tensor, learner: MetaLearner, taps: int):
-        super().__init__(prompts, learner)
+    def __init__(self, prompts: Tensor, learner: MetaLearner, taps: int, registers: bool = True):
+        super().__init__(prompts, learner, registers)
         self.taps = taps
 
     def generate(self, piece: Tensor) -> Tensor:

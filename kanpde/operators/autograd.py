@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kanpde.ansatz import Ansatz
+from kanpde.differentiable import check_differentiable
 from kanpde.jet import Jet
 from kanpde.operators.forward import coefficients_for, with_own_gradient
 
@@ -35,7 +36,12 @@ class Autograd:
         directions: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Jet:
-        """The jet of u at x; see `Forward`."""
+        """The jet of u at x; see `Forward`.
+
+        Raises:
+            NotDifferentiable: u has a backward pass that torch differentiates wrongly without saying so.
+        """
+        check_nested(u, x)
         s, directions = coefficients_for(u, x, s, directions)
         return with_own_gradient(self, u, x, self._estimate(u, x, s, directions, generator))
 
@@ -80,6 +86,15 @@ class Autograd:
 
 def _blocks(items: list[int], size: int) -> list[list[int]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def check_nested(u, x: Tensor) -> None:
+    """`check_differentiable` of a function or an ansatz, which says what of it is wrong."""
+    parts = {}
+    if isinstance(u, Ansatz) and u.hard:
+        parts["the factor of the problem"] = lambda x: u.problem.factor(x).value
+        parts["the lift of the problem"] = lambda x: u.problem.lift(x).value
+    check_differentiable(u, x, parts)
 
 
 def scalar_value(u, x: Tensor) -> Tensor:

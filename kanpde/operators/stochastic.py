@@ -15,7 +15,7 @@ from torch import Tensor
 from kanpde.ansatz import Ansatz
 from kanpde.gram import Diagonal, Sampled, Tangents
 from kanpde.jet import Jet, has_rules
-from kanpde.operators.autograd import scalar_value
+from kanpde.operators.autograd import check_nested, scalar_value
 from kanpde.operators.forward import coefficients_for, pushed, with_own_gradient
 
 
@@ -139,7 +139,8 @@ class Hutchinson(_Estimator):
 
 
 def _nested(u, x: Tensor, directions, gram, reads_grad_sq: bool) -> Jet:
-    """The same estimate for any module: Hessian-vector products of its gradient."""
+    """The same estimate for any module: Hessian-vector products of its gradient, which `check_nested` checks."""
+    check_nested(u, x)
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()

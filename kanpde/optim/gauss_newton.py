@@ -80,7 +80,7 @@ class MatrixFree:
 
     def __init__(self, system: System, parameters: Sequence[Tensor], q: Tensor | None, rank: int, generator):
         self.parameters, self.q = parameters, q
-        self.r = system.residual()
+        self.r = system.residual().to(parameters[0].dtype)  # that of the products, whose rounding the sketch must know
         self.w = torch.zeros_like(self.r, requires_grad=True)
         self.pulled = self._pull(self.w, create_graph=True)  # J^T w, a function of w
         self.right = self.r.detach() if q is None else self.r.detach() + self.forward(q)

@@ -5,12 +5,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+FAILURES = 8  # in a row, after which a first try is 1e-8 of a step: along the gradient nothing is to be had
+
 
 class RestartingLBFGS(torch.optim.LBFGS):
     """L-BFGS with strong Wolfe conditions, one iteration a step.
 
     A step after which the loss is not finite or has not fallen is undone and the memory of curvature forgotten: the
-    next step is one of steepest descent, with a first try ten times shorter after every failure in a row.
+    next step is one of steepest descent, with a first try ten times shorter after every failure in a row. After
+    `FAILURES` in a row the phase has converged: its steps hold the weights and search no more.
 
     Args:
         params: tensors, one group.
@@ -26,6 +29,9 @@ class RestartingLBFGS(torch.optim.LBFGS):
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
         (group,) = self.param_groups
+        if group["shrink"] < 0.1 ** (FAILURES - 0.5):
+            with torch.enable_grad():
+                return closure()
         before = [p.detach().clone() for p in group["params"]]
         group["lr"] *= group["shrink"]
         first = super().step(closure)

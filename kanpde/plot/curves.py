@@ -98,7 +98,13 @@ def quantiles(run: Run) -> "Figure":
 def title(run: Run) -> str:
     """Problem, dimension and backbone, as far as the file names them."""
     named = {"problem": "{}", "dim": "d = {}", "backbone": "{}"}
-    return ", ".join(form.format(run.attrs[key]) for key, form in named.items() if key in run.attrs)
+    said = {**run.attrs, **({"dim": run.dimension} if "dim" in run.attrs else {})}
+    return plain(", ".join(form.format(said[key]) for key, form in named.items() if key in said))
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _field(run: Run, name: str) -> np.ndarray:
@@ -110,7 +116,7 @@ def _field(run: Run, name: str) -> np.ndarray:
 def _draw_loss(ax: "Axes", run: Run) -> None:
     ax.set_ylabel("loss")
     for name in sorted(name for name in run.history if name.startswith("terms/")):
-        _line(ax, run.history["step"], run.history[name], name.removeprefix("terms/"), linewidth=0.9)
+        _line(ax, run.history["step"], run.history[name], plain(name.removeprefix("terms/")), linewidth=0.9)
     if "loss" in run.history:
         _line(ax, run.history["step"], run.history["loss"], "loss", color="black", linewidth=2)
 

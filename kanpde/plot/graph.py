@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kanpde.plot.curves import plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -136,15 +138,15 @@ def _names(layers: Sequence[EdgePictures], inputs, outputs) -> tuple[list[str], 
     for kind, given, wanted in (("input", inputs, n_in), ("output", outputs, n_out)):
         if len(given) != wanted:
             raise ValueError(f"the network has {wanted} {kind}s, given {len(given)} {kind} names")
-    return [_symbol(name) for name in inputs], [_symbol(name) for name in outputs]
+    return [symbol(name) for name in inputs], [symbol(name) for name in outputs]
 
 
-def _symbol(name: str) -> str:
+def symbol(name: str) -> str:
     """A letter, Latin or Greek, with or without an index, is set as mathematics; words stay words."""
     match = re.fullmatch(rf"([A-Za-z]|{GREEK}|Delta|Omega)(?:_?(\d+)|_([A-Za-z0-9]+))?", name)
     if not match:
         name = name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
-        return name.replace("$", r"\$")
+        return plain(name)
     letter, digits, word = match.groups()
     letter = letter if len(letter) == 1 else f"\\{letter}"
     index = digits or _upright(word or "")
@@ -154,7 +156,7 @@ def _symbol(name: str) -> str:
 def _formula(label: str) -> str:
     """x^2 or 1/x as mathematics with upright names of functions; what has other signs stays text."""
     if not re.fullmatch(r"([A-Za-z0-9.+\-*/() ]|\^-?[A-Za-z0-9])+", label):
-        return label.replace("$", r"\$")
+        return plain(label)
     powers = re.sub(r"\^(-?[A-Za-z0-9.]+)", r"^{\1}", label)
     return f"${_upright(powers)}$"
 

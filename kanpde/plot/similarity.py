@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kanpde.plot.curves import plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -47,7 +49,7 @@ def similarity_figure(
         blocks = np.zeros(len(matrix), dtype=int) if layers is None else np.asarray(layers)
         order = _order(matrix, blocks) if ordered else np.arange(len(matrix))
         image = ax.imshow(matrix[np.ix_(order, order)], cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-        ax.set_title(f"{title}\neffective rank {_effective_rank(matrix):.1f}", fontsize=11)
+        ax.set_title(f"{plain(title)}\neffective rank {_effective_rank(matrix):.1f}", fontsize=11)
         _mark_layers(ax, blocks, named=layers is not None)
     axes[0].set_ylabel("edges by layer" if layers is not None else "edges")
     bar = figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], label=label)

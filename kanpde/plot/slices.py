@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kanpde.plot.curves import title
+from kanpde.plot.curves import plain, title
+from kanpde.plot.graph import symbol
 from kanpde.record import Run, RunFileError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Slice:
 
     Attributes:
         name, label: the key in the file, and the caption.
+        origin, axes: (d,), zero where the file has none, and (k, d).
         axis_labels: k names.
         ticks: (k, n).
         u, u_exact, error: (n,) * k; the last two None without an exact solution.
@@ -31,6 +33,8 @@ class Slice:
 
     name: str
     label: str
+    origin: np.ndarray
+    axes: np.ndarray
     axis_labels: tuple[str, ...]
     ticks: np.ndarray
     u: np.ndarray
@@ -45,14 +49,16 @@ class Slice:
         data = run.slices[name]
         if missing := {"axes", "grid", "u"} - data.keys():
             raise RunFileError(f"{run.path}: slice {name!r} has no {' and no '.join(sorted(missing))}")
-        k, n = len(data["axes"]), np.shape(data["grid"])[-1]
+        axes = np.asarray(data["axes"], dtype=np.float64)
+        k, n = len(axes), np.shape(data["grid"])[-1]
+        origin = np.broadcast_to(np.asarray(data.get("origin", 0.0), dtype=np.float64), axes.shape[1:])
         u, exact = (np.asarray(data.get(key, np.nan), dtype=np.float64) for key in ("u", "u_exact"))
         exact = exact if np.isfinite(exact).any() else None
         error = None if exact is None else np.asarray(data.get("error", abs(u - exact)), dtype=np.float64)
-        labels = [label.strip() for label in _text(data.get("axis_labels", "")).split(",")]
+        labels = _labels(data.get("axis_labels", ""))
         labels = labels if len(labels) == k and all(labels) else "abc"[:k]
-        caption = _text(data.get("label", "")) or f"slice {name}"
-        return cls(name, caption, tuple(labels), np.broadcast_to(data["grid"], (k, n)), u, exact, error)
+        caption, ticks = _text(data.get("label", "")) or f"slice {name}", np.broadcast_to(data["grid"], (k, n))
+        return cls(name, caption, origin, axes, tuple(labels), ticks, u, exact, error)
 
     @property
     def relative_error(self) -> np.ndarray | None:
@@ -80,7 +86,7 @@ def slice_2d(run: Run, name: str) -> "Figure":
     if len(cut.ticks) > 2:
         raise ValueError(f"{run.path}: slice {name!r} has {len(cut.ticks)} axes; a picture takes 1 or 2")
     figure = _draw_line(cut) if len(cut.ticks) == 1 else _draw_plane(cut)
-    figure.suptitle("\n".join(filter(None, (title(run), cut.label))))
+    figure.suptitle("\n".join(filter(None, (title(run), plain(cut.label)))))
     return figure
 
 
@@ -113,7 +119,8 @@ def _draw_plane(cut: Slice) -> "Figure":
     from matplotlib.figure import Figure
 
     colours, norm = value_colours(cut.u, cut.u_exact)
-    panels = [(cut.u, "$u$ (network)", colours, norm)]
+    alone = ", no exact solution" if cut.error is None else ""
+    panels = [(cut.u, f"$u$ (network){alone}", colours, norm)]
     if cut.error is not None:
         relative = r"relative error $|u - u^*|\;/\;\max\,|u^*|$"
         panels += [
@@ -152,7 +159,9 @@ def _draw_line(cut: Slice) -> "Figure":
     axes, t = figure.subplots(1, panels, squeeze=False)[0], cut.ticks[0]
     axes[0].plot(t, cut.u, color="C0", linewidth=2, label="$u$ (network)")
     axes[0].set_ylabel("$u$")
-    if cut.error is not None:
+    if cut.error is None:
+        axes[0].set_title("no exact solution")
+    else:
         axes[0].plot(t, cut.u_exact, color="black", linestyle="--", label="$u^*$ (exact)")
         shown = np.where(cut.error > 0, 1.0, np.nan)
         axes[1].plot(t, shown * cut.error, color="C3", label="$|u - u^*|$")
@@ -167,7 +176,14 @@ def _draw_line(cut: Slice) -> "Figure":
 
 def _symbol(label: str) -> str:
     """A letter, with or without an index, is set as mathematics; words stay words."""
-    return f"${label}$" if re.fullmatch(r"[A-Za-z](_(\w|\{\w+\}))?", label) else label
+    return f"${label}$" if re.fullmatch(r"[A-Za-z](_(\w|\{\w+\}))?", label) else symbol(label)
+
+
+def _labels(value: object) -> list[str]:
+    """A list of names; older files have one text with commas between them."""
+    if np.ndim(value) == 1:
+        return [_text(label) for label in value]
+    return [label.strip() for label in _text(value).split(",")]
 
 
 def _text(value: object) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kanpde.plot.curves import title
+from kanpde.plot.curves import plain, title
 from kanpde.plot.slices import ERROR_COLOURS, Slice, error_norm, value_colours
 from kanpde.record import Run
 
@@ -23,8 +23,10 @@ HIDDEN_POINT = 2  # vtkDataSetAttributes::HIDDENPOINT
 
 
 def grid_3d(run: Run, name: str) -> "ImageData":
-    """A slice with two or three axes as a grid in slice coordinates; point arrays u, u_exact, error, relative_error.
+    """A slice with two or three axes as a grid; point arrays u, u_exact, error, relative_error.
 
+    It lies where the test points of `points` do, if its axes are in the span of the first three coordinates and at
+    right angles; else in coordinates of its own.
     Points outside the domain keep their NaN; `inside` is 0 there, and `vtkGhostType` makes ParaView leave them blank.
 
     Raises:
@@ -40,8 +42,11 @@ def grid_3d(run: Run, name: str) -> "ImageData":
     if not np.allclose(np.diff(cut.ticks), spacing[:, None], rtol=1e-3):
         raise ValueError(f"{run.path}: the ticks of slice {name!r} are not equidistant")
     flat = [1] * (3 - k)
-    start = [*cut.ticks[:, 0], *np.zeros(3 - k)]
-    grid = pyvista.ImageData(dimensions=[n] * k + flat, spacing=[*spacing, *flat], origin=start)
+    placed = _placed(cut)
+    corner, directions, lengths = placed or (np.pad(cut.ticks[:, 0], (0, 3 - k)), np.eye(3), np.ones(k))
+    grid = pyvista.ImageData(dimensions=[n] * k + flat, spacing=[*(lengths * spacing), *flat], origin=corner)
+    if placed:
+        grid.direction_matrix = directions
     for key in ("u", "u_exact", "error", "relative_error"):
         if getattr(cut, key) is not None:
             grid.point_data[key] = getattr(cut, key).ravel(order="F")  # VTK counts the first axis fastest
@@ -50,6 +55,19 @@ def grid_3d(run: Run, name: str) -> "ImageData":
     grid.point_data["vtkGhostType"] = np.where(inside, 0, HIDDEN_POINT).astype(np.uint8)
     grid.set_active_scalars("u")
     return grid
+
+
+def _placed(cut: Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """First corner, unit vectors as columns, and lengths of the axes, in the first three coordinates, if there."""
+    lengths = np.linalg.norm(cut.axes, axis=1)
+    units = cut.axes / lengths[:, None]
+    if units[:, 3:].any() or not np.allclose(units @ units.T, np.eye(len(units)), atol=1e-6):
+        return None
+    first = lambda x: np.pad(x[..., :3], [*[(0, 0)] * (x.ndim - 1), (0, max(0, 3 - x.shape[-1]))])
+    corner, directions = first(cut.origin + cut.ticks[:, 0] @ cut.axes), first(units)
+    if len(directions) == 2:
+        directions = np.vstack([directions, np.cross(*directions)])
+    return corner, directions.T, lengths
 
 
 def points(run: Run) -> "PolyData":
@@ -102,7 +120,7 @@ def render_3d(run: Run, name: str, path: str | Path) -> None:
     if cut.error is not None:
         panels.append(("$|u - u^*|$", cut.error, ERROR_COLOURS, error_norm(cut.error)))
     figure = Figure(figsize=(6.2 * len(panels), 6.0), layout="constrained")
-    figure.suptitle("\n".join(filter(None, (title(run), cut.label))))
+    figure.suptitle("\n".join(filter(None, (title(run), plain(cut.label)))))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (heading, values, colours, norm) in zip(axes, panels, strict=True):
         # VTK draws the body only: the texts and colour bars of matplotlib are those of the other pictures

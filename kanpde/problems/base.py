@@ -1,13 +1,18 @@
 """What a problem is: a domain, the coefficients of its operator, a residual that reads a jet, boundary values."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kanpde.ansatz import Field
+from kanpde.config import ConfigError
 from kanpde.jet import Jet
+from kanpde.problems import lifts
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,11 @@ class Problem:
     def title(self) -> str:
         """A line that says what the problem is."""
         return next(iter((type(self).__doc__ or "").strip().splitlines()), "")
+
+    @property
+    def n_inputs(self) -> int:
+        """The number of inputs of u."""
+        return self.domain.dim
 
     def coordinates(self, points: Tensor) -> Tensor:
         """The inputs (N, d) of u at points, which may carry more: observations, say."""
@@ -65,8 +75,14 @@ class Problem:
         return type(self).residual is Problem.residual
 
     def coefficients(self, x: Tensor) -> Tensor | None:
-        """s in u.lap = sum_i s_i d^2u/dx_i^2: (d,) or (N, d); None: the equation has no second derivatives."""
-        return x.new_ones(x.shape[-1])
+        """s in u.lap = sum_i s_i d^2u/dx_i^2: (d,) or (N, d); None: the equation has no second derivatives.
+
+        By default 1 for coordinates of space and 0 for time, the last coordinate of a domain that has it.
+        """
+        s = x.new_ones(x.shape[-1])
+        if self.states("domain") and hasattr(self.domain, "time"):
+            s[-1] = 0
+        return s
 
     def s_grad(self, x: Tensor) -> Tensor | None:
         """The weights of u.grad_sq = sum_i s_i (du/dx_i)^2 where they differ from `coefficients`; None: they do not."""
@@ -78,7 +94,10 @@ class Problem:
 
     @property
     def residual_scale(self) -> float:
-        """1 / (2 d): Lap u = -2 d f + O(sqrt d) where u = (1 - |x|^2) f, so the scaled residual is of order one."""
+        """1 / (2 d): Lap u = -2 d f + O(sqrt d) where u = (1 - |x|^2) f, so the scaled residual is of order one.
+
+        Of a domain of other size it is multiplied by `kanpde.frames.equation_scale`; one of a problem's own is not.
+        """
         return 1 / (2 * self.dim)
 
     def exact(self, x: Tensor) -> Tensor:
@@ -97,13 +116,22 @@ class Problem:
         """A guess (N,) that needs no training, for the floors; None: there is none."""
         return None
 
+    def states(self, name: str) -> bool:
+        """Whether the problem has a method or value of its own for what this class has a default for."""
+        return name in vars(self) or getattr(type(self), name) is not getattr(Problem, name)
+
     def boundary_value(self, x: Tensor) -> Tensor:
-        """u on the boundary (soft constraint): zero."""
-        return x.new_zeros(len(x))
+        """u on the boundary (N,): that of the lift if one is stated, else zero."""
+        return x.new_zeros(len(x)) if (h := self._stated_lift(x)) is None else h.value
 
     def initial_value(self, x: Tensor) -> Tensor:
-        """u at t = 0 (soft constraint), for domains with time."""
-        raise NotImplementedError(f"{type(self).__name__} states no initial value")
+        """u at t = 0 (N,), for domains with time: that of the lift if one is stated."""
+        if (h := self._stated_lift(x)) is None:
+            raise NotImplementedError(f"{type(self).__name__} states no initial value")
+        return h.value
+
+    def _stated_lift(self, x: Tensor) -> Field | None:
+        return self.lift(x) if self.states("lift") else None
 
     def extra_terms(self, u: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Terms of the loss beside the residual, by the names in `terms`: for instance the misfit to observations."""
@@ -114,8 +142,58 @@ class Problem:
         return self.domain.factor(x)
 
     def lift(self, x: Tensor) -> Field | None:
-        """h of the hard constraint; None: zero."""
-        return None
+        """h of the hard constraint; None: zero. By default it is built of the values stated, `kanpde.problems.lifts`.
+
+        Raises:
+            ConfigError: there are such values, but no lift can be built of them.
+        """
+        if not (self.states("boundary_value") or self.states("initial_value")):
+            return None
+        return None if self._built_lift is None else self._built_lift(x)
+
+    @cached_property
+    def _built_lift(self) -> Callable[[Tensor], Field] | None:
+        return lifts.built(self)
+
+
+def own(problem: Problem) -> Problem:
+    """The problem with unknowns and generators of its own, which a run may change, and all else shared.
+
+    Raises:
+        ConfigError: its parameters are made anew at each access, or are not an attribute of it that can be copied.
+    """
+    if not isinstance(problem, Problem):
+        return problem
+    given = _unknowns(problem)
+    if _unknowns(problem) != given:
+        raise ConfigError(
+            f"{type(problem).__name__}.parameters: made anew at each access, so never trained; "
+            "make it a functools.cached_property"
+        )
+    mine, memo = copy.copy(problem), {}
+    vars(mine).pop("_built_lift", None)  # of the other's values
+    of_classes = [item for cls in reversed(type(problem).__mro__) for item in vars(cls).items()]
+    for name, value in {**dict(of_classes), **vars(mine)}.items():
+        if _changes(value):
+            object.__setattr__(mine, name, copy.deepcopy(value, memo))
+    if _unknowns(mine) & given:
+        raise ConfigError(
+            f"{type(problem).__name__}.parameters: a run works on a copy, so make it an attribute of the problem, or a "
+            "property of its attributes; given is a property that returns a module from elsewhere"
+        )
+    return mine
+
+
+def _unknowns(problem: Problem) -> set[Tensor]:
+    module = getattr(problem, "parameters", None)
+    return set(module.parameters()) if isinstance(module, nn.Module) else set()
+
+
+def _changes(value) -> bool:
+    """Whether a run may change an attribute: parameters, generators, and collections of them."""
+    if isinstance(value, dict | list | tuple):
+        return any(map(_changes, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, nn.Module | nn.Parameter | torch.Generator | np.random.Generator)
 
 
 def unit(dim: int, axis: int, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Fitting a user's table: rows of a CSV or NPZ file, split into training, validation and test rows."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,8 @@ class Data(Fitting):
         missing: what to do with rows in which a number is missing: refuse, or drop them.
         folds, fold: of k folds of the rows, the one that is tested on, instead of a share.
 
+    Rows with the same inputs stay together in one part, whatever their observations.
+
     Without validation rows the training rows choose the best weights; without test rows the error is theirs.
 
     Raises:
@@ -125,26 +128,50 @@ class Data(Fitting):
     def domain(self) -> Rows:
         rows = self._rows(self.file)
         rows = rows[torch.randperm(len(rows), generator=stream(self.seed, "split"))]
-        test, rest = self._tested(rows)
-        validation, interior = _share(rest, self.validation)
+        group = groups(rows)
+        self._say_repeated(group)
+        tested = self._tested(group)
+        test, rest = rows[tested], ~tested
+        if isinstance(self.test, str):
+            test = self._test_rows(rows)
+        validated = rest & _share(group, rest, self.validation)
+        interior, validation = rows[rest & ~validated], rows[validated]
         if len(interior) < 2:
             raise ConfigError(f"problem.file: {self.file} leaves {len(interior)} rows to train on, needed are 2")
         parts = {"interior": interior, "validation": validation, "test": test}
         return Rows({name: part if len(part) else interior for name, part in parts.items()})
 
-    def _tested(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The test rows, and the others."""
-        if isinstance(self.test, str):
-            test, rest = self._rows(self.test), rows
-        elif self.folds is not None:
-            test = rows[self.fold :: self.folds]
-            rest = rows[torch.arange(len(rows)) % self.folds != self.fold]
-        else:
-            return _share(rows, self.test)
-        if len(test) < 2:
-            where = f"file {self.test}" if self.folds is None else f"fold {self.fold} of {self.folds}"
-            raise ConfigError(f"problem: {where} has {len(test)} rows to test on, needed are 2")
-        return test, rest
+    def _tested(self, group: Tensor) -> Tensor:
+        """Which rows are tested on (N,)."""
+        if self.folds is not None:
+            return self._enough(group % self.folds == self.fold, f"fold {self.fold} of {self.folds}")
+        share = 0.0 if isinstance(self.test, str) else self.test
+        return _share(group, torch.ones_like(group, dtype=torch.bool), share)
+
+    def _test_rows(self, rows: Tensor) -> Tensor:
+        """Those of the test file, of which some may have inputs of the other rows."""
+        test = self._rows(self.test)
+        self._enough(torch.ones(len(test), dtype=torch.bool), f"file {self.test}")
+        group = groups(torch.cat([rows, test]))
+        if seen := int(torch.isin(group[len(rows) :], group[: len(rows)]).sum()):
+            warnings.warn(
+                f"{self.test}: {seen:,} of {len(test):,} test rows have the inputs of training rows", stacklevel=2
+            )
+        return test
+
+    def _enough(self, tested: Tensor, where: str) -> Tensor:
+        if tested.sum() < 2:
+            raise ConfigError(f"problem: {where} has {tested.sum()} rows to test on, needed are 2")
+        return tested
+
+    def _say_repeated(self, group: Tensor) -> None:
+        sizes = group.bincount()
+        if repeated := sizes[sizes > 1].tolist():
+            warnings.warn(
+                f"{self.file}: {sum(repeated):,} of {len(group):,} rows have the inputs of another row; each of these "
+                f"{len(repeated):,} groups stays together in training, validation or test",
+                stacklevel=2,
+            )
 
     def _rows(self, file: str) -> Tensor:
         """(N, d + 1): the inputs and the output of the rows of a file."""
@@ -159,7 +186,25 @@ class Data(Fitting):
         return of_size(rows[whole])
 
 
-def _share(rows: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """The first rows, which are such a share of all, none if fewer than two; and the others."""
-    n = round(share * len(rows))
-    return rows.tensor_split([n if n > 1 else 0])
+def groups(rows: Tensor) -> Tensor:
+    """The number (N,) of the group of each row (N, d + 1): those with its inputs. They are counted as they come."""
+    inputs, numbers = (rows[:, :-1] + 0.0).numpy(), {}  # -0 is 0
+    return torch.tensor([numbers.setdefault(row.tobytes(), len(numbers)) for row in inputs], dtype=torch.long)
+
+
+def _share(group: Tensor, among: Tensor, share: float) -> Tensor:
+    """Which rows (N,) make such a share of those `among` all: the first groups, as near to it as whole groups come.
+
+    A share of less than two rows is none, and two rows are left.
+    """
+    n, left = round(share * int(among.sum())), int(among.sum()) - 2
+    chosen, taken = [], 0
+    for number, size in enumerate(group[among].bincount().tolist() if n > 1 else ()):
+        if taken >= n:
+            break
+        if size and taken + size / 2 <= n and (size == 1 or taken + size <= left):  # nearer to n than without
+            chosen.append(number)
+            taken += size
+    if n > 1 and not chosen:
+        warnings.warn(f"a share of {share:g} of the rows holds no group of equal inputs: there is none", stacklevel=2)
+    return among & torch.isin(group, torch.tensor(chosen, dtype=group.dtype))

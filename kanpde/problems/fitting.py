@@ -14,7 +14,7 @@ from kanpde.config import ConfigError
 from kanpde.domains import check_law
 from kanpde.equations import Equation, equation
 from kanpde.formulas import Formula
-from kanpde.jet import Affine, Jet
+from kanpde.jet import Jet, Scaling
 from kanpde.metrics import LARGEST
 from kanpde.problems.base import Problem
 from kanpde.samplers import stream, uniforms
@@ -45,14 +45,19 @@ class Units:
     def unknown(cls, dim: int) -> "Units":
         return cls(torch.zeros(dim), torch.ones(dim), 0.0, 1.0)
 
-    def scaling_inputs(self) -> Affine:
+    @property
+    def centre(self) -> Tensor:
+        """Of the box, (d,)."""
+        return (self.low + self.high) / 2
+
+    def scaling_inputs(self) -> Scaling:
         """The box to [-1, 1]^d."""
         scale = 2 / (self.high - self.low)
-        return Affine(scale, -1 - scale * self.low)
+        return Scaling(scale, -1 - scale * self.low, inwards=True)
 
-    def scaling_output(self) -> Affine:
+    def scaling_output(self) -> Scaling:
         """Numbers of mean 0 and deviation 1 to y."""
-        return Affine(*torch.tensor([[self.std], [self.mean]], dtype=torch.float64))
+        return Scaling(*torch.tensor([[self.std], [self.mean]], dtype=torch.float64), inwards=False)
 
 
 def of_size(rows: Tensor) -> Tensor:
@@ -71,6 +76,11 @@ class Fitting(Problem):
     """
 
     names: Sequence[str] = ()
+
+    @property
+    def n_inputs(self) -> int:
+        """Those of the columns, be the table there or not."""
+        return self.dim
 
     def coordinates(self, points: Tensor) -> Tensor:
         return points[..., : self.dim]

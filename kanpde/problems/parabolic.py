@@ -59,6 +59,9 @@ class Heat(Problem):
         value, laplacian = self.closed_form.value_and_laplacian(x[:, :-1])
         return -(-x[:, -1]).exp() * (value + laplacian)
 
+    def boundary_value(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
+
     def initial_value(self, x: Tensor) -> Tensor:
         return self.closed_form.value(x[:, :-1])
 

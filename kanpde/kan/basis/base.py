@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
+from kanpde.streams import has_numbers, plainly, transformed
 
 Derivatives = tuple[Tensor, ...]  # f, f', f'', ... each (N, in, functions)
 
@@ -41,7 +42,7 @@ class Basis(nn.Module):
         limits = torch.as_tensor(grid_range, dtype=torch.get_default_dtype())
         if limits.shape not in ((2,), (in_features, 2)):
             raise ValueError(f"grid_range takes a pair, or {in_features} of them; its shape is {tuple(limits.shape)}")
-        if not ((limits[..., 0] < limits[..., 1]) & limits.isfinite().all(-1)).all():
+        if has_numbers(limits) and not ((limits[..., 0] < limits[..., 1]) & limits.isfinite().all(-1)).all():
             raise ValueError(f"grid_range must be finite and increase, given {grid_range}")
         low, high = limits.expand(in_features, 2).unbind(-1)
         self.register_buffer("low", low.clone())
@@ -171,7 +172,7 @@ class LinearBasis(Basis):
 
 def _together(formula: Callable, count: int, base: Callable, first: int, last: int, x: Tensor, *constants, axis=-1):
     """The derivatives of `count` basis functions and, last, of the base function."""
-    if transformed():
+    if transformed() or not has_numbers(x):
         pairs = zip(formula(first, last, x, *constants, axis=axis), base(first, last, x, axis=axis), strict=True)
         return [torch.cat(pair, axis) for pair in pairs]
     shape = list(x.shape)
@@ -189,15 +190,6 @@ def fill(formula: Callable, first: int, last: int, x: Tensor, *constants: Tensor
             place.copy_(b)
 
 
-def transformed() -> bool:
-    """Whether torch.compile or torch.func look on: they take no buffers that are written into."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-
-
-# before torch 2.7 an export cannot be told from compiling
-exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-
-
 def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Tensor | None) -> Edges:
     """Contract features (N, in, size) with theta (in, size, out)."""
     flat = theta.flatten(0, 1)
@@ -210,7 +202,7 @@ def contract_features(b: Derivatives, theta: Tensor, slope: bool, curvature: Ten
 
 def closed(formula: Callable, first: int, last: int, x: Tensor, *constants: Tensor, axis: int = -1) -> Derivatives:
     """Derivatives first ... last of functions in closed form, which differentiate into the next ones."""
-    if torch.compiler.is_compiling():  # the compiler fuses the steps itself, and differentiates once at most
+    if plainly():  # the compiler fuses the steps itself, and differentiates once at most
         return tuple(formula(first, last, x, *constants, axis=axis))
     return _Closed.apply(formula, first, last, axis, x, *constants)
 

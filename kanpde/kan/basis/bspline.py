@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softshrink
 
 from kanpde.kan.basis.base import LinearBasis
+from kanpde.streams import plainly
 
 LOCAL_FROM = 20  # intervals from which the k + 1 splines that live at a point are computed instead of all
 
@@ -22,6 +23,8 @@ class BSpline(LinearBasis):
               (-1)^i \binom{k+1}{i} (m_i - |\tau|)_+^{k-r}
 
     so value and derivatives need neither recursion nor differentiation.
+
+    The derivative of order k jumps at the knots. There it is its limit from the right, at b that from the left.
 
     Off the grid: within k intervals of [a, b] the splines fade smoothly, beyond them they are 0 and the base function
     alone is left. Nothing is clamped or extrapolated; `kanpde.kan.grids.off_grid` says how many inputs are there.
@@ -52,8 +55,9 @@ class BSpline(LinearBasis):
         """The splines of the cells in which there are points."""
         if x.numel() == 0:
             return super().live(x)
-        cells = ((x - self.low) * (self.scale() * (self.grid_size / 2))).detach()
-        first, last = (int(c) if c.isfinite() else 0 for c in (cells.amin().floor(), cells.amax().floor()))
+        cells, spare = ((x - self.low) * (self.scale() * (self.grid_size / 2))).detach(), _spare(self.count, x.dtype)
+        ends = (cells.amin() - spare).floor(), (cells.amax() + spare).floor()  # a knot belongs to the cells beside it
+        first, last = (int(c) if c.isfinite() else 0 for c in ends)
         return slice(min(max(first, 0), self.count - 1), max(min(last + self.spline_order + 1, self.count), 1))
 
     def init_activation(self) -> Tensor:
@@ -81,9 +85,11 @@ def bspline_derivatives(
     """[B^(first), ..., B^(last)] of the grid_size + k splines at x, which are a new axis, or of the `live` ones."""
     count, local = grid_size + k, grid_size >= LOCAL_FROM
     out = out or [None] * (last + 1 - first)
-    unit = 1.0 if local or max(last, 2) >= k else factorial(k) ** (-1 / k)
+    highest = last + torch.compiler.is_compiling()  # the compiler differentiates once more
+    unit = 1.0 if local or max(highest, 2) >= k else factorial(k) ** (-1 / k)
     per_step = scale * (grid_size / 2 * unit)
-    tau = ((x - low) * per_step).unsqueeze(axis)
+    tau = (x - low) * per_step
+    tau = (tau if highest < k else _beside_knots(tau, grid_size, k)).unsqueeze(axis)
     along = (-1,) + (1,) * (-1 - axis)
     start, stop = (0, count) if live is None else (live.start, live.stop)
     if not local:
@@ -101,6 +107,23 @@ def bspline_derivatives(
     return [spread(b).narrow(axis, start, stop - start) for b in near]
 
 
+def _spare(count: int, dtype: torch.dtype) -> float:
+    """How near to a knot, in steps of the grid, rounding cannot tell on which side of it a point lies."""
+    return 4 * count * torch.finfo(dtype).eps
+
+
+def _beside_knots(tau: Tensor, grid_size: int, k: int) -> Tensor:
+    """tau with points at a knot moved into the cell to the right, at the right end of the grid to the left.
+
+    So all splines are on one side of it; the shift is of the size of rounding, and a constant to differentiation.
+    """
+    spare = _spare(grid_size + k, tau.dtype)
+    knot = tau.detach().round()
+    off = tau.detach() - knot
+    shift = torch.where(knot == grid_size, -spare, spare).to(tau.dtype) - off
+    return tau + torch.where(off.abs() < spare, shift, 0)
+
+
 def _cardinal(
     tau: Tensor, k: int, first: int, last: int, per_step: Tensor, unit: float, out: Sequence[Tensor | None]
 ) -> list[Tensor]:
@@ -111,7 +134,10 @@ def _cardinal(
     """
     top = min(last, k)
     sign = tau.sign() if first < top or top % 2 else None  # odd derivatives need it
-    plus = [((k + 1) / 2 * unit - tau.abs_()).clamp_min_(0)]
+    if plainly():
+        plus = [((k + 1) / 2 * unit - tau.abs()).clamp_min(0)]
+    else:
+        plus = [((k + 1) / 2 * unit - tau.abs_()).clamp_min_(0)]
     plus += [softshrink(plus[0], i * unit) for i in range(1, k // 2 + 1)]
     factors = [(-1) ** i * comb(k + 1, i) for i in range(k // 2 + 1)]
     height = 1 if unit == 1 else factorial(k)  # unit^-k
@@ -120,13 +146,13 @@ def _cardinal(
         if r == top:
             power = [_power(p, k - r, first == top) for p in plus]
         else:
-            power = [q * p if q is p else q.mul_(p) for q, p in zip(power, plus, strict=True)]
+            power = [q * p if q is p else _times(q, p) for q, p in zip(power, plus, strict=True)]
         total = _weighted(power, factors, out[r - first])
         if r % 2:
-            total.mul_(sign)
+            total = _times(total, sign)
         if r or height != factorial(k):
             factor = (-1) ** r * height / factorial(k - r)
-            total.mul_((per_step if r == 1 else per_step**r) * factor if r else factor)
+            total = _times(total, (per_step if r == 1 else per_step**r) * factor if r else factor)
         found.insert(0, total)
     return found
 
@@ -135,10 +161,15 @@ def _power(p: Tensor, n: int, is_last: bool) -> Tensor:
     """p^n of p = (...)_+, in place where nobody reads p any more."""
     if n < 2:
         return p if n else (p > 0).to(p.dtype)
-    q = p.pow_(n) if is_last and n <= 3 else p.pow(min(n, 3))
+    q = p.pow_(n) if is_last and n <= 3 and not plainly() else p.pow(min(n, 3))
     for _ in range(3, n):
-        q = q.mul_(p)
+        q = _times(q, p)
     return q
+
+
+def _times(t: Tensor, factor: Tensor | float) -> Tensor:
+    """t factor, in place where nobody differentiates t itself."""
+    return t * factor if plainly() else t.mul_(factor)
 
 
 def _weighted(terms: list[Tensor], factors: list[int], out: Tensor | None) -> Tensor:
@@ -147,5 +178,5 @@ def _weighted(terms: list[Tensor], factors: list[int], out: Tensor | None) -> Te
         return torch.mul(terms[0], 1, out=out)
     total = torch.add(terms[0], terms[1], alpha=factors[1], out=out)
     for factor, term in zip(factors[2:], terms[2:], strict=True):
-        total.add_(term, alpha=factor)
+        total = torch.add(total, term, alpha=factor) if plainly() else total.add_(term, alpha=factor)
     return total

@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 
 from kanpde.kan.basis.base import Basis, Edges
 from kanpde.kan.basis.base_functions import gaussian_derivatives
+from kanpde.streams import has_numbers, plainly, recorded
 
 SMALLEST = 0.05  # of the scale sigma, in units of half the range
 
@@ -43,11 +44,12 @@ class Wavelet(Basis):
         raw, mu, w = theta.unbind(1)  # each (in, out)
         rate = 1 / (SMALLEST + softplus(raw + _OFFSET))  # 1 / sigma
         z = (x - self.low[inputs]) * scale - 1
-        value = _WaveletSum.apply(psi, z, mu, rate, w)
+        sums = _WaveletSum.forward if plainly() else _WaveletSum.apply
+        value = sums(psi, z, mu, rate, w)
         if not slope and curvature is None:
             return Edges(value, None, None)
         u = (z.unsqueeze(-1) - mu) * rate  # (N, in, out)
-        first, second = _Wavelet.apply(psi, 1, 2, u)
+        first, second = (psi if plainly() else partial(_Wavelet.apply, psi))(1, 2, u)
         rate = rate * scale.unsqueeze(-1)  # du/dx
         bend = None if curvature is None else curvature.expand(len(x), -1)
         return Edges(
@@ -134,7 +136,7 @@ TILE = 2**15  # numbers of a tile: they stay in the cache
 
 def _tiles(z: Tensor, *of_edges: Tensor):
     """The inputs of a layer, a few at a time: columns of z (N, in), and rows of the others (in, out)."""
-    if torch.compiler.is_compiling():  # the compiler fuses the steps itself
+    if recorded() or not has_numbers(z):  # the compiler fuses the steps itself
         return [(z, *of_edges)]
     inputs = max(1, TILE // max(1, z.shape[0] * of_edges[0].shape[1]))
     return zip(z.split(inputs, -1), *(t.split(inputs) for t in of_edges), strict=True)
