@@ -218,7 +218,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
             with torch.no_grad():
                 next(state.u.net.parameters()).fill_(float("nan"))
 
-    monkeypatch.setattr(Objective, "_note", lambda self, terms: vars(self).update(terms=terms, value=0.0))
+    monkeypatch.setattr(Objective, "_note", lambda self, terms, *_: vars(self).update(terms=terms, value=0.0))
     with pytest.raises(kanpde.RunFailed, match="weights are not finite"):
         small(tmp_path, steps=20, on_step=spoil)
     saved = torch.load(tmp_path / "run.pt", weights_only=True)
@@ -412,9 +412,13 @@ class Column(Poisson):
 @pytest.mark.parametrize(
     "problem, net, says",
     [
-        (Broadcasts(4), None, r"the residual has shape \(3, 3\) at 3 points of 4 coordinates, needed is \(3,\)"),
-        (Column(4), None, r"the exact solution has shape \(3, 1\)"),
-        (Poisson(4), torch.nn.Linear(4, 2), r"the network has shape \(3, 2\).*needed is \(3, 1\)"),
+        (
+            Broadcasts(4),
+            None,
+            r"the residual: given is a tensor of shape \(3, 3\).* at 3 points of 4 coordinates, needed is .* \(3,\)",
+        ),
+        (Column(4), None, r"the exact solution: given is a tensor of shape \(3, 1\)"),
+        (Poisson(4), torch.nn.Linear(4, 2), r"the network: given is a tensor of shape \(3, 2\).*needed is .* \(3, 1\)"),
         (Poisson(4), torch.nn.Linear(5, 1), r"the network does not take inputs \(N, 4\)"),
     ],
 )
