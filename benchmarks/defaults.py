@@ -8,7 +8,8 @@ by a run with one of the default seeds. Finished runs are kept and broken ones g
 table lies a CSV of all finished runs, a row of which counts as done where the run itself is not in --runs.
 
 kept is the mean and the sample standard deviation of the errors of the weights that the validation loss chose, least
-that of the smallest error of any evaluation: what a choice by the exact solution would at best have given.
+that of the smallest error of any evaluation: what a choice by the exact solution would at best have given. Core-minutes
+are the processor time of the whole command, so that other work beside it does not count.
 """
 
 import argparse
@@ -33,7 +34,7 @@ TABLE8 = [(name, d) for name in ("poisson", "allen_cahn", "sine_gordon") for d i
 PAIRS = [*TABLE8, ("allen_cahn", 1_000), ("allen_cahn", 10_000), ("heat", 10)]
 CASES = [f"{name}-{d}-{net}" for name, d in PAIRS for net in ("kan", "metakan")] + ["allen_cahn-100000-metakan"]
 FLOORS = ("constant", "affine", "additive", "taylor2", "no_training")
-NUMBERS = ("error", "least", "last", "best_step", "steps", "minutes", "parameters", "peak_MB", *FLOORS)
+NUMBERS = ("error", "least", "last", "best_step", "steps", "core_minutes", "parameters", "peak_MB", *FLOORS)
 COLUMNS = ("case", "seed", *NUMBERS, "machine")
 Row = dict[str, str]
 
@@ -61,14 +62,18 @@ def trained(task: Task, args: argparse.Namespace) -> Row | None:
     """The row of a run, once it has ended; None where it failed, which its log explains."""
     path = args.runs / f"{task.stem}.h5"
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if args.jobs > 1 else {})
+    whole = not path.is_file()
     with (args.runs / f"{task.stem}.log").open("a", encoding="utf-8") as log:
-        code = subprocess.run(command(task, path), stdout=log, stderr=log, env=environment, check=False).returncode
+        process = subprocess.Popen(command(task, path), stdout=log, stderr=log, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        code = process.returncode = os.waitstatus_to_exitcode(status)
     print(f"{task.stem}: {'done' if not code else f'exit code {code}, see {log.name}'}", flush=True)
-    return None if code else measured(Run.open(path), task)
+    minutes = (usage.ru_utime + usage.ru_stime) / 60 if whole else float("nan")
+    return None if code else measured(Run.open(path), task, minutes)
 
 
-def measured(run: Run, task: Task) -> Row:
-    """What the table says of a run."""
+def measured(run: Run, task: Task, minutes: float) -> Row:
+    """What the table says of a run that took so many minutes of processor time, nan where only a part is known."""
     attrs, history = run.attrs, run.history
     numbers = {
         "error": run.rel_l2,
@@ -76,7 +81,7 @@ def measured(run: Run, task: Task) -> Row:
         "last": attrs["rel_l2_last"],
         "best_step": attrs["best_step"],
         "steps": attrs["steps"],
-        "minutes": history["wall_s"][-1] / 60,
+        "core_minutes": minutes,
         "parameters": attrs["parameters"],
         "peak_MB": max(history["peak_memory_bytes"]) / 2**20,
         **{name: run.floors.get(name, float("nan")) for name in FLOORS},
@@ -109,7 +114,7 @@ def write(rows: dict[Task, Row], out: Path) -> None:
 
 def report(rows: dict[Task, Row]) -> str:
     """Markdown: a line a case, its smallest floor in bold."""
-    heading = ("case", "kept", "least", "last", "seeds", "kept steps", "steps", "minutes", "parameters", "MB", *FLOORS)
+    heading = [*"case|kept|least|last|seeds|kept steps|steps|core-minutes|parameters|MB".split("|"), *FLOORS]
     cases = {case: [row for task, row in rows.items() if task.case == case] for case in CASES}
     lines = [line(case, own) for case, own in cases.items() if own]
     machines = sorted({row["machine"] for row in rows.values()})
@@ -118,7 +123,7 @@ def report(rows: dict[Task, Row]) -> str:
 
 
 def line(case: str, rows: Sequence[Row]) -> list[str]:
-    """A case: means over its seeds, the least and the largest step that was kept, the median of the minutes."""
+    """A case: means over its seeds, the least and the largest step that was kept, the median of the processor time."""
     of = lambda name: [float(row[name]) for row in rows]
     deviation = f" ± {statistics.stdev(of('error')):.2g}" if len(rows) > 1 else ""
     steps = sorted({int(row["best_step"]) for row in rows})
@@ -133,7 +138,7 @@ def line(case: str, rows: Sequence[Row]) -> list[str]:
         " ".join(row["seed"] for row in rows),
         " to ".join(f"{step:,}" for step in dict.fromkeys((steps[0], steps[-1]))),
         f"{int(of('steps')[0]):,}",
-        f"{statistics.median(of('minutes')):.1f}",
+        f"{statistics.median(known):.1f}" if (known := [m for m in of("core_minutes") if m == m]) else "-",
         f"{int(of('parameters')[0]):,}",
         f"{max(of('peak_MB')):,.0f}",
         *map(shown, floors.values()),

@@ -37,7 +37,7 @@ def test_the_command_is_that_of_the_readme_with_a_seed(tmp_path):
 def test_a_row_is_of_the_kept_weights(tmp_path):
     small = {"points": {"interior": 10, "test": 60, "validation": 20}, "evaluation": {"every": 4}}
     run = train(Poisson(3), out=tmp_path / "r.h5", backbone={"name": "kan", "widths": [3]}, steps=8, **small)
-    measured = defaults.measured(run, defaults.Task("poisson-20-kan", 23))
+    measured = defaults.measured(run, defaults.Task("poisson-20-kan", 23), 1.5)
     assert tuple(measured) == (*defaults.COLUMNS[:2], "machine", *defaults.NUMBERS) and measured["steps"] == "8"
     assert float(measured["error"]) == pytest.approx(run.rel_l2, rel=1e-5)
     assert float(measured["least"]) == pytest.approx(min(run.history["rel_l2"]), rel=1e-5)
