@@ -1,16 +1,20 @@
 """Solve high-dimensional PDEs with Kolmogorov-Arnold networks, exactly differentiated."""
 
+import sys
+
 from kanpde import backbones, operators, problems, testing
-from kanpde.ansatz import Ansatz, Field
-from kanpde.api import resume, train
-from kanpde.config import ConfigError
-from kanpde.jet import Jet
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.former import Former
+from kanpde.jets.ansatz import Ansatz, Field
+from kanpde.jets.jet import Jet
 from kanpde.kan.network import count_parameters
 from kanpde.problems import Problem
-from kanpde.record import Run
-from kanpde.training import RunFailed
+from kanpde.records.run import Run
+from kanpde.runs.api import resume, train
+from kanpde.training.loop import RunFailed
 
 __version__ = "0.1.0"
+sys.meta_path.append(Former)  # last: for what is not found otherwise
 
 __all__ = [
     "Ansatz",

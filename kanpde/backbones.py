@@ -11,8 +11,8 @@ import torch
 from pydantic import PositiveInt
 from torch import nn
 
-from kanpde import jet
-from kanpde.construct import construct
+from kanpde.ground.construct import construct
+from kanpde.jets import jet
 from kanpde.kan import network
 from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Gram, Legendre, Wavelet
 from kanpde.kan.basis.base import Basis

@@ -10,9 +10,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from kanpde import backbones, columns, operators, problems
-from kanpde.config import ConfigError, library, load
-from kanpde.record import Run, replacing
+from kanpde import backbones, operators, problems
+from kanpde.config import library, load
+from kanpde.ground.errors import ConfigError
+from kanpde.records import columns
+from kanpde.records.run import Run, replacing
 from kanpde.solve import INTERRUPTED, console, run_app, solve
 
 app = typer.Typer(
@@ -55,7 +57,7 @@ def compare(
     ] = "table",
 ) -> None:
     """Compare runs in a table: error, skill against the constant floor, parameters, time, memory."""
-    from kanpde import compare as comparison
+    from kanpde.records import compare as comparison
 
     rows = [comparison.summary(Run.open(path)) for path in runs]
     if style == "table":
@@ -72,7 +74,7 @@ def predict(
     trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
 ) -> None:
     """Write the rows of a table with the prediction of a trained model beside them."""
-    from kanpde.predict import predict as predicted
+    from kanpde.runs.predict import predict as predicted
 
     out = out or table.with_name(f"{table.stem}-predicted.csv")
     if out.exists():
@@ -147,7 +149,7 @@ def recover(
     Ctrl-C ends the search with the best so far, and exit code 130.
     """
     from kanpde.interpret import latex, text
-    from kanpde.search import search
+    from kanpde.recover.search import search
 
     show = lambda formula, error: console.print(f"{error:.1e}  {text(formula)}")
     found, test_error, interrupted = search(load(problem, None, {"seed": seed}, sets or []), seconds, show)
@@ -176,7 +178,7 @@ def folds(
 
     After Ctrl-C the same command goes on.
     """
-    from kanpde.folds import cross_validate, summary
+    from kanpde.runs.folds import cross_validate, summary
 
     config = load(problem, solver, {"backbone": backbone} if backbone else None, sets or [], steps)
     show = lambda run: console.print(f"{run.path}  RMSE {run.attrs['rmse_best']:.4g}")

@@ -14,16 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from kanpde import checks, memory, setup, summary
 from kanpde import config as configuration
-from kanpde.api import begin, go_on
-from kanpde.config import ConfigError, RunConfig
+from kanpde.config import RunConfig
+from kanpde.ground.errors import ConfigError, shown
 from kanpde.kan.network import count_parameters
 from kanpde.problems.fitting import Fitting
-from kanpde.reading import shown
-from kanpde.record import Run, RunFileError
-from kanpde.training import RunFailed, State
-from kanpde.user_code import blame
+from kanpde.records.run import Run, RunFileError
+from kanpde.runs import summary
+from kanpde.runs.api import begin, go_on
+from kanpde.training import checks, memory, setup
+from kanpde.training.loop import RunFailed, State
+from kanpde.users.code import blame
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 INTERRUPTED = 130  # the exit code of Ctrl-C

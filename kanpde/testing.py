@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from kanpde.ansatz import Ansatz, Field
 from kanpde.backbones import build
-from kanpde.differentiable import NotDifferentiable
-from kanpde.frames import laws_of
-from kanpde.jet import Jet
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Ansatz, Field
+from kanpde.jets.differentiable import NotDifferentiable
+from kanpde.jets.jet import Jet
 from kanpde.operators import Autograd, Forward
-from kanpde.samplers import stream
+from kanpde.problems.frames import laws_of
 
 
 @torch.inference_mode(False)

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jacrev
 
-from kanpde import backbones, cli, setup, training
+from kanpde import backbones, cli
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Meta, MetaLearner
+from kanpde.training import loop as training
+from kanpde.training import setup
 
 F64 = torch.float64
 OF_DERIVATIVES = ("default", "high_dim", "official")  # solvers that are not for fits

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from conftest import F64, close, one_line
+from kanpde.metrics import Floors
+from kanpde.samplers import stream
 
 from benchmarks import capacity
 from kanpde.config import ConfigError
-from kanpde.metrics import Floors
 from kanpde.problems import Poisson
-from kanpde.samplers import stream
 
 
 @pytest.mark.parametrize("solution", ["two_body", "coupled"])

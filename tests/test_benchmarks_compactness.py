@@ -3,10 +3,10 @@
 import h5py
 import pytest
 import torch
+from kanpde.record import Run
 
 from benchmarks import budget, compactness
 from kanpde import similarity
-from kanpde.record import Run
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import one_line
+from kanpde.equations import equations
 
 from benchmarks import feynman, printed
 from benchmarks.report import RESULTS
 from kanpde.config import ConfigError
-from kanpde.equations import equations
 
 
 def row(equation="I.12.5", net="kan", grid=5, rmse=1e-3, printed_=2e-3, constant=1.0, sample=0, law="arcsine") -> dict:

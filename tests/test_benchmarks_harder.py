@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import F64, one_line, refused
+from kanpde.samplers import stream
 
 from benchmarks import harder
 from kanpde import backbones, count_parameters
 from kanpde.config import ConfigError
 from kanpde.problems import Poisson
-from kanpde.samplers import stream
 
 
 def test_quick_run_and_the_same_again(tmp_path, capsys):

@@ -2,13 +2,13 @@
 
 import pytest
 from conftest import one_line, refused
+from kanpde.api import train
+from kanpde.record import Run
 
 from benchmarks import budget, high_dim
 from kanpde import setup
-from kanpde.api import train
 from kanpde.config import ConfigError
 from kanpde.problems import AllenCahn
-from kanpde.record import Run
 
 SMALL = {
     "points": {"interior": 8, "test": 64, "validation": 32},

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import F64, generator, one_line, refused
+from kanpde.api import train
+from kanpde.record import Run
 
 from benchmarks import high_dim_functions as table4
 from benchmarks import printed
 from kanpde import count_parameters, setup
-from kanpde.api import train
 from kanpde.config import ConfigError
 from kanpde.kan.weights import Meta
-from kanpde.record import Run
 
 Made = tuple[Run, table4.Task]
 

@@ -5,6 +5,7 @@ import csv
 import pytest
 import torch
 from conftest import one_line, refused
+from kanpde.samplers import stream
 
 from benchmarks import operators
 from kanpde import Ansatz
@@ -12,7 +13,6 @@ from kanpde.backbones import build
 from kanpde.config import ConfigError
 from kanpde.operators import SDGD
 from kanpde.problems import AllenCahn
-from kanpde.samplers import stream
 
 
 def test_quick_run(tmp_path, capsys):

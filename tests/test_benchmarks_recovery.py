@@ -3,10 +3,10 @@
 import pytest
 import torch
 from conftest import one_line
+from kanpde.equations import equations
 
 from benchmarks import recovery
 from kanpde.config import ConfigError
-from kanpde.equations import equations
 
 
 def row(equation: str, side: str, mse: float = 1.0, error: float = 1.0, **more) -> recovery.Row:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import one_line, refused
+from kanpde.api import train
+from kanpde.record import Run
 
 from benchmarks import table8
-from kanpde.api import train
 from kanpde.config import ConfigError
-from kanpde.record import Run
 
 CELLS = ["allen_cahn-100-kan", "allen_cahn-100-metakan"]
 STEMS = [f"{cell}-default-seed0-coefficients0" for cell in CELLS]

@@ -8,10 +8,10 @@ from argparse import Namespace
 import pytest
 import torch
 from conftest import F64, one_line, refused
+from kanpde.checks import check
 
 from benchmarks import budget, variants
 from kanpde import setup
-from kanpde.checks import check
 from kanpde.config import ConfigError, PhaseConfig, find, read_yaml
 from kanpde.kan import network
 from kanpde.problems import AllenCahn, Heat, Poisson

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kanpde import claims, setup
-from kanpde.claims import claim, occupied, remove_leftovers
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
-from kanpde.record import replacing
+from kanpde.records import claims
+from kanpde.records.claims import claim, occupied, remove_leftovers
+from kanpde.records.run import replacing
+from kanpde.training import setup
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from torch import nn
 
 from benchmarks import classify, conv, data, images, series
 from benchmarks.recipes import Recipe, Task
-from kanpde.config import ConfigError
-from kanpde.construct import call
+from kanpde.ground.construct import call
+from kanpde.ground.errors import ConfigError
 from kanpde.solve import run_app
-from kanpde.training import RunFailed
+from kanpde.training.loop import RunFailed
 
 EXAMPLES = {"train": 240, "test": 100}
 RECIPE = Recipe(epochs=3, batch=32, lr={"rest": 3e-3}, validation=60)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import one_line
 
-from kanpde import columns
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
+from kanpde.records import columns
 
 
 def csv(tmp_path, text, name="t.csv", **options):

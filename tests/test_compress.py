@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from kanpde import count_parameters
-from kanpde.api import train
 from kanpde.backbones import build
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
 from kanpde.kan import grids
 from kanpde.kan.compress import generate_like
 from kanpde.kan.layers import KANLinear
 from kanpde.problems import HighDimFunction
-from kanpde.samplers import stream
+from kanpde.runs.api import train
 
 
 def pair(dim, widths, hidden, narrow=None, bias=False):

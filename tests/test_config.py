@@ -6,10 +6,11 @@ import pytest
 import yaml
 from conftest import OF_DERIVATIVES
 
-from kanpde import checks, config, setup
-from kanpde.config import ConfigError
+from kanpde import config
+from kanpde.ground.errors import ConfigError
 from kanpde.operators import forward
 from kanpde.problems import FITS, Poisson
+from kanpde.training import checks, setup
 
 PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
 SOLVER_FILES = sorted(config.library("solvers").glob("*.yaml"))

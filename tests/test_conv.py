@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import pad, unfold
 
 from benchmarks.memory import peak_bytes
+from kanpde.ground.metrics import saved_memory
 from kanpde.kan import network
 from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Gram, Legendre, Wavelet
 from kanpde.kan.basis.base import Basis, LinearBasis
@@ -20,7 +21,6 @@ from kanpde.kan.conv import KANConv2d
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.network import count_parameters
 from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaReleased, materialize
-from kanpde.metrics import saved_memory
 
 BASES = {
     "bspline": partial(BSpline, grid_size=4, base="gelu"),

@@ -9,12 +9,13 @@ from conftest import F64
 from torch import nn
 
 import kanpde
-from kanpde import Ansatz, cuts, plot, setup
+from kanpde import Ansatz, plot
 from kanpde.domains import Ball, Box, Cylinder
 from kanpde.plot.slices import Slice
-from kanpde.predict import off_range, predict
 from kanpde.problems.fitting import Function
-from kanpde.record import Run
+from kanpde.records.run import Run
+from kanpde.runs.predict import off_range, predict
+from kanpde.training import cuts, setup
 
 
 class Linear(nn.Module):
@@ -224,7 +225,7 @@ def test_predict_calls_time_t_and_reads_it_by_its_number_too(tmp_path, monkeypat
     u, _ = sliced(TIME)
     run = Run(tmp_path / "r.h5")
     monkeypatch.setattr(Run, "load_model", lambda self, trust: u)
-    monkeypatch.setattr("kanpde.predict.output_name", lambda run, table: "u")
+    monkeypatch.setattr("kanpde.runs.predict.output_name", lambda run, table: "u")
     for names in (("x1", "t"), ("x1", "x2"), ("t", "x1")):
         path = tmp_path / f"{'-'.join(names)}.csv"
         first, second = (0.25, 2.0) if names[0] == "x1" else (2.0, 0.25)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.data import DATASETS, Images, augment, normalise, read, resize28, split_validation
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 
 REAL = Path(os.environ.get("KANPDE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 GREY = ("mnist", "fashion-mnist", "kmnist")

@@ -7,9 +7,10 @@ from scipy import stats
 from torch import Tensor
 from torch.func import grad, vmap
 
-from kanpde.config import ConfigError
-from kanpde.domains import LAWS, MEMBERS, Ball, Box, Cylinder, Domain
-from kanpde.samplers import SEQUENCES, SOBOL_MAX_DIM, Pool, directions, stream, uniforms
+from kanpde.domains import Ball, Box, Cylinder, Domain
+from kanpde.domains.base import LAWS, MEMBERS
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import SEQUENCES, SOBOL_MAX_DIM, Pool, directions, stream, uniforms
 
 N = 2000
 DOMAINS = {

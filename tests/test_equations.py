@@ -8,9 +8,9 @@ import pytest
 import sympy
 import torch
 
-from kanpde.config import ConfigError
-from kanpde.equations import ALIASES, FOLDER, TABLES, Equation, equation, equations
-from kanpde.formulas import symbols
+from kanpde.ground.errors import ConfigError
+from kanpde.problems.equations import ALIASES, FOLDER, TABLES, Equation, equation, equations
+from kanpde.problems.formulas import symbols
 
 ALL = [(collection, name) for collection in TABLES for name in equations(collection)]
 

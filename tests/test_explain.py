@@ -9,8 +9,8 @@ import torch
 from conftest import call, close, generator, one_line, points
 
 from kanpde import Run, backbones, train
-from kanpde.config import ConfigError
 from kanpde.explain import explain, shown, stages
+from kanpde.ground.errors import ConfigError
 from kanpde.interpret import EdgeNetwork, Tolerance, agrees, error, fit, snap
 from kanpde.problems import Poisson
 from kanpde.problems.data import Data

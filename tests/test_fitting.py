@@ -10,21 +10,24 @@ from conftest import F64, call, close, generator, interrupt_after, one_line, poi
 from torch import nn
 
 import kanpde
-from kanpde import backbones, columns, folds, setup
-from kanpde.ansatz import Ansatz
-from kanpde.config import ConfigError
-from kanpde.evaluation import Evaluator
-from kanpde.jet import Affine, Jet
+from kanpde import backbones
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.jet import Affine, Jet
 from kanpde.kan.sparsity import edge_sizes, sparsity
-from kanpde.losses import Loss
-from kanpde.objective import Objective
 from kanpde.operators import Autograd, Forward
-from kanpde.predict import predict
 from kanpde.problems import Data, Feynman, Function, HighDimFunction, Poisson
 from kanpde.problems.fitting import Units
-from kanpde.record import Run
-from kanpde.samplers import stream
-from kanpde.training import Training
+from kanpde.records import columns
+from kanpde.records.run import Run
+from kanpde.runs import folds
+from kanpde.runs.predict import predict
+from kanpde.training import setup
+from kanpde.training.evaluation import Evaluator
+from kanpde.training.loop import Training
+from kanpde.training.losses import Loss
+from kanpde.training.objective import Objective
 
 AWKWARD = ("Temp (C)", "p [Pa]", "const", "count", "Flow, total")
 LM = {"optimizer": "gauss_newton", "options": {"damping": 0.1}}

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kanpde.config import ConfigError
-from kanpde.formulas import FUNCTIONS, MAX_DEPTH, Formula, symbols
+from kanpde.ground.errors import ConfigError
+from kanpde.problems.formulas import FUNCTIONS, MAX_DEPTH, Formula, symbols
 
 
 def value(text: str, **at: float) -> float:

@@ -7,18 +7,19 @@ import torch
 from conftest import F64, close, generator, points
 from torch.func import functional_call, grad, vmap
 
-from kanpde import gram, losses, setup
-from kanpde.ansatz import Ansatz
 from kanpde.backbones import BACKBONES, build
-from kanpde.gram import Dense, Diagonal, Part, Tangents
-from kanpde.jet import push
+from kanpde.ground.samplers import stream
+from kanpde.jets import gram
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.gram import Dense, Diagonal, Part, Tangents
+from kanpde.jets.jet import push
 from kanpde.kan import fused, layers, weights
 from kanpde.kan.layers import KANLinear
-from kanpde.losses import Loss
 from kanpde.operators import Forward
 from kanpde.operators.forward import input_jet
 from kanpde.problems import HJB, AllenCahn
-from kanpde.samplers import stream
+from kanpde.training import losses, setup
+from kanpde.training.losses import Loss
 
 NETS = {
     "kan": {"widths": (5, 4)},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import jacrev
 
 from kanpde import backbones
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 from kanpde.interpret import (
     FUNCTIONS,
     EdgeNetwork,
@@ -36,7 +36,7 @@ from kanpde.interpret.fitting import least_squares
 from kanpde.interpret.prune import cut
 from kanpde.interpret.refine import TimeUp, closed_form, recognised, round_numbers, time_limit
 from kanpde.interpret.symbolic import score
-from kanpde.jet import Affine
+from kanpde.jets.jet import Affine
 
 sympy = pytest.importorskip("sympy")
 FEW = ("x", "x^2", "exp", "log", "sin")

@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 
 from kanpde import backbones
 from kanpde.backbones import BACKBONES, FAMILIES, build
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 from kanpde.kan import weights
 from kanpde.kan.basis import BSpline
 from kanpde.kan.basis.base_functions import silu_derivatives

@@ -4,10 +4,10 @@ import torch
 
 from kanpde import Ansatz
 from kanpde.backbones import build
-from kanpde.losses import Loss
+from kanpde.ground.samplers import stream
 from kanpde.operators import Forward
 from kanpde.problems import Heat, Poisson
-from kanpde.samplers import stream
+from kanpde.training.losses import Loss
 
 
 def setting(problem, hard):

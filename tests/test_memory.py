@@ -8,15 +8,17 @@ from conftest import one_line
 
 import kanpde
 from benchmarks.memory import peak_bytes
-from kanpde import Ansatz, memory, setup
-from kanpde.config import ConfigError, PhaseConfig
-from kanpde.metrics import resident_bytes
-from kanpde.objective import Objective
+from kanpde import Ansatz
+from kanpde.config import PhaseConfig
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.metrics import resident_bytes
+from kanpde.ground.samplers import stream
 from kanpde.operators import Forward
 from kanpde.problems import Poisson
-from kanpde.record import Run
-from kanpde.samplers import stream
-from kanpde.training import Training
+from kanpde.records.run import Run
+from kanpde.training import memory, setup
+from kanpde.training.loop import Training
+from kanpde.training.objective import Objective
 
 SMALL = {"backbone": "kan", "points": {"interior": 30, "test": 40, "validation": 10}, "dtype": "float64"}
 SOFT = {"constraint": "soft", "points": {**SMALL["points"], "boundary": 7}}

@@ -14,10 +14,11 @@ import pytest
 import torch
 from conftest import call, one_line
 
-from kanpde import Jet, Problem, Run, RunFailed, config, plot, train, user_modules
-from kanpde.config import ConfigError
+from kanpde import Jet, Problem, Run, RunFailed, config, plot, train
 from kanpde.domains import Ball
+from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
+from kanpde.users import modules as user_modules
 
 LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)

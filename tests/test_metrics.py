@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from kanpde import metrics
+from kanpde.ground import metrics
+from kanpde.ground.samplers import stream
 from kanpde.problems import Poisson
-from kanpde.samplers import stream
 
 
 def test_errors_are_relative_norms():

@@ -11,14 +11,14 @@ from conftest import F64, close, network, one_line, points
 from torch.func import functional_call
 
 from benchmarks.nets import CONV_NETS
-from kanpde.ansatz import Ansatz
-from kanpde.api import resume, train
 from kanpde.backbones import build
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
+from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.jacobian import covers, jacobian
 from kanpde.kan.weights import Meta
 from kanpde.problems import Poisson
-from kanpde.record import Run
+from kanpde.records.run import Run
+from kanpde.runs.api import resume, train
 
 SHARED = {
     "network": lambda: network("metakan", 2),

@@ -8,12 +8,12 @@ from conftest import F64, HIDDEN, check_off_knots, close, generator, network, on
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 
-from kanpde import backbones, jet
-from kanpde.ansatz import Ansatz, Field
-from kanpde.api import train
+from kanpde import backbones
 from kanpde.domains import Ball, Box, Cylinder
-from kanpde.gram import Dense, Diagonal, Sampled, Tangents
-from kanpde.jet import Jet, LayerNorm, MissingJetRule, Product, Sine, push
+from kanpde.jets import jet
+from kanpde.jets.ansatz import Ansatz, Field
+from kanpde.jets.gram import Dense, Diagonal, Sampled, Tangents
+from kanpde.jets.jet import Jet, LayerNorm, MissingJetRule, Product, Sine, push
 from kanpde.kan import layers, weights
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.basis.base import Basis
@@ -23,6 +23,7 @@ from kanpde.operators.autograd import Autograd
 from kanpde.operators.forward import Forward
 from kanpde.operators.stochastic import SDGD, Hutchinson
 from kanpde.problems import HJB, PDES, Heat, Poisson, Problem
+from kanpde.runs.api import train
 
 NETS = {f"mlp-{name}": ("mlp", {"activation": name}) for name in backbones.ACTIVATIONS}
 NETS |= {f"kan-order{k}": ("kan", {"spline_order": k}) for k in (3, 4, 5)}

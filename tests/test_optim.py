@@ -8,17 +8,19 @@ import torch
 from conftest import F64, close, one_line
 from torch import Tensor, nn
 
-from kanpde import backbones, setup
-from kanpde.ansatz import Ansatz
-from kanpde.checks import check
-from kanpde.config import ConfigError, PhaseConfig
+from kanpde import backbones
+from kanpde.config import PhaseConfig
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.jacobian import covers, jacobian
-from kanpde.objective import Objective
 from kanpde.optim import GaussNewton, RestartingLBFGS
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
-from kanpde.optimisers import make_optimizer, schedule
 from kanpde.problems import Function, Heat, Poisson
-from kanpde.samplers import stream
+from kanpde.training import setup
+from kanpde.training.checks import check
+from kanpde.training.objective import Objective
+from kanpde.training.optimisers import make_optimizer, schedule
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -370,7 +372,7 @@ def test_jacobian_of_a_fit_from_one_reverse_pass_is_that_of_the_jets(case, law, 
     problem = Function(formula="a*b+c", ranges=dict.fromkeys("abc", (-1.0, 2.0)))
     o = objective(problem, backbone={"name": "kan", "widths": [3, 2], **FITS[case]}, loss={"weights": {"interior": 2}})
     rows = {"interior": problem.domain.interior(300, stream(0, "rows"), law, dtype=F64)}
-    monkeypatch.setattr("kanpde.objective.BLOCK_NUMBERS", 1)  # more than one block
+    monkeypatch.setattr("kanpde.training.objective.BLOCK_NUMBERS", 1)  # more than one block
     system = o.system(rows, stream(0, "probes"), list(o.u.parameters()))
     plain = [torch.cat(parts) for parts in zip(*system.blocks(), strict=True)]
     assert system._fits_plainly()

@@ -9,11 +9,12 @@ from conftest import F64, close, generator, network, one_line, points
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from kanpde import differentiable, train
-from kanpde.ansatz import Ansatz, Field
+from kanpde import train
 from kanpde.backbones import BACKBONES, build
-from kanpde.config import ConfigError
-from kanpde.differentiable import NotDifferentiable, check_differentiable
+from kanpde.ground.errors import ConfigError
+from kanpde.jets import differentiable
+from kanpde.jets.ansatz import Ansatz, Field
+from kanpde.jets.differentiable import NotDifferentiable, check_differentiable
 from kanpde.operators import SDGD, Autograd, Hutchinson
 from kanpde.problems import Poisson
 from kanpde.testing import check_problem

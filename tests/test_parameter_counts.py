@@ -9,8 +9,8 @@ from conftest import generator, one_line
 
 from benchmarks import nets, parameter_counts, printed
 from kanpde import backbones
-from kanpde.config import ConfigError
-from kanpde.construct import construct
+from kanpde.ground.construct import construct
+from kanpde.ground.errors import ConfigError
 from kanpde.kan.network import count_parameters
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "paper" / "golden_counts.json"

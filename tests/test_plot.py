@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from kanpde import plot
 from kanpde.plot import curves, slices, volumes
-from kanpde.record import Run
+from kanpde.records.run import Run
 
 pyvista = pytest.importorskip("pyvista")
 

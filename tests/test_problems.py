@@ -10,8 +10,8 @@ from scipy import integrate
 from torch import Tensor
 from torch.func import grad, vmap
 
-from kanpde.ansatz import Ansatz
-from kanpde.jet import Jet
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.jet import Jet
 from kanpde.problems import PROBLEMS, AllenCahn, Heat, Poisson, Problem, SineGordon, solutions
 from kanpde.problems.solutions import BallSolution
 

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import pykan_fit
 from benchmarks.pykan_fit import Best, Peer, formula_values, load, moments, relative_mse, structure
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 
 X = sympy.symbols("x_1 x_2")
 

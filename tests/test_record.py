@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from kanpde.record import Run, RunFileError
+from kanpde.records.run import Run, RunFileError
 
 
 def written(path):

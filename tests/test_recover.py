@@ -8,15 +8,16 @@ import sympy
 import torch
 from conftest import F64, call, close, generator, one_line
 
-from kanpde import search
-from kanpde.config import ConfigError, load
-from kanpde.formulas import Formula
+from kanpde.config import load
+from kanpde.ground.errors import ConfigError
 from kanpde.interpret.expression import values_at
-from kanpde.interpret.recover import recover
-from kanpde.interpret.separable import OUTER, Reading, Splines, edge_readings, product_of, readings, sum_of
-from kanpde.interpret.symmetry import DIFFERENCE, fitted, monomials, one_sign, paired, peeled, scalings, shifts
-from kanpde.interpret.trials import RESULT, Task, Trials
 from kanpde.problems import Feynman
+from kanpde.problems.formulas import Formula
+from kanpde.recover import search
+from kanpde.recover.recover import recover
+from kanpde.recover.separable import OUTER, Reading, Splines, edge_readings, product_of, readings, sum_of
+from kanpde.recover.symmetry import DIFFERENCE, fitted, monomials, one_sign, paired, peeled, scalings, shifts
+from kanpde.recover.trials import RESULT, Task, Trials
 
 
 def rows(n: int, low: float, high: float, d: int, seed: int = 0) -> torch.Tensor:
@@ -209,7 +210,7 @@ def test_outer_functions_are_undone(h):
 
 
 def test_exponents_are_round():
-    from kanpde.interpret.symmetry import _rounded
+    from kanpde.recover.symmetry import _rounded
 
     assert _rounded(0.98) == 1 and _rounded(-0.51) == Fraction(-1, 2)
 

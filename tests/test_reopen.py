@@ -10,11 +10,12 @@ import torch
 from conftest import one_line
 
 import kanpde
-from kanpde import compare, setup
 from kanpde.domains import Ball, Domain
-from kanpde.predict import predict
 from kanpde.problems import Data, Poisson, Problem
-from kanpde.record import Run
+from kanpde.records import compare
+from kanpde.records.run import Run
+from kanpde.runs.predict import predict
+from kanpde.training import setup
 
 SMALL = {"points": {"interior": 8, "test": 16, "validation": 16}, "compile": False}
 KAN = {"name": "kan", "widths": [3]}

@@ -12,12 +12,13 @@ import torch
 from conftest import F64, call, close
 from torch import Tensor, nn
 
-from kanpde import Problem, columns, resume, train
+from kanpde import Problem, resume, train
 from kanpde.domains import Box
-from kanpde.predict import predict
+from kanpde.ground.samplers import stream
 from kanpde.problems import Data, Function
 from kanpde.problems.fitting import Units
-from kanpde.samplers import stream
+from kanpde.records import columns
+from kanpde.runs.predict import predict
 
 QUICK = ["--set", "backbone.widths=[3]", "--set", "phases.0.steps=3"]
 

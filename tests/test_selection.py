@@ -11,15 +11,16 @@ from conftest import one_line
 from torch import nn
 
 import kanpde
-from kanpde import setup
-from kanpde.config import ConfigError, PhaseConfig
+from kanpde.config import PhaseConfig
 from kanpde.domains import Box
+from kanpde.ground.errors import ConfigError
 from kanpde.optim import RestartingLBFGS
-from kanpde.optimisers import make_optimizer
 from kanpde.problems import Poisson
-from kanpde.record import Run
+from kanpde.records.run import Run
 from kanpde.solve import _result_table
-from kanpde.training import Training
+from kanpde.training import setup
+from kanpde.training.loop import Training
+from kanpde.training.optimisers import make_optimizer
 
 SMALL = {
     "backbone": {"name": "kan", "widths": [6]},

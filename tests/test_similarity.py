@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import F64, generator, one_line
 
-from kanpde import backbones, similarity
-from kanpde.config import ConfigError
+from kanpde import backbones
+from kanpde.ground.errors import ConfigError
+from kanpde.interpret import similarity
 from kanpde.kan.grids import kan_layers
 from kanpde.kan.weights import materialize
 from kanpde.plot.similarity import similarity_figure

@@ -13,7 +13,7 @@ from conftest import OF_DERIVATIVES
 
 from kanpde import cli, config, solve
 from kanpde.problems import FITS
-from kanpde.record import Run
+from kanpde.records.run import Run
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--set", "points.interior=10", "--set", "points.test=300", "--set", "points.validation=50"]

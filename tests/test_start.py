@@ -10,16 +10,16 @@ import torch
 from conftest import F64, generator
 from scipy.optimize import minimize_scalar
 
-from kanpde.ansatz import Ansatz
-from kanpde.api import resume, train
 from kanpde.backbones import BACKBONES, build
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 from kanpde.interpret.network import EdgeNetwork
-from kanpde.jet import Affine
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.jet import Affine
 from kanpde.operators import Autograd
 from kanpde.problems import HJB, PDES, AllenCahn, Function, Heat, Poisson
-from kanpde.record import Run
-from kanpde.start import Constant, best_constant, units
+from kanpde.records.run import Run
+from kanpde.runs.api import resume, train
+from kanpde.training.start import Constant, best_constant, units
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from conftest import F64, generator
 
 import kanpde
 from kanpde import config as configuration
-from kanpde import setup
-from kanpde.ansatz import Ansatz, Field, gradient_of
-from kanpde.checks import check
-from kanpde.config import ConfigError
 from kanpde.domains import Ball, Box, Cylinder
+from kanpde.ground.errors import ConfigError
+from kanpde.jets.ansatz import Ansatz, Field, gradient_of
 from kanpde.operators import Autograd
 from kanpde.problems import PDES, Function, Heat, Poisson
 from kanpde.problems.lifts import Affine, Curved, Transfinite
+from kanpde.training import setup
+from kanpde.training.checks import check
 
 TINY = {
     "backbone": {"name": "kan", "widths": [4]},

@@ -8,10 +8,10 @@ from torch import nn
 
 from kanpde import Ansatz
 from kanpde.backbones import build
-from kanpde.losses import Loss
+from kanpde.ground.samplers import stream
 from kanpde.operators import SDGD, Forward, Hutchinson
 from kanpde.problems import HJB, Poisson
-from kanpde.samplers import stream
+from kanpde.training.losses import Loss
 
 DRAWS = 2000
 ESTIMATORS = [

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from test_solve import TINY, folder, run  # noqa: F401, a fixture
 
-from kanpde import compare, config, plot, summary
-from kanpde.record import Run
+from kanpde import config, plot
+from kanpde.records import compare
+from kanpde.records.run import Run
+from kanpde.runs import summary
 
 INVERSE = '''
 from dataclasses import dataclass

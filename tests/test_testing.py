@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from kanpde.ansatz import Field
+from kanpde.jets.ansatz import Field
 from kanpde.problems import HJB, PDES, Heat, Poisson
 from kanpde.testing import check_problem
 

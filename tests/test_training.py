@@ -11,13 +11,15 @@ import torch
 from conftest import interrupt_after
 
 import kanpde
-from kanpde import setup, training
-from kanpde.config import ConfigError, PhaseConfig
+from kanpde.config import PhaseConfig
 from kanpde.domains import Box
-from kanpde.objective import Objective
-from kanpde.optimisers import schedule
+from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
-from kanpde.record import Run
+from kanpde.records.run import Run
+from kanpde.training import loop as training
+from kanpde.training import setup
+from kanpde.training.objective import Objective
+from kanpde.training.optimisers import schedule
 
 SMALL = {
     "points": {"interior": 20, "test": 300, "validation": 200},

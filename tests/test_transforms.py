@@ -12,8 +12,8 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, jacfwd, jacrev, jvp, vmap
 
 from benchmarks.nets import CONV_NETS
-from kanpde.ansatz import Ansatz
 from kanpde.backbones import BACKBONES, build
+from kanpde.jets.ansatz import Ansatz
 from kanpde.operators import Forward
 from kanpde.problems import Poisson
 

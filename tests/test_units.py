@@ -10,16 +10,16 @@ import torch
 from conftest import F64, close, generator, one_line
 
 import kanpde
-from kanpde import checks, setup
-from kanpde.ansatz import Ansatz, Field
 from kanpde.domains import Ball, Box, Cylinder
-from kanpde.frames import Frame
-from kanpde.jet import Affine, Jet
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Ansatz, Field
+from kanpde.jets.jet import Affine, Jet
 from kanpde.operators import OPERATORS, Autograd, Forward
 from kanpde.problems import PDES, Poisson, Problem
-from kanpde.record import Run
-from kanpde.samplers import stream
+from kanpde.problems.frames import Frame
+from kanpde.records.run import Run
 from kanpde.testing import check_problem
+from kanpde.training import checks, setup
 
 LENGTHS = (1e-6, 1e-3, 1e2, 1e6)
 SMALL = {"points": {"interior": 12, "test": 64, "validation": 32}, "compile": False}

@@ -11,11 +11,11 @@ from torch import nn
 
 from kanpde import Ansatz
 from kanpde.backbones import build
-from kanpde.losses import Loss
+from kanpde.ground.samplers import resampled
 from kanpde.operators import Forward
 from kanpde.problems import Heat
-from kanpde.samplers import resampled
-from kanpde.weighting import NTK, RBA, Causal, GradNorm, ReLoBRaLo, ntk_trace
+from kanpde.training.losses import Loss
+from kanpde.training.weighting import NTK, RBA, Causal, GradNorm, ReLoBRaLo, ntk_trace
 
 A, B = points(40, 5, seed=1), 100 * points(30, 5, seed=2)  # rows are grad r of linear residuals
 NAN = float("nan")

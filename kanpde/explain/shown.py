@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kanpde import plot, similarity
-from kanpde.interpret import EdgeNetwork, Symbolic, latex
+from kanpde import plot
+from kanpde.interpret import EdgeNetwork, Symbolic, latex, similarity
 from kanpde.interpret.network import Activations, EdgeLayer
 from kanpde.kan.grids import kan_layers
 from kanpde.kan.weights import Meta
@@ -47,7 +47,7 @@ def similarities(nets: Mapping[str, nn.Module]) -> dict[str, Figure]:
     """Heat maps of networks by title, side by side: "similarity" of coefficients, and "prompts" of the meta ones.
 
     Raises:
-        ConfigError: functions that have no coefficients, see `kanpde.similarity.coefficient_vectors`.
+        ConfigError: functions that have no coefficients, see `kanpde.interpret.similarity.coefficient_vectors`.
     """
     edges = {title: similarity.edges_of(net) for title, net in nets.items()}
     first = next(iter(edges.values()))
@@ -90,7 +90,7 @@ def table_of_errors(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> T
 
 
 def table_of_compactness(found: Mapping[str, Mapping[str, float]]) -> Table:
-    """Numbers of `kanpde.similarity.compactness` by title of the network."""
+    """Numbers of `kanpde.interpret.similarity.compactness` by title of the network."""
     from rich.text import Text
 
     table = _table("", *map(Text, found), title="how alike the edges are")

@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kanpde import interpret, plot, setup, similarity
-from kanpde.config import ConfigError, RunConfig
-from kanpde.evaluation import Evaluator
+from kanpde import interpret, plot
+from kanpde.config import RunConfig
 from kanpde.explain import shown
-from kanpde.interpret import EdgeNetwork, Step, Symbolic, Tolerance
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.metrics import errors
+from kanpde.ground.samplers import stream
+from kanpde.interpret import EdgeNetwork, Step, Symbolic, Tolerance, similarity
 from kanpde.interpret.expression import values_at
 from kanpde.interpret.functions import function
 from kanpde.interpret.network import Edge
 from kanpde.interpret.snap import check_edge, check_snappable
 from kanpde.kan.grids import kan_layers
-from kanpde.metrics import errors
-from kanpde.predict import input_names
 from kanpde.problems.fitting import Fitting
-from kanpde.record import Run
-from kanpde.samplers import stream
+from kanpde.records.run import Run
+from kanpde.runs.predict import input_names
+from kanpde.training import setup
+from kanpde.training.evaluation import Evaluator
 
 if TYPE_CHECKING:
     import sympy
@@ -56,8 +58,8 @@ class Explanation:
         importance: of each input by name, see `EdgeNetwork.importance`.
         steps: every change, with the error on the sample before and after; undone ones too.
         formula: sympy expression in the names; None where edges are left that are no formulas.
-        errors: by stage (trained, pruned, snapped, formula) and rows (sample, test), as `kanpde.metrics.errors`.
-        compactness: by network, see `kanpde.similarity.compactness`.
+        errors: by stage (trained, pruned, snapped, formula) and rows (sample, test), as `kanpde.ground.metrics.errors`.
+        compactness: by network, see `kanpde.interpret.similarity.compactness`.
         files: pictures and formulas that were written.
     """
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.metrics import errors
 from kanpde.interpret.network import EdgeNetwork, Symbolic
 from kanpde.interpret.snap import check_snappable
-from kanpde.metrics import errors
 
 if TYPE_CHECKING:
     import sympy

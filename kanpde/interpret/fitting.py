@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.metrics import errors
 from kanpde.interpret.network import EdgeNetwork
-from kanpde.metrics import errors
 from kanpde.optim import GaussNewton
 
 Model = Callable[[Tensor], Tensor]  # parameters (P,), or (N, P) for each point its own, -> values (N, out)

@@ -8,7 +8,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from kanpde.config import ConfigError, suggest
+from kanpde.ground.errors import ConfigError, suggest
 
 Within = Callable[[Tensor, Tensor], Tensor]  # least and largest arguments -> where f is smooth between them
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 from kanpde.interpret.functions import Function, function
-from kanpde.jet import Affine
+from kanpde.jets.jet import Affine
 from kanpde.kan.basis import Wavelet
 from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.basis.wavelet import SMALLEST, WAVELETS

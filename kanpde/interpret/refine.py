@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from kanpde.ground.metrics import errors
 from kanpde.interpret.expression import evaluate, values_at
 from kanpde.interpret.fitting import Tolerance, least_squares
-from kanpde.metrics import errors
 
 if TYPE_CHECKING:
     import sympy

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 from kanpde.interpret.fitting import Step, Tolerance, error, fit, sample
 from kanpde.interpret.functions import SEARCHED, function
 from kanpde.interpret.network import Edge, EdgeNetwork, Numeric, Symbolic

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from kanpde.jets.pieces import recomputed, recorded
 from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.layers import check_norm, check_sizes
-from kanpde.streams import recomputed, recorded
 
 PIECE_BYTES = 2**22  # of features at a time, of at least one image: a few MB stay in the cache
 

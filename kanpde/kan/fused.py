@@ -22,10 +22,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kanpde.gram import Part
+from kanpde.jets.gram import Part
+from kanpde.jets.pieces import add, plainly, recomputed, recorded
 from kanpde.kan.basis.base import LinearBasis, closed
 from kanpde.kan.weights import Recipe
-from kanpde.streams import add, plainly, recomputed, recorded
 
 KEEP_BYTES = 2**28  # of the features of a layer whose backward pass is differentiated: above it, again piece by piece
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from kanpde.gram import Dense, Diagonal, Part, Sampled, Tangents
-from kanpde.jet import Jet, general, layer_norm_terms, rule
+from kanpde.jets.gram import Dense, Diagonal, Part, Sampled, Tangents
+from kanpde.jets.jet import Jet, general, layer_norm_terms, rule
+from kanpde.jets.pieces import add, add_up, exporting, has_numbers, recorded
 from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
 from kanpde.kan.fused import Inputs, Layer, push
 from kanpde.kan.values import values
-from kanpde.streams import add, add_up, exporting, has_numbers, recorded
 
 SPARE = 0.25  # share of the functions from which leaving them out pays
 WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed

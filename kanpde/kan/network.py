@@ -10,7 +10,7 @@ from operator import methodcaller
 import torch
 from torch import Tensor, nn
 
-from kanpde.jet import LayerNorm
+from kanpde.jets.jet import LayerNorm
 from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.layers import KANLinear

@@ -15,10 +15,10 @@ from math import prod
 import torch
 from torch import Tensor
 
+from kanpde.jets.pieces import exporting, has_numbers, plainly, transformed
 from kanpde.kan.basis.base import LinearBasis, closed, contract_features, fill
 from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
 from kanpde.kan.weights import Recipe
-from kanpde.streams import exporting, has_numbers, plainly, transformed
 
 TILE = 2**15  # values of x to a tile: the steps of a formula on all its functions stay in the cache
 POINTS = 128  # to a tile at least: products of fewer read theta too often

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from kanpde.streams import has_numbers, plainly, recorded, transformed
+from kanpde.jets.pieces import has_numbers, plainly, recorded, transformed
 
 
 class Recipe(NamedTuple):

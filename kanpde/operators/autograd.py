@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kanpde.ansatz import Ansatz
-from kanpde.differentiable import check_differentiable
-from kanpde.jet import Jet
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.differentiable import check_differentiable
+from kanpde.jets.jet import Jet
 from kanpde.operators.forward import coefficients_for, with_own_gradient
 
 

@@ -8,9 +8,9 @@ import torch
 import torch._functorch.config
 from torch import Tensor, nn
 
-from kanpde.ansatz import Ansatz
-from kanpde.gram import Diagonal, Part
-from kanpde.jet import Jet, push
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.gram import Diagonal, Part
+from kanpde.jets.jet import Jet, push
 
 COMPILE_SINCE = (2, 11)  # version of torch: older ones do not trace the layers (2.6), or were not tried
 ACTIVATIONS = 0.7  # share of the activations that a compiled step saves for its backward pass; the rest comes again
@@ -82,7 +82,7 @@ class Forward:
     """Exact L u = sum_i s_i d^2 u / dx_i^2, |grad u|_S^2 and directional derivatives in one forward pass.
 
     Cost of a KAN [d, n, ..., 1] per point: 3 D n d + n^2 d for the first layer and O(n^3) for each other, so beyond
-    the first layer nothing depends on d. Needs a jet rule for every module of the network (`kanpde.jet`).
+    the first layer nothing depends on d. Needs a jet rule for every module of the network (`kanpde.jets.jet`).
 
     Args:
         compile: torch.compile the pass where gradients are recorded (a training step); the first call then takes half a

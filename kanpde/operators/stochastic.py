@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kanpde.ansatz import Ansatz
-from kanpde.gram import Diagonal, Sampled, Tangents
-from kanpde.jet import Jet, has_rules
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.gram import Diagonal, Sampled, Tangents
+from kanpde.jets.jet import Jet, has_rules
 from kanpde.operators.autograd import check_nested, scalar_value
 from kanpde.operators.forward import coefficients_for, pushed, with_own_gradient
 

@@ -12,7 +12,7 @@ from kanpde.plot.parity import parity
 from kanpde.plot.similarity import similarity_figure
 from kanpde.plot.slices import slice_2d
 from kanpde.plot.volumes import grid_3d, render_3d, save_vtk
-from kanpde.record import Run
+from kanpde.records.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kanpde.record import Run
+from kanpde.records.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kanpde.plot.curves import MAX_DOTS, title
-from kanpde.record import Run
+from kanpde.records.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,11 +28,12 @@ def similarity_figure(
     functions become blocks; where `layers` are given, they stay together, parted by lines, and each is in that order.
     The effective rank is that of the vectors whose inner products the matrix holds, with the roots of its eigenvalues
     as singular values (Roy and Vetterli, EUSIPCO 2007); for cosines it is `effective_rank_unit` of
-    `kanpde.similarity.compactness`.
+    `kanpde.interpret.similarity.compactness`.
 
     Args:
         panels: (title, (E, E) symmetric matrix), such as ("KAN", ...), ("MetaKAN", ...); E may differ without `layers`.
-        layers: (E,) number of the layer of each row from 0, not decreasing: `kanpde.similarity.edges_of(net)[:, 0]`.
+        layers: (E,) number of the layer of each row from 0, not decreasing: column 0 of
+            `kanpde.interpret.similarity.edges_of`.
         ordered: False keeps the order of the rows.
         label: of the colour bar.
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kanpde.plot.curves import plain, title
 from kanpde.plot.graph import symbol
-from kanpde.record import Run, RunFileError
+from kanpde.records.run import Run, RunFileError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

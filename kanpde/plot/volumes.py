@@ -12,7 +12,7 @@ import numpy as np
 
 from kanpde.plot.curves import plain, title
 from kanpde.plot.slices import ERROR_COLOURS, Slice, error_norm, value_colours
-from kanpde.record import Run
+from kanpde.records.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.colors import Normalize

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kanpde.ansatz import Field
-from kanpde.config import ConfigError
-from kanpde.jet import Jet
+from kanpde.ground.errors import ConfigError
+from kanpde.jets.ansatz import Field
+from kanpde.jets.jet import Jet
 from kanpde.problems import lifts
 
 
@@ -96,7 +96,8 @@ class Problem:
     def residual_scale(self) -> float:
         """1 / (2 d): Lap u = -2 d f + O(sqrt d) where u = (1 - |x|^2) f, so the scaled residual is of order one.
 
-        Of a domain of other size it is multiplied by `kanpde.frames.equation_scale`; one of a problem's own is not.
+        Of a domain of other size it is multiplied by `kanpde.problems.frames.equation_scale`; one of a problem's own is
+        not.
         """
         return 1 / (2 * self.dim)
 

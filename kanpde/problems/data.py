@@ -12,10 +12,10 @@ import torch
 from pydantic import Field as Limits
 from torch import Tensor
 
-from kanpde import columns
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
 from kanpde.problems.fitting import Fitting, Units, of_size, set_dim, set_once
-from kanpde.samplers import stream
+from kanpde.records import columns
 
 Share = Annotated[float, Limits(ge=0, lt=1)]
 
@@ -65,7 +65,7 @@ class Data(Fitting):
     """One column of a table as a function of others.
 
     Args:
-        file: CSV with names in the first line, or NPZ (`kanpde.columns`).
+        file: CSV with names in the first line, or NPZ (`kanpde.records.columns`).
         inputs: names of columns; default all but the output.
         output: name of a column; default the last.
         test: share of the rows to test on, or a file of test rows. A share of less than two rows is none.

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from kanpde.domains import Ball
-from kanpde.jet import Jet
+from kanpde.jets.jet import Jet
 from kanpde.problems.base import Problem
 from kanpde.problems.solutions import REACH, BallSolution
 

@@ -10,14 +10,14 @@ import torch
 from pydantic import Field as Limits
 from torch import Tensor
 
-from kanpde.config import ConfigError
-from kanpde.domains import check_law
-from kanpde.equations import Equation, equation
-from kanpde.formulas import Formula
-from kanpde.jet import Jet, Scaling
-from kanpde.metrics import LARGEST
+from kanpde.domains.base import check_law
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.metrics import LARGEST
+from kanpde.ground.samplers import stream, uniforms
+from kanpde.jets.jet import Jet, Scaling
 from kanpde.problems.base import Problem
-from kanpde.samplers import stream, uniforms
+from kanpde.problems.equations import Equation, equation
+from kanpde.problems.formulas import Formula
 
 NonNegative = Annotated[float, Limits(ge=0)]
 TRIES = 100  # draws of a sample, of which rows where the formula is not finite are left out
@@ -199,7 +199,7 @@ class Function(Fitting):
     """y = f(x) for a formula of one's own, sampled uniformly in the ranges of its variables.
 
     Args:
-        formula: such as exp(-(a/b)**2) of the variables in `ranges`; see `kanpde.formulas`.
+        formula: such as exp(-(a/b)**2) of the variables in `ranges`; see `kanpde.problems.formulas`.
         ranges: low and high by variable.
         noise: deviation of the noise of the training rows, as a share of that of y.
         seed: of the training rows.

@@ -7,10 +7,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from kanpde.ansatz import Field, gradient_of
-from kanpde.config import ConfigError
 from kanpde.domains import Box
-from kanpde.samplers import stream
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Field, gradient_of
 
 Function = Callable[[Tensor], Tensor]
 

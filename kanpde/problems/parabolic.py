@@ -6,9 +6,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from kanpde.ansatz import Field
 from kanpde.domains import Ball, Cylinder
-from kanpde.jet import Jet
+from kanpde.jets.ansatz import Field
+from kanpde.jets.jet import Jet
 from kanpde.problems.base import Problem, unit
 from kanpde.problems.elliptic import SolutionName, check_solution
 from kanpde.problems.solutions import BallSolution

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from kanpde.jets.pieces import has_numbers, plainly, transformed
 from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
-from kanpde.streams import has_numbers, plainly, transformed
 
 Derivatives = tuple[Tensor, ...]  # f, f', f'', ... each (N, in, functions)
 

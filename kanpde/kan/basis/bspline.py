@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
+from kanpde.jets.pieces import plainly
 from kanpde.kan.basis.base import LinearBasis
-from kanpde.streams import plainly
 
 LOCAL_FROM = 20  # intervals from which the k + 1 splines that live at a point are computed instead of all
 

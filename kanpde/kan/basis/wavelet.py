@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from kanpde.jets.pieces import has_numbers, plainly, recorded
 from kanpde.kan.basis.base import Basis, Edges
 from kanpde.kan.basis.base_functions import gaussian_derivatives
-from kanpde.streams import has_numbers, plainly, recorded
 
 SMALLEST = 0.05  # of the scale sigma, in units of half the range
 

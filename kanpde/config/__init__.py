@@ -1,0 +1,21 @@
+"""What a user states of a run, from YAML and flags to a typed configuration."""
+
+from kanpde.config.files import default_solver, find, library, load, locate
+from kanpde.config.schema import PhaseConfig, RunConfig, resolve
+from kanpde.config.trees import assign, merge, validate
+from kanpde.ground.errors import ConfigError
+
+__all__ = [
+    "ConfigError",
+    "PhaseConfig",
+    "RunConfig",
+    "assign",
+    "default_solver",
+    "find",
+    "library",
+    "load",
+    "locate",
+    "merge",
+    "resolve",
+    "validate",
+]

@@ -1,0 +1,90 @@
+"""Configurations from YAML files: solver < problem < command line; shipped files go by their names."""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kanpde.config.reading import read_yaml
+from kanpde.config.schema import RunConfig
+from kanpde.config.trees import assign, merge, validate
+from kanpde.ground.errors import ConfigError, suggest
+
+PACKAGE = Path(__file__).resolve().parent.parent
+HIGH_DIM = 1000  # inputs from which high_dim is the default solver
+
+
+def load(
+    problem: str | Path,
+    solver: str | None = None,
+    overrides: Mapping | None = None,
+    sets: Sequence[str] = (),
+    steps: int | None = None,
+) -> RunConfig:
+    """The configuration of a run: the solver's YAML, then the problem's, then overrides, then `a.b=c` strings.
+
+    Args:
+        problem: a YAML file, or the name of one that kanpde ships.
+        solver: likewise; default what the problem's file says under `solver`, else `default_solver` of the dimension.
+        overrides: nested mapping.
+        sets: strings such as points.interior=500; list items by number (phases.0.steps=100).
+        steps: rescale all phases in proportion to this total.
+    Raises:
+        ConfigError: anything that does not fit.
+    """
+    path = find("problems", str(problem))
+    tree = read_yaml(path)
+    own = tree.pop("solver", None)
+    named = solver or own
+    below = read_yaml(find("solvers", str(named or "default")))
+    tree = merge(merge(below, tree), overrides or {})
+    for assignment in sets:
+        assign(tree, assignment)
+    if isinstance(tree.get("problem"), Mapping):
+        tree["problem"] = locate(tree["problem"], path.parent)
+    config = validate(tree, steps, below)
+    best = named or default_solver(config.problem.get("dim"))
+    return config if best in (named, "default") else load(problem, best, overrides, sets, steps)
+
+
+def default_solver(dim: object) -> str:
+    """The solver of a PDE for which none is named."""
+    return "high_dim" if isinstance(dim, int) and dim >= HIGH_DIM else "default"
+
+
+def find(folder: str, name: str) -> Path:
+    """The YAML file: a path as given, or a bare name among the shipped ones (folder is problems or solvers)."""
+    given = Path(name)
+    if os.path.isfile(given):
+        return given
+    shipped = {p.stem: p for p in sorted(library(folder).glob("*.yaml"))}
+    if given.suffix not in (".yaml", ".yml") and len(given.parts) == 1:
+        if name in shipped:
+            return shipped[name]
+        raise ConfigError(suggest(f"{folder[:-1]}", name, list(shipped)))
+    near = difflib.get_close_matches(given.stem, shipped, n=1)
+    raise ConfigError(f"{name}: no such file" + (f"; shipped is {near[0]}" if near else ""))
+
+
+def library(folder: str) -> Path:
+    """The folder of shipped YAML files, in an installed package or a checkout."""
+    installed = PACKAGE / "_library" / folder
+    return installed if installed.is_dir() else PACKAGE.parent / folder
+
+
+def locate(problem: Mapping, folder: Path) -> dict:
+    """A user's problem file, and tables, given relative to the YAML file that names them, as absolute paths."""
+    found = dict(problem)
+    file, colon, cls = str(problem.get("name", "")).rpartition(":")
+    if colon:
+        found["name"] = f"{_beside(folder, file)}:{cls}"
+    for key in ("file", "test"):
+        if problem.get("name") == "data" and isinstance(problem.get(key), str):
+            found[key] = str(_beside(folder, problem[key]))
+    return found
+
+
+def _beside(folder: Path, file: str) -> Path:
+    """A file in a folder, or else in the current one."""
+    near = folder / file
+    return (near if os.path.isfile(near) else Path(file)).resolve()

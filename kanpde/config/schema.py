@@ -1,0 +1,174 @@
+"""The configuration of a run: every key, typed and validated; unknown keys are errors."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+)
+
+MEMORY = r"(\d+(?:\.\d+)?) *([MG]i?B)"  # such as 8GB, 500 MB, 1.5GiB
+
+
+def as_mapping(value):
+    """A bare name stands for the mapping with that name."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _point_count(value):
+    if value == {} or (isinstance(value, str) and not re.fullmatch(r"[1-9]\d*d", value)):
+        raise ValueError("a number of points is an integer, a multiple of the dimension such as 100d, or {dim: number}")
+    return value
+
+
+def _memory(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(MEMORY, value.strip(), re.IGNORECASE):
+        raise ValueError("an amount of memory is such as 8GB, 500MB or 1.5GiB")
+    return value
+
+
+Number = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[Number | str | dict[PositiveInt, PositiveInt], AfterValidator(_point_count)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
+
+
+class AdaptConfig(Strict):
+    """Interior points drawn from `candidates` times as many, by residual: `kanpde.ground.samplers.resampled`."""
+
+    candidates: Annotated[int, Field(ge=2)] = 10
+    power: NonNegativeFloat = 1.0
+    offset: NonNegativeFloat = 1.0
+
+
+class PointsConfig(Strict):
+    """How many points of each kind, and how they are drawn. A count may be 100d, or a table by dimension."""
+
+    interior: Count = 400
+    boundary: Count = 0
+    initial: Count = 0
+    test: Annotated[int, Field(ge=2)] = 20_000
+    validation: Annotated[int, Field(ge=2)] = 2_000
+    law: str | None = None
+    sequence: Literal["random", "sobol"] = "random"
+    refresh: PositiveInt | Literal["fixed"] = 1
+    adapt: AdaptConfig | None = None
+
+
+class SparsityConfig(Strict):
+    """A penalty that leaves few edges and nodes: see `kanpde.kan.sparsity`."""
+
+    l1: NonNegativeFloat = 1e-3
+    entropy: NonNegativeFloat = 1e-3
+
+
+class LossConfig(Strict):
+    """See `kanpde.training.losses.Loss`. A weight may be a table by dimension."""
+
+    residual: Literal["square", "two_sample"] = "square"
+    scale: Literal["2d", "none"] = "2d"
+    weights: dict[str, NonNegativeFloat | Annotated[dict[PositiveInt, NonNegativeFloat], Field(min_length=1)]] = {}
+    gradient: Literal["none", "exact", "almost_everywhere"] = "none"
+    directions: PositiveInt | None = None
+    sparsity: SparsityConfig | None = None
+    balance: Annotated[dict[str, Any] | None, BeforeValidator(as_mapping)] = None
+    emphasis: Annotated[dict[str, Any] | None, BeforeValidator(as_mapping)] = None
+
+
+class PhaseConfig(Strict):
+    """A number of steps with one optimiser. `lr` is one rate, or one per parameter group.
+
+    update_grid: before the first step the grids move to what the layers see (free weights only).
+    grid_size: before the first step the grids of B-splines are refined to so many intervals.
+    """
+
+    optimizer: Literal["adam", "adamw", "soap", "muon", "lbfgs", "gauss_newton"] = "adam"
+    steps: PositiveInt
+    lr: NonNegativeFloat | dict[Literal["prompts", "meta", "rest", "problem"], NonNegativeFloat] = 1e-3
+    schedule: Literal["constant", "linear", "cosine", "exponential", "one_cycle"] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.0
+    history: PositiveInt = 50
+    update_grid: bool = False
+    grid_size: PositiveInt | None = None
+    options: dict[str, Any] = {}
+
+
+class EvaluationConfig(Strict):
+    """Every `every` steps errors and validation loss are measured, on at most `points` points until the last time.
+
+    best_from: the step from which the weights of the least validation loss are kept; before, the latest are.
+    """
+
+    every: PositiveInt = 100
+    points: PositiveInt = 20_000
+    best_from: Annotated[int, Field(ge=0)] = 0
+
+
+class StopConfig(Strict):
+    """Stop at a validation loss, when the clock has run out, or after so many evaluations without a smaller one."""
+
+    error: PositiveFloat | None = None
+    seconds: PositiveFloat | None = None
+    patience: PositiveInt | None = None
+
+
+class SlicesConfig(Strict):
+    """The plane of the pictures: random (orthonormal, through the centre) or two coordinate axes; points per axis."""
+
+    plane: Literal["random"] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = "random"
+    points: Annotated[int, Field(ge=2)] = 101
+    volume: Annotated[int, Field(ge=0)] = 41
+
+
+class RunConfig(Strict):
+    """Everything that decides a run."""
+
+    problem: dict[str, Any]
+    backbone: dict[str, Any]
+    operator: dict[str, Any] = {"name": "forward"}
+    constraint: Literal["hard", "soft"] = "hard"
+    points: PointsConfig = PointsConfig()
+    loss: LossConfig = LossConfig()
+    phases: Annotated[list[PhaseConfig], Field(min_length=1)]
+    evaluation: EvaluationConfig = EvaluationConfig()
+    stop: StopConfig = StopConfig()
+    slices: SlicesConfig = SlicesConfig()
+    start: Literal["network", "constant"] = "network"
+    start_from: str | None = None
+    units: Literal["frame", "given"] | None = None
+    average: Annotated[float, Field(ge=0, lt=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: str = "cpu"
+    dtype: Literal["float32", "float64"] = "float32"
+    compile: Literal["auto", True, False] = "auto"
+    max_memory: Annotated[str | None, AfterValidator(_memory)] = None
+    _solver: Mapping | None = PrivateAttr({})  # what is the solver's and not the user's; None: of a run, nobody's
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+
+def resolve(count: float | str | dict[int, float], dim: int) -> float:
+    """A number at a dimension: 100d is 100 times it; a table gives the entry of the next larger key, or of the last."""
+    if isinstance(count, str):
+        return int(count[:-1]) * dim
+    if isinstance(count, dict):
+        return count[min((k for k in count if k >= dim), default=max(count))]
+    return count

@@ -1,0 +1,8 @@
+"""Domains: where a problem lives, points in it and on its boundary, and the factor that vanishes there."""
+
+from kanpde.domains.ball import Ball
+from kanpde.domains.base import Domain, IncompleteDomain
+from kanpde.domains.box import Box
+from kanpde.domains.cylinder import Cylinder
+
+__all__ = ["Ball", "Box", "Cylinder", "Domain", "IncompleteDomain"]

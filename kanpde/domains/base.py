@@ -1,0 +1,152 @@
+"""What a domain is: points in it and on its boundary, and the factor that vanishes there."""
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+from math import isfinite
+from operator import index
+
+import torch
+from torch import Tensor
+
+from kanpde.ground.errors import ConfigError
+from kanpde.jets.ansatz import Field
+
+LAWS = ("radial", "volume")
+MEMBERS = ("dim", "laws", "interior", "boundary", "contains", "factor", "input_range", "frame")
+
+
+class IncompleteDomain(ConfigError, TypeError):
+    """A domain that lacks members; the message is one line that names them."""
+
+    def __init__(self, name: str, members: Sequence[str]):
+        super().__init__(f"the domain {name} lacks {', '.join(members)}: kanpde.domains.Domain says what they are")
+
+
+class _Complete(ABCMeta):
+    """Objects that lack a member are refused when they are made."""
+
+    def __call__(cls, *args, **options):
+        set_by_init = getattr(cls, "__dataclass_fields__", None)
+        if set_by_init is None and cls.__init__ is not object.__init__:
+            set_by_init = ("dim", "laws")
+        given = lambda name: hasattr(cls, name) or name in (set_by_init or ())
+        if cls.__abstractmethods__:
+            raise IncompleteDomain(cls.__name__, [m for m in MEMBERS if m in cls.__abstractmethods__ or not given(m)])
+        made = super().__call__(*args, **options)
+        check_members(made, MEMBERS)
+        return made
+
+
+def check_members(domain, members: Sequence[str]) -> None:
+    """Raises IncompleteDomain, a ConfigError and a TypeError, where a domain has not all of these members."""
+    if lacking := [name for name in members if not hasattr(domain, name)]:
+        raise IncompleteDomain(type(domain).__name__, lacking)
+
+
+class Domain(metaclass=_Complete):
+    """What a domain of one's own derives from; an object that lacks a member is refused when it is made.
+
+    Attributes:
+        dim: d, the number of coordinates of a point.
+        laws: names of the laws by which points can be drawn; the first is the default.
+
+    A domain with time, t in [0, time] being the last coordinate, has the attribute `time` and the method
+    `initial(n, generator, law, sequence, **kind)`, points at t = 0. Points (n, dim) come in the dtype `kind["dtype"]`
+    on the generator's device, and all their randomness from the generator.
+
+    Raises:
+        IncompleteDomain: a member is missing.
+    """
+
+    dim: int
+    laws: tuple[str, ...]
+
+    @abstractmethod
+    def interior(self, n: int, generator: torch.Generator, law: str, sequence: str = "random", **kind) -> Tensor:
+        """n points of the domain by a law, of a sequence random or sobol (`kanpde.ground.samplers.uniforms`)."""
+
+    @abstractmethod
+    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind) -> Tensor:
+        """n points on the boundary, in space; read where the constraint is soft."""
+
+    @abstractmethod
+    def contains(self, x: Tensor) -> Tensor:
+        """Which of the points x (N, dim) lie in the closed domain: (N,) of bool."""
+
+    @abstractmethod
+    def factor(self, x: Tensor) -> Field:
+        """m of the hard constraint u = h + m f at x (N, dim): zero on the boundary and at t = 0, else above zero."""
+
+    @abstractmethod
+    def input_range(self, law: str) -> Sequence[tuple[float, float]]:
+        """An interval per coordinate that holds almost all points of a law: the grid of the first layer."""
+
+    @abstractmethod
+    def frame(self) -> tuple[Sequence[float], float | Sequence[float]]:
+        """Centre (dim,) and half-width, one or one per coordinate: of the pictures, and the unit of length of a run."""
+
+
+def check_law(law: str, laws: Sequence[str] = LAWS) -> None:
+    """Raises ConfigError, a ValueError, for a law that is not one of these."""
+    if law not in laws:
+        raise ConfigError(f"sampling law {law!r} is not one of {', '.join(laws)}")
+
+
+FEW = 1e3  # numbers across a domain that are too few
+
+
+def numbers_across(domain, dtype: torch.dtype) -> float:
+    """How many numbers of a dtype there are across half the width of a domain, where they are fewest; inf: unknown."""
+    if not hasattr(domain, "frame"):
+        return float("inf")
+    origin, reach = (torch.as_tensor(t, dtype=torch.float64) for t in domain.frame())
+    space = len(origin) - hasattr(domain, "time")  # time begins at 0
+    return resolution(origin[:space], reach.expand(space) if reach.ndim == 0 else reach[:space], dtype)
+
+
+def resolution(centre: Tensor, reach: Tensor, dtype: torch.dtype) -> float:
+    """How many numbers of a dtype there are in the intervals centre to centre + reach, the fewest."""
+    return (reach / (torch.finfo(dtype).eps * (centre.abs() + reach))).min().item()
+
+
+def drawn_in(domain) -> torch.dtype:
+    """The dtype of points to test on, the same for runs in any dtype: float32 where it tells enough of them apart."""
+    return torch.float32 if numbers_across(domain, torch.float32) >= FEW else torch.float64
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Fields of a domain, checked
+
+
+def set_fields(domain, **fields) -> None:
+    """Fields of a frozen dataclass, from __post_init__."""
+    for name, value in fields.items():
+        object.__setattr__(domain, name, value)
+
+
+def dimension(domain) -> int:
+    """Its `dim`, an integer of at least 1."""
+    try:
+        dim = index(domain.dim)
+    except TypeError:
+        dim = 0
+    if dim < 1:
+        raise ConfigError(f"{type(domain).__name__}: dim: given {domain.dim!r}, needed is an integer of at least 1")
+    return dim
+
+
+def length(kind: str, name: str, value) -> float:
+    """A finite number above 0."""
+    found = number(value)
+    if found is None or not 0 < found:
+        raise ConfigError(f"{kind}: {name}: given {value!r}, needed is a finite number above 0")
+    return found
+
+
+def number(value) -> float | None:
+    """A finite number as a float; None for anything else."""
+    try:
+        found = None if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+    return found if found is not None and isfinite(found) else None

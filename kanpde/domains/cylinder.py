@@ -1,0 +1,73 @@
+"""Space-time."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanpde.domains.base import Domain, check_members, length, set_fields
+from kanpde.jets.ansatz import Field
+
+
+@dataclass(frozen=True)
+class Cylinder(Domain):
+    """Space-time: a spatial domain times [0, time]; the last coordinate is t."""
+
+    space: Domain
+    time: float = 1.0
+
+    def __post_init__(self):
+        check_members(self.space, ("dim", "laws", "interior"))
+        set_fields(self, time=length("Cylinder", "time", self.time))
+
+    @property
+    def dim(self) -> int:
+        return self.space.dim + 1
+
+    @property
+    def laws(self) -> tuple[str, ...]:
+        return self.space.laws
+
+    def interior(
+        self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind
+    ) -> Tensor:
+        """n points (n, dim): space by its law and sequence, time uniform and always plain."""
+        return self._in_time(self.space.interior(n, generator, law or self.laws[0], sequence, **kind), generator)
+
+    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind) -> Tensor:
+        """n points on the lateral boundary."""
+        return self._in_time(self.space.boundary(n, generator, sequence, **kind), generator)
+
+    def initial(
+        self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind
+    ) -> Tensor:
+        """n points at t = 0."""
+        x = self.space.interior(n, generator, law or self.laws[0], sequence, **kind)
+        return torch.cat([x, x.new_zeros(n, 1)], 1)
+
+    def _in_time(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        t = torch.rand(len(x), 1, generator=generator, device=x.device, dtype=x.dtype)
+        return torch.cat([x, self.time * t], 1)
+
+    def contains(self, x: Tensor) -> Tensor:
+        return self.space.contains(x[:, :-1]) & (x[:, -1] >= 0) & (x[:, -1] <= self.time)
+
+    def factor(self, x: Tensor) -> Field:
+        """m = t m_space: zero at t = 0 and on the lateral boundary."""
+        t = x[:, -1:]
+        m = self.space.factor(x[:, :-1])
+        second = (t * m.hessian_diagonal).expand(len(x), self.space.dim)
+        return Field(
+            t[:, 0] * m.value,
+            torch.cat([t * m.grad, m.value[:, None]], 1),
+            torch.cat([second, torch.zeros_like(t)], 1),
+        )
+
+    def input_range(self, law: str) -> list[tuple[float, float]]:
+        return [*self.space.input_range(law), (0.0, self.time)]
+
+    def frame(self) -> tuple[list[float], float]:
+        """Centre, in the middle of time, and half-width: one of space, or one for each coordinate where it has many."""
+        centre, reach = self.space.frame()
+        reach = reach if isinstance(reach, float | int) else [*reach, self.time / 2]
+        return [*centre, self.time / 2], reach

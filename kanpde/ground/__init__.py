@@ -1,0 +1,1 @@
+"""What everything stands on: errors in one line, objects from options, random points, metrics, the session."""

@@ -1,0 +1,219 @@
+"""The result file: one HDF5 file a run, replaced whole at every write, so that a reader always finds a good one.
+
+attrs     schema_version status config seed problem dim backbone parameters device torch_version started finished ...
+history/  a row per evaluation: step loss rel_l2 rel_l1 rmse linf wall_s steps_per_s peak_memory_bytes
+          saved_memory_bytes lr validation (the weighted loss at held-out points), terms/<name> of the step's points,
+          held_out/<name> of the held-out points, weights/<name>
+floors/   errors of functions that learn nothing, on the same test points
+field/    x u u_exact error at the test points (x only while N d <= 2^25)
+slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n); NaN outside the domain; label,
+                and axis_labels of coordinates
+"""
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+import yaml
+
+SCHEMA_VERSION = 1
+
+
+class RunFileError(ValueError):
+    """A result file that is missing, broken, or of another kind; the message is one line."""
+
+
+class Run:
+    """The contents of a result file: being written by training, or opened with `Run.open`.
+
+    Attributes:
+        path: the file; its checkpoint lies beside it with the suffix .pt.
+        attrs: attributes by name.
+        history: a list or array per column, `terms/<name>` included.
+        floors: relative l2 errors of the reference functions by name.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(os.path.expanduser(path))
+        self.attrs: dict = {}
+        self.history: dict[str, list | np.ndarray] = {}
+        self.floors: dict[str, float] = {}
+        self._field: dict[str, np.ndarray] | None = {}
+        self._slices: dict[str, dict[str, np.ndarray]] | None = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Read a result file.
+
+        Raises:
+            RunFileError: there is no such file, or it is not a kanpde result.
+        """
+        run = cls(path)
+        with _reading(run.path) as file:
+            if empty := [name for name, value in file.attrs.items() if isinstance(value, h5py.Empty)]:
+                raise ValueError(f"nothing in {empty[0]}")
+            run.attrs = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
+            run.history = _columns(file["history"])
+            run.floors = {name: float(value[()]) for name, value in file.get("floors", {}).items()}
+        run._field = run._slices = None  # read when asked for
+        return run
+
+    @property
+    def config(self) -> dict:
+        """The resolved configuration.
+
+        Raises:
+            RunFileError: the file has none.
+        """
+        try:
+            tree = yaml.safe_load(self.attrs.get("config", ""))
+        except (yaml.YAMLError, AttributeError):
+            tree = None
+        if not isinstance(tree, dict):
+            raise RunFileError(f"{self.path}: a damaged kanpde result (no configuration)")
+        return tree
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path.with_suffix(".pt")
+
+    @property
+    def rel_l2(self) -> float:
+        """Relative l2 error of the best weights, at the end on all test points; NaN where no solution is known."""
+        if "rel_l2_best" in self.attrs:
+            return float(self.attrs["rel_l2_best"])
+        errors = dict(zip(self.history.get("step", ()), self.history.get("rel_l2", ()), strict=True))
+        return float(errors.get(self.attrs.get("best_step"), list(errors.values())[-1] if errors else float("nan")))
+
+    @property
+    def dimension(self) -> str:
+        """d of space, and whether there is time beside it."""
+        return f"{self.attrs['dim']} + time" if self.attrs.get("time") else str(self.attrs["dim"])
+
+    @property
+    def field(self) -> dict[str, np.ndarray]:
+        """Test points x (N, d) where kept, u, u_exact, error = |u - u_exact|, and the radius |x|: each (N,)."""
+        if self._field is None:
+            with _reading(self.path) as file:
+                self._field = {name: data[()] for name, data in file.get("field", {}).items()}
+        return self._field
+
+    @property
+    def slices(self) -> dict[str, dict[str, np.ndarray]]:
+        """The slices by name: origin, axes, grid (positions along each axis), u, u_exact, error."""
+        if self._slices is None:
+            with _reading(self.path) as file:
+                groups = file.get("slices", {}).items()
+                self._slices = {name: {k: data[()] for k, data in group.items()} for name, group in groups}
+        return self._slices
+
+    def set_field(self, field: dict[str, np.ndarray]) -> None:
+        self._field = field
+
+    def set_slices(self, slices: dict[str, dict]) -> None:
+        self._slices = slices
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Append a row to the history; a column that is new is NaN before."""
+        rows = len(next(iter(self.history.values()), ()))
+        for name in self.history.keys() | row.keys():
+            self.history.setdefault(name, [float("nan")] * rows).append(float(row.get(name, float("nan"))))
+
+    def save(self) -> None:
+        """Write the whole file beside its place, then move it there.
+
+        Raises:
+            OSError: it could not be written; the former file is intact.
+        """
+        with replacing(self.path) as temporary:
+            image = io.BytesIO()  # h5py prints pages where its own writing to a full disk fails
+            self._write(image)
+            temporary.write_bytes(image.getbuffer())
+
+    def _write(self, image: io.BytesIO) -> None:
+        with h5py.File(image, "w") as file:
+            file.attrs.update({"schema_version": SCHEMA_VERSION, **self.attrs})
+            file.create_group("history")
+            for name, column in self.history.items():
+                file[f"history/{name}"] = np.asarray(column, dtype=np.float64)
+            for name, value in self.floors.items():
+                file[f"floors/{name}"] = value
+            for name, data in self.field.items():
+                file[f"field/{name}"] = data
+            for name, data in self.slices.items():
+                for key, array in data.items():
+                    file[f"slices/{name}/{key}"] = array
+
+    def load_model(self, trust: bool = False, best: bool = True, net=None, problem=None):
+        """The trained `Ansatz`, in evaluation on the CPU: the best weights, or the last ones, every time its own.
+
+        Args:
+            trust: a run of a problem from a user's file executes the source stored in the run only with trust=True.
+            best: the best weights by validation, or the last ones.
+            net, problem: those of the run, where they were made in Python and are no file or name; the network as it
+                was given to `train`.
+        """
+        from kanpde.runs.models import load_model  # upwards, for the sake of one name: Run.load_model
+
+        return load_model(self, trust, best, net, problem)
+
+
+class replacing:
+    """Context of a temporary path that takes the place of `path` if the block succeeds, and is removed if not.
+
+    What takes the place is on the disk by then: after a loss of power there is the old file or the new one, whole.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, kind, value, traceback) -> None:
+        if kind is None:
+            with self.temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def _columns(group) -> dict[str, np.ndarray]:
+    columns = {}
+    group.visititems(lambda name, data: columns.update({name: data[()]}) if isinstance(data, h5py.Dataset) else None)
+    return columns
+
+
+class _reading:
+    """Context of an open result file; what h5py says of a broken one becomes one line."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> h5py.File:
+        if not os.path.isfile(self.path):
+            raise RunFileError(f"{self.path}: no such file")
+        try:
+            self.file = h5py.File(self.path, "r")
+        except OSError:
+            raise RunFileError(f"{self.path}: not a readable HDF5 file") from None
+        version = self.file.attrs.get("schema_version")
+        if not isinstance(version, int | np.integer) or "history" not in self.file:
+            self.file.close()
+            raise RunFileError(f"{self.path}: an HDF5 file, but not a kanpde result")
+        if version > SCHEMA_VERSION:
+            self.file.close()
+            raise RunFileError(
+                f"{self.path}: written by a newer kanpde (schema {version}, this one reads {SCHEMA_VERSION})"
+            )
+        return self.file
+
+    def __exit__(self, kind, value, traceback) -> None:
+        self.file.close()
+        if kind in (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError):
+            raise RunFileError(f"{self.path}: a damaged kanpde result ({value})") from None

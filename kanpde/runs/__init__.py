@@ -1,0 +1,1 @@
+"""Runs: made, gone on with, opened again, and put to use."""

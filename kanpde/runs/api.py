@@ -1,0 +1,198 @@
+"""The two calls that make a run: train and resume."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kanpde.training import checks, setup, statements
+from kanpde.runs import summary
+from kanpde.runs.models import fitting, load_checkpoint, start_from
+from kanpde.records.claims import remove_leftovers
+from kanpde.ground.errors import ConfigError
+from kanpde.config import RunConfig
+from kanpde.kan.network import count_parameters
+from kanpde.problems.base import own
+from kanpde.problems.fitting import Fitting
+from kanpde.records.run import Run
+from kanpde.training.loop import Callback, RunFailed, Training, WriteFailed, now
+from kanpde.users.code import blaming, check_call
+from kanpde.users.modules import kept_with
+
+ENDED = ("finished", "diverged")  # statuses of runs that have nothing left to do: diverged ones ended worse than begun
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def train(
+    problem,
+    net: nn.Module | None = None,
+    *,
+    config: RunConfig | None = None,
+    out: str | Path | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+    **overrides,
+) -> Run:
+    """Solve a problem and return its run.
+
+    A run works on copies of the network and of the unknowns of the problem: the same call again is the same run.
+
+    Args:
+        problem: a `Problem`.
+        net: any module (N, d) -> (N, 1); None builds the backbone of the configuration. Where `start` is constant (the
+            default from d = 1000 on) the run's network is c + s net.
+        config: a `RunConfig`; without one, the dimension's default solver with `overrides`: solver="paper", steps=500,
+            seed=1, backbone="kan", points={"interior": 200}, or any other key of a YAML.
+        out: the result file; default a new one under runs/.
+        on_step, on_evaluation: called with the `State`; returning True ends the run.
+    Raises:
+        ConfigError: something in the call does not fit. RunFailed: the run had to end.
+
+    Example:
+        >>> from kanpde.problems import Poisson
+        >>> run = train(Poisson(3), backbone="kan", steps=20, out=getfixture("tmp_path") / "run.h5")
+        >>> run.attrs["status"]
+        'finished'
+    """
+    check_call(problem, net)
+    if net is not None and config is None:
+        overrides = {**overrides, "backbone": setup.PYTHON + type(net).__name__}
+    if config is not None and overrides:
+        raise ConfigError(f"train: {', '.join(overrides)} given beside config; change the configuration instead")
+    mine = own(problem)
+    with blaming(mine, ConfigError):
+        config = setup.resolved(setup.config_for(mine, overrides) if config is None else config, mine)
+        net = setup.network(config, mine, copy.deepcopy(net))
+        checks.check(config, mine, net)
+        statements.check_unknowns(config, problem, mine, net)
+    return begin(config, mine, net, out, on_step, on_evaluation)
+
+
+def begin(
+    config: RunConfig,
+    problem,
+    net: nn.Module,
+    out: str | Path | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+) -> Run:
+    """The run of a configuration that has been checked, on the objects themselves; otherwise as `train`."""
+    run = Run(setup.reserve(out, config))
+    remove_leftovers(run.path)
+    try:
+        run.attrs = attributes(config, problem, net)
+        with blaming(problem, RunFailed):
+            training = Training(config, problem, net, run)
+        if config.start_from:
+            start_from(training.u.net, Path(config.start_from))
+            training.tested.load_state_dict(training.u.state_dict())
+        with blaming(problem, RunFailed):
+            run.floors = training.evaluator.floors()
+        return drive(training, on_step, on_evaluation)
+    finally:
+        setup.release(run)
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def resume(
+    path: str | Path,
+    *,
+    problem=None,
+    net: nn.Module | None = None,
+    steps: int | None = None,
+    stop: Mapping | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+) -> Run:
+    """Go on with a run from its checkpoint; `steps` above the run's own extend its last phase.
+
+    A run of a problem or network made in Python needs them again; it works on copies of them. `stop` has criteria that
+    replace the run's own, by name, such as {"seconds": 600}: a run that has ended by one goes on only with another.
+
+    Raises:
+        ConfigError: the run is done, or the table it fits has changed. RunFailed: the run had to end.
+    """
+    mine = None if problem is None else own(problem)
+    return go_on(path, mine, copy.deepcopy(net), steps, stop, on_step, on_evaluation)
+
+
+def go_on(
+    path: str | Path,
+    problem=None,
+    net: nn.Module | None = None,
+    steps: int | None = None,
+    stop: Mapping | None = None,
+    on_step: Callback | None = None,
+    on_evaluation: Callback | None = None,
+) -> Run:
+    """`resume` on the objects themselves."""
+    run = Run.open(path)
+    remove_leftovers(run.path)
+    config = setup.extended(setup.config_of(run), steps, stop)
+    problem = own(setup.problem(config)) if problem is None else problem
+    setup.check_rows(run, problem)
+    check_call(problem, net)
+    with blaming(problem, ConfigError):
+        training = Training(config, problem, setup.network(config, problem, net), run)
+    saved = load_checkpoint(run.checkpoint)
+    with fitting(run.checkpoint):
+        training.load_state_dict(saved)
+    if training.state.step >= config.steps and run.attrs["status"] in ENDED:
+        raise ConfigError(f"{path}: the run has done its {saved['step']} steps; --steps above that extend it")
+    if (criterion := training.stopped()) and run.attrs["status"] in ENDED:
+        raise ConfigError(f"{path}: the run has ended by {criterion}; --set with another value, or null, goes on")
+    of_the_end = ("rel_l2_best", "rmse_best", "rel_l2_last", "validation_best", "validation_last", "message")
+    for name in (*of_the_end, *(f"skill_{floor}" for floor in run.floors)):
+        run.attrs.pop(name, None)  # of the weights so far
+    run.attrs["config"] = setup.dump(config)
+    return drive(training, on_step, on_evaluation)
+
+
+def drive(training: Training, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
+    """Run the loop, and whatever happens leave files that say so; the checkpoint keeps the last good state."""
+    try:
+        with blaming(training.u.problem, RunFailed):
+            status = training.loop(on_step, on_evaluation)
+            if status == "finished":
+                try:
+                    status = training.finish()
+                except KeyboardInterrupt:
+                    status = "interrupted"
+        training.save(status)
+    except WriteFailed:
+        raise
+    except Exception as error:
+        training.fail(f"{type(error).__name__}: {error}" if not isinstance(error, RunFailed) else str(error))
+        raise
+    return training.run
+
+
+def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
+    """What the result file says of the run."""
+    return {
+        "config": setup.dump(config),
+        "seed": config.seed,
+        "problem": setup.short_name(config, problem),
+        "title": str(problem.title or "").replace("\0", " ").encode("utf-8", "replace").decode(),
+        "fits": isinstance(problem, Fitting),
+        "dim": problem.dim,
+        "time": summary.has_time(problem),
+        "backbone": config.backbone["name"].removeprefix(setup.PYTHON),
+        "parameters": count_parameters(net),
+        "problem_parameters": summary.unknowns_of(problem),
+        "device": device_name(config.device),
+        "torch_version": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "started": now(),
+        "law": config.points.law,
+        **({"rows_sha256": rows} if (rows := setup.rows_sha256(problem)) else {}),
+        **kept_with(str(config.problem["name"]), problem),
+    }
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device

@@ -1,0 +1,77 @@
+"""What a run says of itself in words: its dimension, its parameters, its unknowns, and what lies off its grids."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from kanpde.kan.network import count_parameters
+from kanpde.records.run import Run
+
+FEW, MANY = 3, 16  # unknowns beside the error in the line of an evaluation, and in the table of a result
+OFF_GRID = 0.1  # share of the inputs of a layer from which it is mentioned
+UNKNOWN = "parameters/"  # what columns of the history begin with
+
+
+def has_time(problem) -> bool:
+    """Whether the domain has time beside the `dim` coordinates of space."""
+    return getattr(problem.domain, "time", None) is not None and problem.domain.dim == problem.dim + 1
+
+
+def unknowns_of(problem) -> int:
+    """How many numbers of the problem itself are trained: unknown coefficients, or networks of its own."""
+    parameters = getattr(problem, "parameters", None)
+    return count_parameters(parameters) if isinstance(parameters, nn.Module) else 0
+
+
+def parameters(net: int, problem: int) -> str:
+    """4,137, and 3 of the problem."""
+    return f"{net:,}" + (f", and {problem:,} of the problem" if problem else "")
+
+
+def unknowns(run: Run) -> dict[str, tuple[float, float]]:
+    """The unknowns of an inverse problem that the history has: at its start, and of the weights that are kept."""
+    row = _kept(run)
+    return {
+        name.removeprefix(UNKNOWN): (float(run.history[name][0]), float(run.history[name][row]))
+        for name in _unknown(run.history, MANY)
+    }
+
+
+def few_unknowns(row: Mapping[str, float]) -> str:
+    """Those of a row of the history with their values, if they are few."""
+    return "".join(f"{name.removeprefix(UNKNOWN)} {row[name]:.4g}  " for name in _unknown(row, FEW))
+
+
+def _unknown(columns: Iterable[str], most: int) -> list[str]:
+    """Columns of unknowns: all, or else those that are one number, or else none, as far as they are few enough."""
+    every = [name for name in columns if name.startswith(UNKNOWN)]
+    numbers = [name for name in every if not re.search(r"\.\d+$", name)]
+    return next((found for found in (every, numbers) if len(found) <= most), [])
+
+
+def off_grid(run: Run) -> str | None:
+    """A line on the layers of the kept weights with more than `OFF_GRID` of their inputs off their grids, and a remedy.
+
+    Grids do not clamp: what lies off them is seen by the base function and what is left of the basis.
+    """
+    row = _kept(run)
+    shares = {
+        int(name.removeprefix("off_grid/")): values[row]
+        for name, values in run.history.items()
+        if name.startswith("off_grid/") and values[row] > OFF_GRID
+    }
+    if not shares:
+        return None
+    which = ", ".join(f"{share:.0%} of the inputs of layer {layer}" for layer, share in sorted(shares.items()))
+    switches = ["backbone.grid_range"] * (0 in shares) + ["backbone.hidden_range"] * (max(shares) > 0)
+    moved = "" if str(run.attrs["backbone"]).startswith("meta") else ", or a later phase with update_grid moves it"
+    return f"{which} lie off its grid (layers count from 0); {' and '.join(switches)} widens it{moved}"
+
+
+def _kept(run: Run) -> int:
+    """The row of the history that belongs to the weights that are kept, the last one where none does."""
+    steps: Sequence[float] = run.history["step"]
+    found = np.flatnonzero(np.asarray(steps) == run.attrs.get("best_step", -1))
+    return int(found[-1]) if len(found) else len(steps) - 1

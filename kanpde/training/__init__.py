@@ -1,0 +1,1 @@
+"""Training: a plan made and checked once, the loss at points, and the loop that makes it small."""

@@ -1,0 +1,354 @@
+"""What can be known to fail before the first step of a run."""
+
+import copy
+import os
+import warnings
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from kanpde.config import PhaseConfig, RunConfig
+from kanpde.domains.base import FEW, numbers_across, resolution
+from kanpde.ground.errors import ConfigError, suggest
+from kanpde.ground.samplers import SOBOL_MAX_DIM, directions, stream
+from kanpde.jets.ansatz import Ansatz, Field, gradient_of
+from kanpde.jets.jet import Jet, has_rules
+from kanpde.kan.grids import extend_grid, kan_layers, update_grid
+from kanpde.kan.layers import KANLinear
+from kanpde.kan.sparsity import sparsity
+from kanpde.operators import Forward
+from kanpde.operators.autograd import check_nested
+from kanpde.problems.fitting import Fitting
+from kanpde.problems.frames import centre_and_lengths, framed, largest_factor
+from kanpde.training import memory, setup, statements
+from kanpde.training.optimisers import FIRST_ORDER, FROZEN, make_optimizer
+from kanpde.users.code import check_numbers, check_residual, check_statements
+
+STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # of differences, in the lengths of the domain
+EXACT_STEP = 1e-5  # from which round-off is a small part of a difference
+
+
+def check(config: RunConfig, problem, net: nn.Module) -> None:
+    """What can be known to fail before the first step.
+
+    Raises:
+        ConfigError: in one line.
+    """
+    check_written(config)
+    check_terms(problem)
+    check_device(config.device)
+    statements.check_class(problem)
+    setup.operator(config, problem)
+    check_operator(config, problem, net)
+    setup.loss(config)
+    setup.balance(config)
+    setup.emphasis(config, problem)
+    for kind, n in setup.counts(config, problem).items():
+        if n < 1:
+            extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
+            raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
+    for name in config.loss.weights:
+        if name not in (known := ("interior", "gradient", "boundary", "initial", "sparsity", *problem.terms)):
+            raise ConfigError(suggest("key loss.weights", name, known))
+    if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
+        raise ConfigError(
+            f"points.sequence: sobol has at most {SOBOL_MAX_DIM} dimensions, the problem {problem.domain.dim}"
+        )
+    axes = config.slices.plane
+    if axes != "random" and (max(axes) >= problem.domain.dim or axes[0] == axes[1]):
+        allowed = f"two different coordinates of 0 to {problem.domain.dim - 1}"
+        raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
+    check_start(config, problem)
+    statements.check(config, problem, net)
+    for phase in config.phases:
+        make_optimizer(phase, Ansatz(problem, net))
+        check_options(phase, config.device, net)
+        check_phase(phase, config)
+    check_grids(config, problem, net)
+    check_smoothness(config, net)
+    check_shapes(config, problem, net)
+    check_gradient(config, problem, net)
+    check_sparsity(config, net)
+    if config.average is not None and isinstance(problem.parameters, nn.Module):
+        raise ConfigError("average: problems with parameters of their own have none")
+    check_factor(config, problem)
+    check_resolution(config, problem, net)
+    memory.micro_batch(config, problem, net)
+
+
+def check_written(config: RunConfig) -> None:
+    """Raises ConfigError where a result file could not hold the configuration, or would not be opened with it."""
+    try:
+        text = setup.dump(config)
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # the one of pydantic is a ValueError
+        raise ConfigError(f"the configuration cannot be written: {' '.join(str(error).split())}") from None
+    if setup.dump(setup.validate(yaml.safe_load(text))) != text:
+        raise ConfigError("the configuration is not the same when it is read back; give numbers, texts, lists of them")
+
+
+def check_terms(problem) -> None:
+    """Raises ConfigError where the history cannot have a column for each term of the problem's own: a/b is one in a."""
+    paths = [tuple(str(name).split("/")) for name in problem.terms]
+    for name, path in zip(problem.terms, paths, strict=True):
+        within = [other for other in paths if other != path and path[: len(other)] == other]
+        if within or not set(path).isdisjoint(("", ".")):
+            why = f"; there is a term {'/'.join(within[0])} as well" if within else ""
+            raise ConfigError(f"terms: given {name!r}, needed is a name{why}")
+
+
+def check_operator(config: RunConfig, problem, net: nn.Module) -> None:
+    """Raises ConfigError where the operator cannot be had of the network, or estimates what the problem has not."""
+    name = config.operator["name"]
+    if name == "forward" and not has_rules(net):
+        raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
+    if isinstance(problem, Fitting) and name not in ("forward", "autograd"):
+        raise ConfigError(f"operator: given {name}, but a fit has no derivatives to estimate; use forward")
+    if not isinstance(problem, Fitting) and not (name == "forward" or (name != "autograd" and has_rules(net))):
+        x = problem.domain.interior(8, stream(0, "check"), config.points.law, dtype=getattr(torch, config.dtype))
+        check_nested(Ansatz(problem, net, config.constraint == "hard"), x)
+
+
+def check_options(phase: PhaseConfig, device: str, net: nn.Module) -> None:
+    """Raises ConfigError where two steps of an optimiser with the user's own options fail."""
+    if phase.optimizer not in FIRST_ORDER or not phase.options or device != "cpu":
+        return
+    trial = Ansatz(None, copy.deepcopy(net))
+    optimizer = make_optimizer(phase, trial)
+    for p in trial.parameters():
+        p.grad = torch.ones_like(p)
+    try:
+        for _ in range(2):
+            optimizer.step()
+    except (RuntimeError, AssertionError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
+        message = str(error).splitlines()[0]
+        raise ConfigError(f"optimizer {phase.optimizer}: with options {phase.options}: {message}") from None
+
+
+def check_phase(phase: PhaseConfig, config: RunConfig) -> None:
+    """Raises ConfigError where the residuals of a phase are not functions of a point, or its points do not stay."""
+    if (
+        phase.optimizer in FROZEN
+        and (config.loss.emphasis or {}).get("name") == "rba"
+        and config.points.refresh != "fixed"
+    ):
+        raise ConfigError("loss.emphasis: rba beside lbfgs needs points.refresh: fixed")
+    if phase.optimizer != "gauss_newton":
+        return
+    if config.operator["name"] != "forward":
+        raise ConfigError(f"phases: gauss_newton needs the operator forward, given {config.operator['name']}")
+    if config.loss.directions or config.loss.emphasis:
+        raise ConfigError("phases: gauss_newton has neither loss.directions nor loss.emphasis")
+
+
+def check_grids(config: RunConfig, problem, net: nn.Module) -> None:
+    """Raises ConfigError where a phase changes grids that it cannot, or would make them coarser."""
+    if not any(p.update_grid or p.grid_size is not None for p in config.phases):
+        return
+    sizes = [config.backbone.get("grid_size"), *(p.grid_size for p in config.phases)]
+    sizes = [size for size in sizes if size is not None]
+    trial = copy.deepcopy(net).double()
+    if any(p.update_grid for p in config.phases):
+        try:
+            update_grid(trial, torch.zeros(2, problem.domain.dim, dtype=torch.float64))
+        except ValueError as error:
+            raise ConfigError(f"phases: update_grid: {error}") from None
+    if any(p.grid_size is not None for p in config.phases):
+        if not kan_layers(net):
+            raise ConfigError(f"phases: grid_size: {config.backbone['name']} has no grids")
+        try:
+            extend_grid(trial, sizes[-1])
+        except ValueError as error:
+            raise ConfigError(f"phases: grid_size: {error}") from None
+        if sizes != sorted(sizes):
+            raise ConfigError(f"phases: grid_size: grids become finer from phase to phase, given {sizes}")
+
+
+def check_smoothness(config: RunConfig, net: nn.Module) -> None:
+    """Raises ConfigError where the network has fewer derivatives than an exact gradient of the residual reads."""
+    layers = [layer for layer in net.modules() if isinstance(layer, KANLinear)]
+    smoothness = min((layer.basis.smoothness for layer in layers), default=3)
+    if config.loss.gradient == "exact" and smoothness < 3:
+        raise ConfigError(
+            "loss.gradient: exact needs backbone.spline_order of at least 4 (more parameters), or say almost_everywhere"
+        )
+
+
+def check_start(config: RunConfig, problem) -> None:
+    """Raises ConfigError where there is no run, or no best constant, to start from."""
+    if config.start_from and not ((run := Path(config.start_from)).name and os.path.isfile(run.with_suffix(".pt"))):
+        raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
+    if config.start == "network":
+        return
+    if isinstance(problem, Fitting):
+        raise ConfigError("start: constant is for PDEs; a network that fits data has their mean and deviation")
+    if config.constraint == "soft":
+        raise ConfigError("start: constant needs constraint: hard; say start: network with constraint: soft")
+
+
+def check_shapes(config: RunConfig, problem, net: nn.Module) -> None:
+    """Raises ConfigError where network or problem give anything but finite numbers of the shapes that are read.
+
+    The residual is that of the network as it is; one that starts from other weights need not be finite yet.
+    """
+    n, dtype = 3 if problem.domain.dim != 3 else 4, getattr(torch, config.dtype)
+    x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=dtype)
+    inputs, trial = problem.coordinates(x), copy.deepcopy(net).to("cpu", dtype).eval()
+    if not isinstance(problem, Fitting):
+        check_numbers("coordinates", inputs, (n, problem.domain.dim), x)
+    try:
+        with torch.no_grad():
+            value = trial(inputs)
+    except (RuntimeError, ValueError, IndexError) as error:
+        message = str(error).splitlines()[0]
+        raise ConfigError(f"the network does not take inputs (N, {inputs.shape[1]}): {message}") from None
+    check_numbers("the network", value, (n, 1), inputs)
+    if problem.has_exact:
+        check_numbers("the exact solution", problem.exact(x), (n,), x, real=True)
+    if isinstance(problem, Fitting):
+        return
+    check_statements(problem, x)
+    for kind in setup.counts(config, problem).keys() & {"boundary", "initial"}:
+        edge = getattr(problem.domain, kind)(n, stream(0, "check"), dtype=dtype)
+        check_numbers(f"{kind}_value", getattr(problem, f"{kind}_value")(edge), (n,), edge, broadcast=True)
+    try:
+        jet = held_jet(config, problem, net, x)
+    except ValueError as error:  # coefficients, or a lift without a factor
+        raise ConfigError(str(error)) from error
+    finite = not config.start_from
+    check_residual(problem, jet, x, finite, alone=config.constraint == "hard" and not problem.terms)
+
+
+def held_jet(config: RunConfig, problem, net: nn.Module, x: Tensor) -> Jet:
+    """The jet of the untrained u at x, without its graph, in the precision of x."""
+    try:
+        u = copy.deepcopy(Ansatz(problem, net, config.constraint == "hard"))
+    except Exception:  # of whatever a problem of one's own holds
+        u = Ansatz(problem, copy.deepcopy(net), config.constraint == "hard")
+        u.problem_parameters = None
+    uncompiled = config.model_copy(update={"compile": False})
+    operator = Forward() if has_rules(net) else setup.operator(uncompiled, problem)  # the cheapest there is
+    jet = operator(u.to("cpu", x.dtype).eval(), x, generator=stream(0, "check/operator"))
+    return Jet(**{name: None if part is None else part.detach() for name, part in vars(jet).items()})
+
+
+@torch.enable_grad()
+def check_gradient(config: RunConfig, problem, net: nn.Module) -> None:
+    """Raises ConfigError where automatic differentiation by x does not see all of the equation: a table, numpy, detach.
+
+    The residual of the network's own jet, which is held, and all else that depends on x: against central differences
+    along random directions in the lengths of the domain, of which one must agree at each point, be the source ever so
+    steep or in pieces.
+    """
+    if config.loss.gradient == "none":
+        return
+    if isinstance(problem, Fitting):
+        raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
+    n = max(2, min(64, 2**20 // problem.domain.dim))
+    x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=torch.float64)
+    jet = held_jet(config, problem, net, x)
+    parts = {
+        "the residual": lambda x: problem.residual(jet, x),
+        "coefficients": problem.coefficients,
+        "directions": problem.directions,
+    }
+    if config.constraint == "hard":
+        parts |= {"factor": lambda x: _numbers(problem.factor(x)), "lift": lambda x: _numbers(problem.lift(x))}
+    for name, function in parts.items():
+        if not _is_differentiable(function, x, _lengths(problem, x)):
+            of = name if name == "the residual" else f"{name}(x) of the problem"
+            raise ConfigError(f"loss.gradient: {of} cannot be differentiated by x (a detached source?): set it to none")
+
+
+def _numbers(field: Field | None) -> Tensor | None:
+    """All that a field has at a point, in a row."""
+    if field is None:
+        return None
+    return torch.cat([field.value[:, None], field.grad, field.hessian_diagonal.expand_as(field.grad)], 1)
+
+
+def _lengths(problem, x: Tensor) -> Tensor:
+    """(d,): the lengths of the domain, else of where the points x are."""
+    if hasattr(problem.domain, "frame"):
+        return centre_and_lengths(problem.domain)[1].to(x)
+    reach = x.amax(0) - x.amin(0)
+    return torch.where(reach > 0, reach, torch.ones_like(reach))
+
+
+def _is_differentiable(function, x: Tensor, lengths: Tensor) -> bool:
+    """Whether a function of points has the slopes that automatic differentiation says, wherever it is finite."""
+    v = lengths * directions(*x.shape, stream(1, "check"), dtype=x.dtype)
+    with torch.no_grad():
+        value = function(x)
+    if value is None or len(value) != len(x):
+        return True  # it does not depend on x
+    weights = torch.randn(value[0].numel(), generator=stream(2, "check"), dtype=x.dtype)
+    along = lambda x: function(x).reshape(len(x), -1).to(weights) @ weights
+    with torch.no_grad():
+        value, again = along(x), along(x)
+        differences = [(along(x + h * v) - along(x - h * v)) / (2 * h) for h in STEPS]
+    if not torch.equal(value.nan_to_num(), again.nan_to_num()):
+        return True  # drawn anew at each call: no difference says anything
+    try:
+        at = x.clone().requires_grad_()
+        slope = (gradient_of(along(at), at) * v).sum(1).detach()
+    except RuntimeError:  # of numpy
+        return False
+    known = value.isfinite() & slope.isfinite()
+    if not known.any():
+        return True
+    size = value[known].abs().max()
+    allowed = 1e-3 * torch.maximum(slope.abs(), slope[known].square().mean().sqrt())
+    agrees = ~known
+    for h, difference in zip(STEPS, differences, strict=True):
+        noise = 64 * torch.finfo(x.dtype).eps * size / h if h >= EXACT_STEP else 0.0
+        agrees |= (slope - difference).abs() <= allowed + noise
+        agrees |= ~difference.isfinite()
+    return bool(agrees.all())
+
+
+def check_sparsity(config: RunConfig, net: nn.Module) -> None:
+    """Raises ConfigError where there are no edges that a penalty could make fewer."""
+    if config.loss.sparsity is not None:
+        try:
+            sparsity(copy.deepcopy(net).double(), 1.0, 1.0)
+        except ValueError as error:
+            raise ConfigError(f"loss.sparsity: {error}") from None
+
+
+def check_factor(config: RunConfig, problem) -> None:
+    """A factor of the hard constraint that is as good as zero almost everywhere leaves nothing to learn."""
+    points = max(4, min(64, 2**22 // problem.domain.dim))
+    x = problem.domain.interior(points, stream(0, "check"), config.points.law, dtype=torch.float64)
+    m = problem.factor(x) if config.constraint == "hard" else None
+    if m is None:
+        return
+    median = m.value.abs().median() / (largest_factor(problem) if framed(config, problem) else 1)
+    if median < 1e-6:
+        raise ConfigError(f"constraint: the factor of a hard one is about {median:.0e} here; use soft")
+
+
+def check_resolution(config: RunConfig, problem, net: nn.Module) -> None:
+    """Warns where the dtype of a run tells hardly any points apart; rows that a network scales are in float64."""
+    dtype = getattr(torch, config.dtype)
+    if isinstance(problem, Fitting):
+        units, dtype = problem.units, torch.float64 if Ansatz(problem, net).scales else dtype
+        centre = torch.cat([units.centre, torch.tensor([units.mean])])
+        across = resolution(centre, torch.cat([(units.high - units.low) / 2, torch.tensor([units.std])]), dtype)
+    else:
+        across = numbers_across(problem.domain, dtype)
+    if across < FEW:
+        better = "; use dtype: float64" if dtype == torch.float32 else "; shift it"
+        given = f"{across:.0f} numbers from the centre to the end of a range"
+        warnings.warn(f"points lie so far from 0 that {str(dtype)[6:]} has {given}{better}", stacklevel=2)
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError where torch does not know the device, or it is not there."""
+    try:
+        torch.empty(0, device=torch.device(device))
+        torch.Generator(device)  # there is none on meta
+    except (RuntimeError, AssertionError, ValueError):
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ConfigError(f"device {device!r} is not there (available: {', '.join(there)})") from None

@@ -1,0 +1,154 @@
+"""Slices of a solution for pictures: a line, a plane or a volume through the domain, with u, u* and the error there.
+
+A slice is the points origin + sum_i t_i axes_i. One along coordinates has these as its t, and their names; a random
+one has directions of space through the centre.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kanpde.config import RunConfig
+from kanpde.ground.samplers import directions, stream
+from kanpde.jets.ansatz import Ansatz
+from kanpde.problems.fitting import Fitting
+
+SLICE = 2**28  # coordinates evaluated for one slice
+LISTED = 3  # coordinates off a slice whose values its caption tells
+ROUNDING = 1e-5  # of the distance from the centre: as near to the boundary is on it
+
+
+def slices(config: RunConfig, u: Ansatz) -> dict[str, dict]:
+    """A line or plane, and a volume of three dimensions or more, as `kanpde.records` keeps them; none through a table.
+
+    Of one or two coordinates, time among them, the plane is all of the domain; of more it is random or the two that
+    are asked for. Coordinates off the slice are those of the centre.
+    """
+    domain, wanted = u.problem.domain, config.slices
+    if not hasattr(domain, "frame"):
+        return {}
+    plane = list(wanted.plane) if wanted.plane != "random" else _coordinates(domain, 2)
+    made = {"random" if wanted.plane == "random" else "axes": _slice(config, u, 2, plane, wanted.points)}
+    if domain.dim >= 3 and wanted.volume**3 * domain.dim <= SLICE and wanted.volume > 1:
+        if (whole := _coordinates(domain, 3)) is not None or space(domain) >= 3:
+            made["volume"] = _slice(config, u, 3, whole, wanted.volume)
+    return made
+
+
+def coordinate_names(problem) -> list[str]:
+    """The problem's `names` of its inputs, else x1 ... xd, the last one t where the domain has time."""
+    own = getattr(problem, "names", ())
+    if isinstance(problem, Fitting) and own:
+        return list(own)
+    dim = problem.domain.dim
+    if isinstance(own, Sequence) and len(own) == dim and all(isinstance(name, str) for name in own):
+        return list(own)
+    time = ["t"] if space(problem.domain) < dim else []
+    return [f"x{i + 1}" for i in range(dim - len(time))] + time
+
+
+def inside(domain, x: Tensor) -> Tensor:
+    """Which points x (N, d) lie in the closed domain, (N,); all of them where the domain does not tell.
+
+    What rounding has put beyond the boundary counts: points are also looked at a little nearer to the centre.
+    """
+    if not hasattr(domain, "contains"):
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+    found = domain.contains(x).reshape(len(x))
+    if hasattr(domain, "frame"):
+        centre = frame(domain)[0].to(x)
+        found = found | domain.contains(x + ROUNDING * (centre - x)).reshape(len(x))
+    return found
+
+
+def space(domain) -> int:
+    """The number of coordinates without time."""
+    return domain.dim - (getattr(domain, "time", None) is not None)
+
+
+def frame(domain) -> tuple[Tensor, Tensor]:
+    """Centre and half-widths of a domain, (d,) each in float64.
+
+    Its own `frame` has the half-width as one number or one per coordinate, and may leave out that of time: time / 2.
+    """
+    centre, reach = (torch.as_tensor(t, dtype=torch.float64) for t in domain.frame())
+    reach, time = reach.reshape(-1), getattr(domain, "time", None)
+    if time is not None and len(reach) < domain.dim:
+        reach = torch.cat([reach.expand(domain.dim - 1), reach.new_tensor([abs(time) / 2])])
+    return centre, reach.expand(domain.dim)
+
+
+def _coordinates(domain, k: int) -> list[int] | None:
+    """Those of all the domain, or of all its space, where they are k or fewer; None: too many."""
+    return next((list(range(n)) for n in (domain.dim, space(domain)) if n <= k), None)
+
+
+def _random(domain, k: int, seed: int) -> tuple[Tensor, Tensor, bool]:
+    """k orthonormal directions of space (k, d), the reach of t, and whether they are in half-widths of coordinates."""
+    n, reach = space(domain), frame(domain)[1]
+    axes = torch.zeros(k, domain.dim, dtype=torch.float64)
+    drawn = directions(k, n, stream(seed, f"slices/{k}"), dtype=torch.float64)
+    axes[:, :n] = torch.linalg.qr(drawn.mT)[0].mT
+    scaled = bool((reach[:n] != reach[0]).any())
+    return (axes * reach, reach.new_ones(k), True) if scaled else (axes, reach[0].expand(k), False)
+
+
+def _caption(problem, coordinates: Sequence[int] | None, k: int, scaled: bool) -> str:
+    """What the slice is of, for the pictures, with the coordinates that it leaves out."""
+    names, (centre, _) = coordinate_names(problem), frame(problem.domain)
+    at = {i: f"{names[i]} = {centre[i]:.4g}" for i in range(len(names))}
+    time = [at[len(names) - 1]] if space(problem.domain) < len(names) else []
+    if coordinates is None:
+        where = [f"random {k}-D subspace through the centre", *time]
+        return ", ".join(where + ["in half-widths of the coordinates"] * scaled)
+    others = [at[i] for i in at if i not in coordinates]
+    if not others:
+        return "the whole domain"
+    along = ", ".join(names[i] for i in coordinates)
+    if len(others) <= LISTED:
+        return f"{along} at {', '.join(others)}"
+    shown = [each for each in time if each in others]
+    return ", ".join([f"{along} through the centre, off the distribution of the points", *shown])
+
+
+@torch.no_grad()
+def _slice(config: RunConfig, u: Ansatz, k: int, coordinates: Sequence[int] | None, points: int) -> dict:
+    """k axes: these coordinates, which may be fewer, or random directions where they are None."""
+    problem, domain = u.problem, u.problem.domain
+    origin, reach = frame(domain)
+    scaled = False
+    if coordinates is None:
+        axes, half, scaled = _random(domain, k, config.seed)
+        middle = torch.zeros_like(half)
+    else:
+        axes = torch.eye(domain.dim, dtype=torch.float64)[coordinates]
+        middle, half = origin[coordinates], reach[coordinates]
+        origin = origin.index_fill(0, torch.tensor(coordinates), 0.0)
+    n = max(2, min(points, int((SLICE / domain.dim) ** (1 / len(axes)))))
+    ticks = middle[:, None] + half[:, None] * torch.linspace(-1, 1, n, dtype=torch.float64)
+    data = {
+        "origin": origin.numpy(),
+        "axes": axes.numpy(),
+        "grid": (ticks[0] if coordinates is None else ticks).numpy(),
+        "label": _caption(problem, coordinates, k, scaled),
+        **_values(u, origin, axes, ticks),
+    }
+    if coordinates is not None:
+        data["axis_labels"] = [coordinate_names(problem)[i] for i in coordinates]
+    return data
+
+
+def _values(u: Ansatz, origin: Tensor, axes: Tensor, ticks: Tensor) -> dict:
+    """u, and u* and the error where they are known, on the grid; NaN outside the domain."""
+    problem, like = u.problem, u.like
+    grid = torch.stack(torch.meshgrid(*ticks, indexing="ij"), -1).flatten(0, -2)
+    found: list[tuple[Tensor, ...]] = []
+    for part in grid.split(max(1, min(2048, 2**22 // len(origin)))):
+        x = (origin + part @ axes).to(like)
+        found.append((inside(problem.domain, x), u(x), *([problem.exact(x)] if problem.has_exact else [])))
+    within, *values = map(torch.cat, zip(*found, strict=True))
+    shape = (ticks.shape[1],) * len(ticks)
+    values = [t.double().masked_fill(~within, float("nan")).reshape(shape).cpu().numpy() for t in values]
+    data = dict(zip(("u", "u_exact"), values, strict=False))
+    return data | ({"error": abs(data["u"] - data["u_exact"])} if problem.has_exact else {})

@@ -1,0 +1,181 @@
+"""Evaluation under no_grad on points that depend on the seed alone: errors, floors, the error field, slices."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from kanpde.config import RunConfig
+from kanpde.domains.base import drawn_in
+from kanpde.ground import metrics
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Ansatz
+from kanpde.kan import grids
+from kanpde.problems.fitting import Fitting
+from kanpde.training import cuts, setup
+from kanpde.training.losses import Points
+
+BLOCK = 256  # test points per generator: point i belongs to the stream (seed, "test", i // 256)
+CACHE = 2**24  # coordinates kept in memory rather than drawn again
+KEEP = 2**25  # coordinates written to the result file, and measured at every evaluation before the last
+JUDGED = 2**18  # coordinates of the points at which a PDE's loss is validated: a few steps' worth of work
+LEAST = 16  # but so many points
+
+
+class Evaluator:
+    """The test and validation points of a run and what is measured on them."""
+
+    def __init__(self, config: RunConfig, u: Ansatz):
+        self.config, self.u = config, u
+        self.problem, self.domain = u.problem, u.problem.domain
+        self._cache: dict[tuple[str, int], tuple[Tensor, Tensor | None]] = {}
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Points
+
+    def blocks(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """(x, u*) of n points of a stream, block by block; u* is None where it is not known."""
+        cached = n * self.domain.dim <= CACHE
+        for i in range(0, n, BLOCK):
+            key = name, i
+            block = self._cache.get(key) or self._draw(name, i // BLOCK)
+            if cached:
+                self._cache[key] = block
+            x, exact = block
+            yield x[: n - i], None if exact is None else exact[: n - i]
+
+    def _draw(self, name: str, number: int) -> tuple[Tensor, Tensor | None]:
+        generator = stream(self.config.seed, f"{name}/{number}")
+        if hasattr(self.domain, "held_out"):  # rows with observations
+            x = self.domain.held_out(name, number, BLOCK, generator, self.config.points.law).to(self.u.like)
+        else:
+            x = self.domain.interior(BLOCK, generator, self.config.points.law, dtype=drawn_in(self.domain))
+            x = x.to(self.u.like)
+        return x, self.problem.exact(x) if self.problem.has_exact else None
+
+    @cached_property
+    def held_out(self) -> Points:
+        """Points of each kind that the training does not see: where its loss is measured to choose weights and to stop.
+
+        Of a fit the validation rows; of a PDE so many points that their exact residuals cost no more than a few steps.
+        """
+        domain, law = self.domain, self.config.points.law
+        most = min(self.config.points.validation, self.config.evaluation.points)
+        if hasattr(domain, "held_out"):
+            return {"interior": torch.cat([x for x, _ in self.blocks("validation", most)])}
+        n = min(most, max(LEAST, JUDGED // domain.dim))
+        drawn, dtype = lambda kind: stream(self.config.seed, f"validation/{kind}"), drawn_in(domain)
+        draw = {
+            "interior": lambda kind: domain.interior(n, drawn(kind), law, dtype=dtype),
+            "boundary": lambda kind: domain.boundary(n, drawn(kind), dtype=dtype),
+            "initial": lambda kind: domain.initial(n, drawn(kind), law, dtype=dtype),
+        }
+        return {kind: draw[kind](kind).to(self.u.like) for kind in setup.counts(self.config, self.problem)}
+
+    def batches(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Blocks joined to batches that keep the processor busy."""
+        join = max(1, 2048 * 128 // (BLOCK * max(self.domain.dim, 128)))
+        held: list = []
+        for block in self.blocks(name, n):
+            held.append(block)
+            if len(held) == join:
+                yield _joined(held)
+                held = []
+        if held:
+            yield _joined(held)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Errors
+
+    @torch.no_grad()
+    def _values(self, name: str, n: int) -> tuple[Tensor, Tensor]:
+        """u and u* (NaN where it is not known) at the points of a stream, in float64."""
+        found = []
+        for x, exact in self.batches(name, n):
+            u = self.u(x).double()
+            found.append((u, torch.full_like(u, float("nan")) if exact is None else exact.double()))
+        u, exact = map(torch.cat, zip(*found, strict=True))
+        return u, exact
+
+    def history_points(self) -> int:
+        """Test points of the evaluations before the last: fewer where they have very many coordinates."""
+        affordable = max(BLOCK, KEEP // self.domain.dim // BLOCK * BLOCK)
+        return min(self.config.points.test, self.config.evaluation.points, affordable)
+
+    def test_errors(self) -> dict[str, float]:
+        """rel_l2, rel_l1, rmse, linf on the first test points; NaN without an exact solution."""
+        return metrics.errors(*self._values("test", self.history_points()))
+
+    def validation(self, terms: Callable[[Ansatz, Points, torch.Generator], dict[str, float]]) -> dict[str, float]:
+        """The terms of the loss at the held-out points, with the same probes at every call."""
+        return terms(self.u, self.held_out, stream(self.config.seed, "validation/operator", self.config.device))
+
+    def off_grid(self) -> dict[str, float]:
+        """The fraction of the inputs of each KAN layer off its grid, on the first validation points."""
+        x = self.problem.coordinates(self.held_out["interior"][:BLOCK])
+        return {f"off_grid/{i}": fraction for i, fraction in enumerate(grids.off_grid(self.u.net, x))}
+
+    @torch.no_grad()
+    def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str]:
+        """The errors on all test points, the field there, and a hash of the points, in one pass over them."""
+        n = self.config.points.test
+        digest, columns = hashlib.sha256(), {"u": [], "u_exact": [], "radius": []}
+        if n * self.domain.dim <= KEEP:
+            columns["x"] = []
+        for x, exact in self.batches("test", n):
+            u, x = self.u(x).double(), self.problem.coordinates(x)
+            row = {
+                "u": u,
+                "u_exact": u * float("nan") if exact is None else exact.double(),
+                "radius": x.norm(dim=1),
+                "x": x,
+            }
+            for name, column in columns.items():
+                column.append(row[name].cpu())
+            digest.update(x.float().cpu().numpy().tobytes())
+        field = {name: torch.cat(column) for name, column in columns.items()}
+        found = metrics.errors(field["u"], field["u_exact"])
+        if self.problem.has_exact:
+            field["error"] = (field["u"] - field["u_exact"]).abs()
+        else:
+            del field["u_exact"]
+        return found, field, digest.hexdigest()
+
+    @torch.no_grad()
+    def floors(self) -> dict[str, float]:
+        """Relative l2 errors on the test points of functions that learn next to nothing; see `metrics.Floors`."""
+        if not self.problem.has_exact:
+            return {}
+        n = min(self.config.points.test, max(self.history_points(), 4096))
+        centre = self.problem.units.centre if isinstance(self.problem, Fitting) else None
+        found = metrics.Floors(self.domain.dim, n, self.problem.taylor(), centre)
+        for points, exact in self.blocks("test", n):
+            x = self.problem.coordinates(points)
+            built_in = self.u.hard or self.problem.states("lift")
+            m, h = self.problem.factor(x), self.problem.lift(x) if built_in else None
+            one, zero = torch.ones_like(exact), torch.zeros_like(exact)
+            found.add(
+                x, exact, one if m is None else m.value, zero if h is None else h.value, self.problem.untrained(x)
+            )
+        try:
+            floors = found.result()
+        except ZeroDivisionError:
+            raise ConfigError("the exact solution is zero at all test points: relative errors are undefined") from None
+        if isinstance(self.problem, Fitting):  # one that could not be fitted, and has no Taylor polynomial
+            return {name: floor for name, floor in floors.items() if floor < 1 or name == "constant"}
+        return floors
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Slices
+
+    def slices(self) -> dict[str, dict]:
+        """A plane and a volume through the domain, see `kanpde.training.cuts`."""
+        return cuts.slices(self.config, self.u)
+
+
+def _joined(blocks: list) -> tuple[Tensor, Tensor | None]:
+    xs, exacts = zip(*blocks, strict=True)
+    return torch.cat(xs), None if exacts[0] is None else torch.cat(exacts)

@@ -1,0 +1,447 @@
+"""Training: a visible loop over phases of optimisers, with evaluation, exact checkpoints, and callbacks."""
+
+import copy
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kanpde.config import PhaseConfig, RunConfig
+from kanpde.ground import metrics
+from kanpde.ground.samplers import Pool, resampled, stream
+from kanpde.ground.session import Clock, interruptible
+from kanpde.jets.ansatz import Ansatz
+from kanpde.kan.grids import extend_grid, update_grid
+from kanpde.kan.network import count_parameters
+from kanpde.optim import GaussNewton
+from kanpde.records.run import Run, replacing
+from kanpde.runs.models import refine_grids
+from kanpde.training import setup
+from kanpde.training.evaluation import Evaluator
+from kanpde.training.losses import Points
+from kanpde.training.objective import Objective
+from kanpde.training.optimisers import FROZEN, make_optimizer, of_optimizer, schedule
+
+FACTOR = 2  # by which losses differ that a user is told of
+
+
+class RunFailed(RuntimeError):
+    """A run that had to end: a loss that is not finite, or a disk that is full. One line; nothing computed is lost."""
+
+
+class WriteFailed(RunFailed):
+    """A result that could not be written; the last good files are intact."""
+
+
+@dataclass
+class State:
+    """What callbacks see: the run so far.
+
+    step counts optimiser updates, loss and terms are those of this step's points, row is the last row of the history.
+    """
+
+    run: Run
+    u: Ansatz
+    step: int = 0
+    steps: int = 0
+    phase: int = 0
+    loss: float = float("nan")
+    terms: dict[str, float] | None = None
+    row: dict[str, float] | None = None
+    steps_per_s: float = float("nan")
+
+
+Callback = Callable[[State], bool | None]
+
+
+class Training:
+    """One run: problem, network, points, optimiser, and all that a checkpoint holds."""
+
+    def __init__(self, config: RunConfig, problem, net: nn.Module, run: Run):
+        self.config, self.run = config, run
+        self.device, self.dtype = torch.device(config.device), getattr(torch, config.dtype)
+        self.u = Ansatz(problem, net, config.constraint == "hard").to(self.device, self.dtype)
+        drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
+        self.u.fields(problem.coordinates(drawn).to(self.u.like))  # a lift is built before torch traces a step
+        self.objective = Objective(config, self.u)
+        self.average = None
+        if config.average is not None:
+            self.average = AveragedModel(self.u, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+        self.streams = {name: stream(config.seed, name, self.device) for name in ("interior", "boundary", "operator")}
+        self.pools = self._pools()
+        self.evaluator = Evaluator(config, self.tested)
+        self.state = State(run, self.u, steps=config.steps)
+        self.best: dict = {"terms": None, "step": 0, "weights": None, "stale": 0}
+        self.elapsed = 0.0  # wall-clock seconds of earlier sessions
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def tested(self) -> Ansatz:
+        """What errors are measured of and results hold: u, or with `average` its exponential moving average."""
+        return self.u if self.average is None else self.average.module
+
+    def _pools(self) -> dict[str, Pool]:
+        points, domain = self.config.points, self.u.problem.domain
+        kind = {"sequence": points.sequence, "dtype": self.u.like.dtype}
+        inside, edge = self.streams["interior"], self.streams["boundary"]
+        draw = {
+            "interior": lambda n: self._adapted(n, lambda m: domain.interior(m, inside, points.law, **kind)),
+            "boundary": lambda n: domain.boundary(n, edge, **kind),
+            "initial": lambda n: domain.initial(n, edge, points.law, **kind),
+        }
+        return {
+            name: Pool(lambda name=name, n=n: draw[name](n), points.refresh)
+            for name, n in setup.counts(self.config, self.u.problem).items()
+        }
+
+    def _adapted(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
+        """n interior points, with `points.adapt` those of more candidates that the residual prefers."""
+        adapt, inside = self.config.points.adapt, self.streams["interior"]
+        if adapt is None:
+            return draw(n)
+        x = draw(adapt.candidates * n)
+        r = self.objective.residual(x, self.streams["operator"])
+        if not r.isfinite().all():
+            raise FloatingPointError("the residual at the candidates for points is not finite")
+        return resampled(x, r, n, inside, adapt.power, adapt.offset)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # The loop
+
+    def loop(self, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> str:
+        """Train to the end, a stop criterion, a callback that returns True, or Ctrl-C; returns the status.
+
+        Raises:
+            RunFailed: a term or the weights are not finite, or a result that cannot be written.
+        """
+        state, self.memory = self.state, metrics.PeakMemory(self.device)
+        self.clock = Clock(self.elapsed, state.step)
+        with interruptible() as interrupted:
+            if state.row is None and self.evaluate(on_evaluation):
+                return "finished"
+            for phase, optimizer, last in self._phases():
+                while state.step < last:
+                    self._step(phase, optimizer, last)
+                    stop = bool(on_step and on_step(state))
+                    if self._due():
+                        stop = self.evaluate(on_evaluation) or stop
+                    if interrupted():
+                        return "interrupted"
+                    if stop:
+                        return "finished"
+        return "finished"
+
+    def _due(self) -> bool:
+        """Whether this step is followed by an evaluation."""
+        step, seconds = self.state.step, self.config.stop.seconds
+        out_of_time = seconds is not None and self.clock.seconds() >= seconds
+        return step % self.config.evaluation.every == 0 or step == self.state.steps or out_of_time
+
+    def _phases(self):
+        """(phase, its optimiser, its last step) for the phases not yet done; the optimiser of a resumed one goes on."""
+        last = 0
+        for number, phase in enumerate(self.config.phases):
+            last += phase.steps
+            if self.state.step >= last:
+                continue
+            if self.optimizer is None or number != self.state.phase:
+                self.state.phase = number
+                self._change_grids(phase)
+                self.optimizer = make_optimizer(phase, self.u)
+                for pool in self.pools.values():
+                    pool.freeze() if phase.optimizer in FROZEN else pool.thaw()
+            yield phase, self.optimizer, last
+
+    def _change_grids(self, phase: PhaseConfig) -> None:
+        """Other grids for the network, its average and the best one so far, which stay the functions they are."""
+        if not phase.update_grid and phase.grid_size is None:
+            return
+        x = self.u.problem.coordinates(self.pools["interior"].draw())
+        best = self._of_best()
+        for u in {self.u, self.tested, best}:
+            if phase.update_grid:
+                update_grid(u.net, x)
+            if phase.grid_size is not None:
+                extend_grid(u.net, phase.grid_size)
+        if self.best["weights"] is not None:
+            self.best["weights"] = {k: v.detach() for k, v in best.state_dict().items()}
+            self.best["terms"] = self.validation(best)  # off the old grids it is not quite the function that it was
+        self.run.attrs["parameters"] = count_parameters(self.u.net)
+
+    def _of_best(self) -> Ansatz:
+        """A copy of the tested model, with the best weights once there are any."""
+        best = copy.deepcopy(self.tested)
+        if self.best["weights"] is not None:
+            best.load_state_dict(self.best["weights"])
+        return best
+
+    def _step(self, phase: PhaseConfig, optimizer: torch.optim.Optimizer, last: int) -> None:
+        """One update. Points are drawn once, so that every evaluation of the loss within it sees the same."""
+        state = self.state
+        factor = schedule(phase, state.step - (last - phase.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        try:
+            points = {name: pool() for name, pool in self.pools.items()}
+            if isinstance(optimizer, GaussNewton):
+                self._step_of_system(optimizer, points)
+            else:
+                self._step_of_loss(optimizer, points, frozen=phase.optimizer in FROZEN)
+        except FloatingPointError as error:
+            raise RunFailed(f"step {state.step + 1}: {error}") from None
+        except Exception as error:  # of SOAP where gradients overflow, or from a damaged checkpoint
+            if not of_optimizer(error):
+                raise
+            raise RunFailed(f"step {state.step + 1}: {phase.optimizer}: {' '.join(str(error).split())}") from error
+        state.step += 1
+        state.terms, state.loss = self.objective.terms, self.objective.value
+        if self.average is not None:
+            self.average.update_parameters(self.u)
+
+    def _step_of_loss(self, optimizer: torch.optim.Optimizer, points: Points, frozen: bool) -> None:
+        probes, first = self.streams["operator"], None
+        start = probes.get_state() if frozen else None
+
+        def closure() -> Tensor:
+            nonlocal first
+            if start is not None:
+                probes.set_state(start)  # a line search needs one function: the same probes at every call
+            optimizer.zero_grad()
+            try:
+                loss = self.objective.backward(points, probes, adapt=not frozen)
+            except FloatingPointError:
+                if first is None or not frozen:
+                    raise
+                return 10 * first + 1  # too long a try of a line search, which cannot go on from infinity
+            first = loss if first is None else first
+            return loss
+
+        optimizer.step(closure)
+        if frozen:
+            probes.set_state(start)
+
+    def _step_of_system(self, optimizer: GaussNewton, points: Points) -> None:
+        """Steps are chosen by the loss at points that they have not seen, but for points that are fixed."""
+        probes, objective = self.streams["operator"], self.objective
+        unseen = {name: x if pool.refresh == "fixed" else pool.draw() for (name, pool), x in self._paired(points)}
+        system = objective.system(points, probes, optimizer.param_groups[0]["params"])
+        optimizer.step(system, lambda: objective.at(unseen, probes))
+        objective.measure(points, probes)
+
+    def _paired(self, points: Points):
+        return zip(self.pools.items(), points.values(), strict=True)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Evaluation and files
+
+    def validation(self, u: Ansatz) -> dict[str, float]:
+        """The terms of the loss at the held-out points."""
+        evaluator = self.evaluator if u is self.tested else Evaluator(self.config, u)
+        return evaluator.validation(self.objective.values)
+
+    def _keep_best(self, terms: dict[str, float]) -> None:
+        """The weights of the least validation loss, in which the losses of both are weighted as they are now."""
+        best, total = self.best, self.objective.total
+        early = best["step"] < self.config.evaluation.best_from
+        if best["weights"] is None or early or total(terms) < total(best["terms"]):
+            weights = {k: v.detach().clone() for k, v in self.tested.state_dict().items()}
+            self.best = {"terms": terms, "step": self.state.step, "weights": weights, "stale": 0}
+        else:
+            best["stale"] += 1
+
+    def evaluate(self, on_evaluation: Callback | None = None) -> bool:
+        """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
+        state = self.state
+        terms = self.validation(self.tested)
+        score = self.objective.total(terms)
+        if not all(p.isfinite().all() for p in self.u.parameters()):
+            raise RunFailed(f"step {state.step}: the weights are not finite")
+        if not abs(score) < float("inf"):
+            bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
+            raise RunFailed(f"step {state.step}: the loss term {bad} is {terms.get(bad, score)} at held-out points")
+        self._keep_best(terms)
+        state.steps_per_s = self.clock.rate(state.step)
+        state.row = {
+            "step": state.step,
+            "loss": state.loss,
+            **self.evaluator.test_errors(),
+            "wall_s": self.clock.seconds(),
+            "steps_per_s": state.steps_per_s,
+            "peak_memory_bytes": max(self.memory.bytes(), (state.row or {}).get("peak_memory_bytes", 0)),
+            "saved_memory_bytes": self.objective.saved_bytes,
+            "lr": self._learning_rate(),
+            "validation": score,
+            **{f"held_out/{name}": value for name, value in terms.items()},
+            **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
+            **{f"weights/{name}": w for name, w in self.objective.weights(list(state.terms or self.pools)).items()},
+            **{f"optimizer/{name}": value for name, value in getattr(self.optimizer, "report", dict)().items()},
+            **self.evaluator.off_grid(),
+            **self._estimator_variance(),
+            **self._problem_parameters(),
+        }
+        self.run.log(state.row)
+        asked = bool(on_evaluation and on_evaluation(state))
+        self.save("running")
+        return asked or self.stopped() is not None
+
+    def stopped(self) -> str | None:
+        """The criterion by which the run has ended at its last evaluation, as its key and what it has reached."""
+        row, stop, stale = self.state.row or {}, self.config.stop, self.best["stale"]
+        if stop.error is not None and row and row["validation"] <= stop.error:
+            return f"stop.error={stop.error:g} (validation loss {row['validation']:.3g})"
+        if stop.seconds is not None and row and row["wall_s"] >= stop.seconds:
+            return f"stop.seconds={stop.seconds:g} (it has used {row['wall_s']:.0f} s)"
+        if stop.patience is not None and stale >= stop.patience:
+            return f"stop.patience={stop.patience} ({stale} evaluations without a smaller validation loss)"
+        return None
+
+    def _estimator_variance(self) -> dict[str, float]:
+        """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
+        x = self.pools["interior"].points
+        operator, loss = self.objective.operator, self.objective.loss
+        if x is None or not hasattr(operator, "variance"):
+            return {}
+        scale = loss.factor(self.u.problem)
+        generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)
+        return {"estimator_variance": scale**2 * operator.variance(self.u, x, generator=generator).mean().item()}
+
+    def _problem_parameters(self) -> dict[str, float]:
+        """The unknowns of an inverse problem, where they are few."""
+        module = self.u.problem_parameters or nn.Module()
+        named = [(name, p.detach().flatten().tolist()) for name, p in module.named_parameters()]
+        return {
+            f"parameters/{name}" + (f".{i}" if len(values) > 1 else ""): value
+            for name, values in named
+            if len(values) <= 16
+            for i, value in enumerate(values)
+        }
+
+    def _learning_rate(self) -> float:
+        return max(group["lr"] for group in self.optimizer.param_groups) if self.optimizer else float("nan")
+
+    def finish(self) -> str:
+        """The test error of the last and the best weights, the field and the slices; returns the status of the run."""
+        run, evaluator, best, u = self.run, self.evaluator, self.best, self.tested
+        terms = self.validation(u)
+        last = {k: v.detach().clone() for k, v in u.state_dict().items()}
+        found, field, digest = evaluator.full_test()
+        run.attrs["rel_l2_last"] = found["rel_l2"]
+        try:
+            if best["step"] != self.state.step:
+                u.load_state_dict(best["weights"])
+                found, field, digest = evaluator.full_test()
+            slices = evaluator.slices()
+        finally:
+            u.load_state_dict(last)
+        run.attrs.update(
+            best_step=best["step"],
+            validation_best=self.objective.total(best["terms"]),
+            validation_last=self.objective.total(terms),
+            rel_l2_best=found["rel_l2"],
+            rmse_best=found["rmse"],
+            test_points=len(field["u"]),
+            test_points_sha256=digest,
+            history_points=evaluator.history_points(),
+            **{f"skill_{name}": found["rel_l2"] / floor for name, floor in run.floors.items() if floor},
+        )
+        run.set_field({name: t.numpy() for name, t in field.items()})
+        run.set_slices(slices)
+        return self._verdict(terms)
+
+    def _verdict(self, last: dict[str, float]) -> str:
+        """The status by the held-out terms of the last weights; what a user should know of them is a warning."""
+        total, best, floor = self.objective.total, self.best, torch.finfo(self.dtype).eps ** 2
+        apart = [
+            f"{name} {kept:.2g} and {last[name]:.2g}"
+            for name, kept in best["terms"].items()
+            if max(kept, last[name]) > max(FACTOR * min(kept, last[name]), floor)
+        ]
+        if best["step"] != self.state.step and apart:
+            warnings.warn(f"kept (step {best['step']}) and last weights differ in {', '.join(apart)}", stacklevel=2)
+        columns = {name: self.run.history.get(f"held_out/{name}", [float("nan")]) for name in last}
+        before, after = total({name: column[0] for name, column in columns.items()}), total(last)
+        if not after > FACTOR * max(before, 0):
+            return "finished"
+        overfits = self.state.loss <= before  # rows are few, but what was trained on fell
+        self.run.attrs["message"] = message = (
+            f"the run ended worse than it began: validation loss {after:.3g}, at first {before:.3g}; try smaller rates"
+        )
+        warnings.warn(message, stacklevel=2)
+        return "finished" if overfits else "diverged"
+
+    def save(self, status: str) -> None:
+        """Write the checkpoint and the result file, each replaced whole."""
+        run = self.run
+        run.attrs.update(status=status, finished=now(), steps=self.state.step, best_step=self.best["step"])
+        try:
+            with replacing(run.checkpoint) as temporary:
+                torch.save(self.state_dict(), temporary)
+            run.save()
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            if shutil.disk_usage(run.path.parent).free < 2**20:
+                reason = "no space left on the disk"
+            intact = "; the last good file is intact" if run.path.exists() else ""
+            raise WriteFailed(f"{run.path} cannot be written ({reason}){intact}") from None
+
+    def fail(self, message: str) -> None:
+        """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint."""
+        if self.run.path.exists():
+            self.run.attrs.update(status="failed", message=message, finished=now(), steps=self.state.step)
+            self.run.attrs["best_step"] = self.best["step"]
+            with suppress(OSError, RuntimeError):
+                self.run.save()
+
+    def state_dict(self) -> dict:
+        """Everything that a bit-exact continuation needs."""
+        state = self.state
+        return {
+            "weights": self.u.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "streams": {name: generator.get_state() for name, generator in self.streams.items()},
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
+            "step": state.step,
+            "phase": state.phase,
+            "loss": state.loss,
+            "terms": state.terms,
+            "row": state.row,
+            "history": self.run.history,
+            "floors": self.run.floors,
+            "objective": self.objective.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "elapsed": self.clock.seconds(),
+        }
+
+    def load_state_dict(self, saved: dict) -> None:
+        state = self.state
+        for u in {self.u, self.tested}:
+            refine_grids(u.net, self.config, saved)
+        self.u.load_state_dict(saved["weights"])
+        state.step, state.phase, state.loss = int(saved["step"]), int(saved["phase"]), float(saved["loss"])
+        state.terms, state.row = saved["terms"], saved["row"]
+        if saved["optimizer"] is not None:
+            self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
+            self.optimizer.load_state_dict(saved["optimizer"])
+        for name, generator in self.streams.items():
+            generator.set_state(saved["streams"][name].cpu())
+        for name, pool in self.pools.items():
+            pool.load_state_dict(saved["pools"][name], self.device)
+        self.run.history = {k: [float(number) for number in v] for k, v in saved["history"].items()}
+        self.run.floors = saved["floors"]
+        self.objective.load_state_dict(saved["objective"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.elapsed = float(saved["elapsed"])
+        self.best = {"terms": None, **{name: saved["best"][name] for name in ("step", "weights", "stale")}}
+        self.best["terms"] = saved["best"].get("terms") or self.validation(self._of_best())  # of older runs: none
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

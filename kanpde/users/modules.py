@@ -1,0 +1,228 @@
+"""A user's problem file as a module: its class, the modules beside it, and the text of all of them for the result."""
+
+import builtins
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from kanpde.ground.errors import ConfigError, suggest
+
+PREFIX = "kanpde_user_"  # of the names of these modules
+SITE = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+
+
+@dataclass
+class _Folder:
+    """What lies beside a user's file: on disk, and kept in a result, which is read first; `read` are texts in use."""
+
+    path: Path
+    kept: Mapping[str, str] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)
+
+    def text(self, file: Path) -> str | None:
+        """The source of a module at this path, which is remembered; None: there is none."""
+        name = file.relative_to(self.path).as_posix()
+        if name not in self.kept and not file.is_file():
+            return None
+        self.read[name] = self.kept[name] if name in self.kept else importlib.util.decode_source(file.read_bytes())
+        return self.read[name]
+
+    def has(self, name: str) -> bool:
+        """Whether a module of this name lies here, and none that is installed or of the standard library goes before.
+
+        A folder without __init__.py is a module where there is no other of its name.
+        """
+        if name in sys.stdlib_module_names or name == "kanpde":
+            return False
+        files = f"{name}.py", f"{name}/__init__.py"
+        here = any(file in self.kept or (self.path / file).is_file() for file in files)
+        finder = importlib.machinery.PathFinder
+        if here or getattr(finder.find_spec(name, [str(self.path)]), "loader", None) is not None:
+            return finder.find_spec(name, SITE) is None
+        folder = (self.path / name).is_dir() or any(file.startswith(f"{name}/") for file in self.kept)
+        return folder and name not in sys.modules and importlib.util.find_spec(name) is None
+
+
+_FOLDERS: dict[str, _Folder] = {}  # by the name of the module of a user's file
+
+
+def load_class(name: str) -> type:
+    """The class in a user's file, `my_pde.py:MyProblem`."""
+    file, _, cls = name.rpartition(":")
+    path = Path(file)
+    if path.suffix != ".py" or not cls.isidentifier():
+        raise ConfigError(f"problem {name}: needed is a file ending in .py and a class in it, such as my_pde.py:MyPDE")
+    try:
+        if not os.path.isfile(path):
+            raise ConfigError(f"problem {name}: no file {file}")
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"problem {name}: {file} cannot be read: {error}") from None
+    return class_from_source(source, cls, str(path))
+
+
+def class_from_source(source: str, cls: str, file: str, beside: Mapping[str, str] | None = None) -> type:
+    """Execute the source of a user's problem file as a module and return its class.
+
+    The modules beside the file can be imported, at once and later within its functions. They are this file's own, so
+    one of the same name beside another file is another; sys.path stays as it is.
+
+    Args:
+        beside: their sources by path, kept in a result; of others those on disk.
+    Raises:
+        ConfigError: what the file raises, with its line; no such class.
+    """
+    folder = Path(file).resolve().parent
+    root = PREFIX + hashlib.sha256(f"{folder}\n{source}".encode()).hexdigest()[:12]
+    for name in [name for name in sys.modules if name == root or name.startswith(f"{root}.")]:
+        del sys.modules[name]  # of an earlier execution; what lies beside may have changed
+    _FOLDERS[root] = _Folder(folder, beside or {})
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
+    importlib.invalidate_caches()
+    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(root, None, is_package=True))
+    module.__file__, module.__path__ = file, [str(folder)]
+    sys.modules[root] = module  # dataclasses look their module up
+    try:
+        _execute(source, file, module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(place(error) or f"{file}: {type(error).__name__}: {error}") from error
+    if not hasattr(module, cls):
+        classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__.startswith(root)]
+        raise ConfigError(suggest(f"class in {file}", cls, classes))
+    return getattr(module, cls)
+
+
+def _execute(source: str, file: str, module: ModuleType) -> None:
+    root = module.__name__.partition(".")[0]
+    module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _importing(root)}
+    exec(compile(source, file, "exec"), module.__dict__)
+
+
+def _importing(root: str) -> Callable:
+    """The `__import__` of a user's file: what lies beside it is a submodule of its module."""
+
+    def imported(name, globals=None, locals=None, fromlist=(), level=0):
+        top = name.partition(".")[0]
+        if level or not _FOLDERS[root].has(top):
+            return builtins.__import__(name, globals, locals, fromlist, level)
+        found = builtins.__import__(f"{root}.{name}", globals, locals, fromlist, 0)
+        return found if fromlist else sys.modules[f"{root}.{top}"]
+
+    return imported
+
+
+class _Finder:
+    """Finds what lies beside a user's file, by the names below that of its module."""
+
+    @staticmethod
+    def find_spec(name: str, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
+        root, _, below = name.partition(".")
+        if root not in _FOLDERS or not below:
+            return None
+        for folder in path or ():
+            last = below.rpartition(".")[2]
+            for file, inner in (
+                (Path(folder, last, "__init__.py"), [str(Path(folder, last))]),
+                (Path(folder, f"{last}.py"), None),
+            ):
+                if (source := _FOLDERS[root].text(file)) is not None:
+                    return importlib.util.spec_from_file_location(
+                        name, file, loader=_Loader(source, str(file)), submodule_search_locations=inner
+                    )
+        return None
+
+
+class _Loader:
+    """Executes a source; nothing is written beside it."""
+
+    def __init__(self, source: str, file: str):
+        self.source, self.file = source, file
+
+    def create_module(self, spec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        _execute(self.source, self.file, module)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What a result keeps of it
+
+
+def source_of(name: str) -> str | None:
+    """The text of a user's problem file, named `my_pde.py:MyProblem`; None: there is none."""
+    file, colon, _ = name.rpartition(":")
+    return Path(file).read_text(encoding="utf-8") if colon and Path(file).is_file() else None
+
+
+def kept_with(name: str, problem) -> dict[str, str]:
+    """For the result file: that text, its fingerprint, and the sources imported from beside it as JSON by path."""
+    source, folder = source_of(name), _FOLDERS.get(type(problem).__module__.partition(".")[0])
+    if source is None:
+        return {}
+    kept = {"problem_source": source, "problem_sha256": hashlib.sha256(source.encode()).hexdigest()}
+    return kept | ({"problem_modules": json.dumps(folder.read)} if folder and folder.read else {})
+
+
+def kept_in(attrs: Mapping) -> dict[str, str]:
+    """The sources from beside a user's file, by path, that a result file keeps."""
+    return json.loads(attrs.get("problem_modules", "{}"))
+
+
+def changed(name: str, attrs: Mapping) -> Path | None:
+    """The file of a run's problem, or beside it, that is no longer what the result keeps."""
+    file = Path(name.rpartition(":")[0])
+    if source_of(name) not in (None, attrs.get("problem_source")):
+        return file
+    for path, source in kept_in(attrs).items():
+        beside = file.parent / path
+        if not beside.is_file() or importlib.util.decode_source(beside.read_bytes()) != source:
+            return beside
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Where in it something went wrong
+
+
+def place(error: BaseException, is_users: Callable[[dict], bool] | None = None) -> str | None:
+    """`my_pde.py, line 12, in residual: TypeError: ...`, of the innermost frame in a user's code; None: there is none.
+
+    Args:
+        is_users: whether code with these globals is a user's; default: whether `load_class` has executed it.
+    """
+    is_users = is_users or (lambda names: str(names.get("__name__")).startswith(PREFIX))
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if is_users(frame.f_globals):
+            found = Path(frame.f_code.co_filename).name, line, frame.f_code.co_name
+    said = _said(error)
+    if isinstance(error, SyntaxError) and error.filename and (found or error.filename.endswith(".py")):
+        return f"{Path(error.filename).name}, line {error.lineno}: {said}"
+    if found is None:
+        return None
+    file, line, function = found
+    return f"{file}, line {line}{'' if function == '<module>' else f', in {function}'}: {said}"
+
+
+def _said(error: BaseException) -> str:
+    """The error in one line, names as the user wrote them."""
+    if isinstance(error, SystemExit):
+        return "SystemExit: the file ends Python where it is read"
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    for root in _FOLDERS:
+        text = text.replace(f"{root}.", "")
+    if isinstance(error, ModuleNotFoundError):
+        text += " (neither installed nor beside the file)"
+    return " ".join(f"{type(error).__name__}: {text}".split())
