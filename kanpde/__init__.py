@@ -9,8 +9,8 @@ from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet
 from kanpde.kan.network import count_parameters
 from kanpde.problems import Problem
-from kanpde.records.run import Run
 from kanpde.runs.api import resume, train
+from kanpde.runs.models import Run
 from kanpde.training.loop import RunFailed
 
 __version__ = "0.1.0"

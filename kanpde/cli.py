@@ -14,7 +14,8 @@ from kanpde import backbones, operators, problems
 from kanpde.config import library, load
 from kanpde.ground.errors import ConfigError
 from kanpde.records import columns
-from kanpde.records.run import Run, replacing
+from kanpde.records.run import replacing
+from kanpde.runs.models import Run
 from kanpde.solve import INTERRUPTED, console, run_app, solve
 
 app = typer.Typer(

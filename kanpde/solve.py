@@ -15,16 +15,20 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from kanpde import config as configuration
-from kanpde.config import RunConfig
+from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError, shown
 from kanpde.kan.network import count_parameters
-from kanpde.problems.fitting import Fitting
-from kanpde.records.run import Run, RunFileError
+from kanpde.records.run import RunFileError
 from kanpde.runs import summary
 from kanpde.runs.api import begin, go_on
-from kanpde.training import checks, memory, setup
+from kanpde.runs.models import Run
+from kanpde.runs.names import check_out
+from kanpde.runs.stored import agreeing
+from kanpde.training import memory
 from kanpde.training.loop import RunFailed, State
+from kanpde.training.plan import Plan
 from kanpde.users.code import blame
+from kanpde.users.members import short_name
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 INTERRUPTED = 130  # the exit code of Ctrl-C
@@ -67,32 +71,25 @@ def solve(
     if resume_from is not None:
         if out is not None and out != resume_from:
             raise ConfigError(f"--out {out}: a resumed run goes on in its own file, {resume_from}")
-        config = setup.agreeing(Run.open(resume_from), problem, solver, flags, sets or [], steps)
+        run = Run.open(resume_from)
+        plan = agreeing(run, problem, solver, flags, sets or [], steps)
     elif problem is None:
         raise ConfigError("give a problem: a YAML file, or a shipped name such as allen_cahn (kanpde list shows them)")
     else:
-        config = configuration.load(problem, solver, flags, sets or [], steps)
-    made = setup.problem(config)
-    config = setup.resolved(config, made)
-    net = setup.network(config, made)
-    checks.check(config, made, net)
-    if resume_from is None:
-        setup.check_out(out)
-    _announce(say, config, made, net)
+        run, plan = None, Plan.of(configuration.load(problem, solver, flags, sets or [], steps))
+        check_out(out)
+    _announce(say, plan)
     if dry_run:
-        _dry_run(say, config, made, net)
+        _dry_run(say, plan)
         return
-    _run(say, config, made, net, out, resume_from, steps)
+    _run(say, plan, out, run)
 
 
-def _run(say: Console, config: RunConfig, problem, net, out, resume_from, steps) -> None:
-    with _progress(say, config.steps) as show:
+def _run(say: Console, plan: Plan, out: Path | None, run: Run | None) -> None:
+    with _progress(say, plan.config.steps) as show:
         calls = {"on_step": show.step, "on_evaluation": show.evaluation}
         try:
-            if resume_from is None:
-                run = begin(config, problem, net, out, **calls)
-            else:
-                run = go_on(resume_from, problem, net, steps, config.stop.model_dump(), **calls)
+            run = begin(plan, out, **calls) if run is None else go_on(run, plan, **calls)
         except KeyboardInterrupt:
             say.print("interrupted; " + (_go_on(show.path) if show.path else "nothing was computed yet"))
             raise SystemExit(INTERRUPTED) from None
@@ -136,15 +133,17 @@ def _tree(flags: dict) -> dict:
     return tree
 
 
-def _announce(say: Console, config: RunConfig, problem, net) -> None:
-    name = setup.short_name(config, problem)
-    dim = f"{problem.dim} + time" if summary.has_time(problem) else problem.dim
-    say.print(f"problem   {name}, d = {dim}" + (f": {problem.title}" if problem.title else ""))
+def _announce(say: Console, plan: Plan) -> None:
+    config, problem = plan.config, plan.problem
+    dim = f"{problem.dim} + time" if problem.has_time else problem.dim
+    title = f": {problem.title}" if problem.title else ""
+    say.print(f"problem   {short_name(config.problem, problem)}, d = {dim}{title}")
     options = ", ".join(f"{k}={v}" for k, v in config.backbone.items() if k != "name")
-    say.print(f"backbone  {config.backbone['name']}, {_parameters(problem, net)} ({options})")
-    points = ", ".join(f"{n} {kind}" for kind, n in setup.counts(config, problem).items())
-    scale = "1" if config.loss.scale != "2d" else "1/deviation of y" if isinstance(problem, Fitting) else "1/(2d)"
-    scale += ", in the units of the domain" if config.units == "frame" else ""
+    net, comma, own = _parameters(plan).partition(", and")
+    say.print(f"backbone  {config.backbone['name']}, {net} parameters{comma}{own} ({options})")
+    points = ", ".join(f"{n} {kind}" for kind, n in plan.counts.items())
+    scale = "1" if config.loss.scale != "2d" else "1/deviation of y" if problem.fits_rows else "1/(2d)"
+    scale += ", in the units of the domain" if plan.frame else ""
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
         f"residual scaled by {scale}, {config.steps} steps on {config.device} in {config.dtype}"
@@ -152,10 +151,9 @@ def _announce(say: Console, config: RunConfig, problem, net) -> None:
     )
 
 
-def _parameters(problem, net) -> str:
-    """4,137 parameters, and 3 of the problem."""
-    net, comma, own = summary.parameters(count_parameters(net), summary.unknowns_of(problem)).partition(", and")
-    return f"{net} parameters{comma}{own}"
+def _parameters(plan: Plan) -> str:
+    """4,137, and 3 of the problem."""
+    return summary.parameters(count_parameters(plan.net), summary.unknowns_of(plan.problem))
 
 
 def _operator(config: RunConfig) -> str:
@@ -163,11 +161,11 @@ def _operator(config: RunConfig) -> str:
     return f"{config.operator['name']}({options})" if options else config.operator["name"]
 
 
-def _dry_run(say: Console, config: RunConfig, problem, net) -> None:
-    fixed, step = memory.estimate(config, problem, net)
-    say.print(f"parameters {summary.parameters(count_parameters(net), summary.unknowns_of(problem))}")
+def _dry_run(say: Console, plan: Plan) -> None:
+    fixed, step = memory.estimate(plan)
+    say.print(f"parameters {_parameters(plan)}")
     say.print(f"estimated memory: {fixed / 2**20:,.1f} MB parameters and optimiser, {step / 2**20:,.1f} MB one step")
-    say.print("configuration:\n" + setup.dump(config))
+    say.print("configuration:\n" + dump(plan.config))
 
 
 class _progress:

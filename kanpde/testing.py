@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from kanpde.backbones import build
+from kanpde.domains.base import kinds_of, laws_of
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.differentiable import NotDifferentiable
 from kanpde.jets.jet import Jet
 from kanpde.operators import Autograd, Forward
-from kanpde.problems.frames import laws_of
 
 
 @torch.inference_mode(False)
@@ -49,10 +49,9 @@ def _check(problem, points: int, seed: int, tolerance: float) -> None:
     for name, field, function in (("factor", m, problem.factor), ("lift", h, problem.lift)):
         if field is not None:
             _check_field(name, field, lambda y, function=function: function(y).value, x, tolerance)
-    for place in ("boundary", "initial"):
-        if hasattr(domain, place):
-            law = [laws_of(domain)[0]] if place == "initial" else []
-            _check_edge(problem, place, getattr(domain, place)(points, generator, *law, dtype=torch.float64), tolerance)
+    for place in kinds_of(domain)[1:]:
+        law = [laws_of(domain)[0]] if place == "initial" else []
+        _check_edge(problem, place, getattr(domain, place)(points, generator, *law, dtype=torch.float64), tolerance)
     if problem.has_exact:
         exact = problem.exact(x)
         _expect(exact.shape == (points,), f"the exact solution has shape {tuple(exact.shape)}, not ({points},)")

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from torch.func import grad, jacrev
 
 from kanpde import backbones, cli
+from kanpde.config import RunConfig
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Meta, MetaLearner
+from kanpde.problems import Problem
 from kanpde.training import loop as training
-from kanpde.training import setup
+from kanpde.training import plan
+from kanpde.training.plan import Plan, configured, resolved
 
 F64 = torch.float64
 OF_DERIVATIVES = ("default", "high_dim", "official")  # solvers that are not for fits
@@ -34,11 +37,21 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def no_compiling_by_itself(monkeypatch):
     """Runs of a few seconds that keep the default number of steps would spend half a minute compiling."""
-    monkeypatch.setattr(setup, "COMPILE_FROM", float("inf"))
+    monkeypatch.setattr(plan, "COMPILE_FROM", float("inf"))
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def configuration(problem: Problem, given: dict | None = None) -> RunConfig:
+    """The complete configuration of a problem with these values."""
+    return resolved(configured(problem, given or {}), problem)
+
+
+def planned(problem: Problem, given: dict | None = None, net: nn.Module | None = None) -> Plan:
+    """The plan of a run of the problem itself with these values."""
+    return Plan.of(configured(problem, given or {}), problem, net)
 
 
 def points(n: int, dim: int, seed: int = 1, reach: float = 0.9) -> Tensor:

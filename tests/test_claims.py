@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import configuration
 
 from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
-from kanpde.records import claims
-from kanpde.records.claims import claim, occupied, remove_leftovers
 from kanpde.records.run import replacing
-from kanpde.training import setup
+from kanpde.runs import claims
+from kanpde.runs.claims import claim, occupied, remove_leftovers
+from kanpde.runs.names import check_out, reserve
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +32,14 @@ def killed(checkpoint: Path, process: int, monkeypatch) -> None:
 
 
 def test_a_killed_run_leaves_its_name_free(tmp_path, monkeypatch, dead):
-    path, config = tmp_path / "X.h5", setup.config_for(Poisson(3), {})
+    path, config = tmp_path / "X.h5", configuration(Poisson(3), {})
     killed(tmp_path / "X.pt", dead, monkeypatch)
-    setup.check_out(path)
-    assert setup.reserve(path, config) == path, "taken over"
+    check_out(path)
+    assert reserve(path, config) == path, "taken over"
     with pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* no result yet"):
-        setup.check_out(path)
+        check_out(path)
     (tmp_path / "X.pt").write_bytes(b"")  # as earlier versions left it
-    assert setup.reserve(path, config) == path
+    assert reserve(path, config) == path
 
 
 def test_a_run_at_work_keeps_its_name(tmp_path):

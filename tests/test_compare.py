@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
+from kanpde import Run
 from kanpde.records.compare import COLUMNS, rich_table, summary, table
-from kanpde.records.run import Run
 
 
 def finished(path, rel_l2: float = 0.00330123) -> Run:

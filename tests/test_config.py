@@ -4,24 +4,23 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import OF_DERIVATIVES
+from conftest import OF_DERIVATIVES, configuration, planned
 
 from kanpde import config
+from kanpde.config.trees import rescale
 from kanpde.ground.errors import ConfigError
 from kanpde.operators import forward
 from kanpde.problems import FITS, Poisson
-from kanpde.training import checks, setup
+from kanpde.runs.stored import _leaves
+from kanpde.training import plan
+from kanpde.users.members import problem_of
 
 PROBLEM_FILES = sorted(config.library("problems").glob("*.yaml"))
 SOLVER_FILES = sorted(config.library("solvers").glob("*.yaml"))
 
 
 def resolve(*args, **kwargs):
-    made = config.load(*args, **kwargs)
-    problem = setup.problem(made)
-    made = setup.resolved(made, problem)
-    checks.check(made, problem, setup.backbone(made, problem))
-    return made
+    return plan.Plan.of(config.load(*args, **kwargs)).config
 
 
 @pytest.mark.parametrize("solver", SOLVER_FILES, ids=lambda p: p.stem)
@@ -161,7 +160,7 @@ def test_another_name_drops_the_options_of_the_old_one():
 def test_every_value_can_be_set():
     """Each leaf of a resolved configuration is accepted back through --set and changes nothing."""
     made = config.load("heat")
-    leaves = setup._leaves(made.model_dump(mode="json"))
+    leaves = _leaves(made.model_dump(mode="json"))
     sets = [
         f"{key}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}"
         for key, value in leaves.items()
@@ -183,14 +182,14 @@ def test_point_counts_by_dimension():
 
 def test_steps_rescale_the_phases_in_proportion():
     phases = [config.PhaseConfig(steps=s) for s in (100, 300, 600)]
-    assert [p.steps for p in config.rescale(phases, 50)] == [5, 15, 30]
-    assert sum(p.steps for p in config.rescale(phases, 7)) == 7
-    assert sum(p.steps for p in config.rescale(phases, 1)) == 1
+    assert [p.steps for p in rescale(phases, 50)] == [5, 15, 30]
+    assert sum(p.steps for p in rescale(phases, 7)) == 7
+    assert sum(p.steps for p in rescale(phases, 1)) == 1
 
 
 def test_a_table_of_paper_yaml_gives_the_papers_points():
     made = config.load("allen_cahn", "paper", {"problem": {"dim": 50}})
-    assert setup.counts(made, setup.problem(made)) == {"interior": 4000, "boundary": 5000}
+    assert plan.Plan.of(made).counts == {"interior": 4000, "boundary": 5000}
     assert made.loss.weights == {"interior": 0.01, "boundary": 1.0}
     assert made.loss.scale == "none" and made.constraint == "soft"
 
@@ -210,24 +209,24 @@ def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):
         "@dataclass(frozen=True)\nclass Mine(Poisson):\n    extra: float = 2.0\n"
     )
     (tmp_path / "mine.yaml").write_text("problem: {name: 'mine.py:Mine', dim: 4, extra: 3}\n")
-    problem = setup.problem(config.load(str(tmp_path / "mine.yaml")))
+    problem = problem_of(config.load(str(tmp_path / "mine.yaml")).problem)
     assert (type(problem).__name__, problem.dim, problem.extra) == ("Mine", 4, 3.0)
     with pytest.raises(ConfigError, match="extra"):
-        setup.problem(config.load(str(tmp_path / "mine.yaml"), sets=["problem.extr=1"]))
+        problem_of(config.load(str(tmp_path / "mine.yaml"), sets=["problem.extr=1"]).problem)
     with pytest.raises(ConfigError, match="Mine"):
-        setup.problem(config.load(str(tmp_path / "mine.yaml"), sets=["problem.name=mine.py:Mone"]))
+        problem_of(config.load(str(tmp_path / "mine.yaml"), sets=["problem.name=mine.py:Mone"]).problem)
 
 
 @pytest.mark.parametrize("dim, start", [(999, "network"), (1000, "constant")])
 def test_the_default_solver_is_that_of_the_dimension(dim, start):
     assert config.load("poisson", overrides={"problem": {"dim": dim}}).start == start
     assert config.load("poisson", sets=[f"problem.dim={dim}"]).start == start
-    assert setup.config_for(Poisson(dim), {}).start == start
+    assert configuration(Poisson(dim), {}).start == start
 
 
 def test_a_solver_that_is_named_stays_in_any_dimension():
     assert config.load("poisson", "default", {"problem": {"dim": 5000}}).start == "network"
-    assert setup.config_for(Poisson(5000), {"solver": "adam"}).start == "network"
+    assert configuration(Poisson(5000), {"solver": "adam"}).start == "network"
 
 
 def test_a_weight_may_depend_on_the_dimension():
@@ -241,9 +240,9 @@ def test_a_weight_may_depend_on_the_dimension():
 def test_an_old_torch_does_not_compile(monkeypatch, given):
     """Neither by itself nor where it is told to, which is one line."""
     monkeypatch.setattr(forward, "COMPILE_SINCE", (99, 1))
-    assert not setup.compiles.__wrapped__("cpu")
+    assert not plan.compiles.__wrapped__("cpu")
     with pytest.raises(ConfigError, match=r"compile: given true, needed is torch 99\.1 or newer, here is "):
-        setup.operator(setup.config_for(Poisson(4), {"solver": "adam", **given}), Poisson(4))
+        planned(Poisson(4), {"solver": "adam", **given})
 
 
 @pytest.mark.parametrize(
@@ -259,9 +258,9 @@ def test_an_old_torch_does_not_compile(monkeypatch, given):
     ],
 )
 def test_auto_compiles_where_it_pays(monkeypatch, dim, given, compiled):
-    monkeypatch.setattr(setup, "COMPILE_FROM", 3000)
-    monkeypatch.setattr(setup, "compiles", lambda device: True)
-    assert setup.config_for(Poisson(dim), given).compile is compiled
+    monkeypatch.setattr(plan, "COMPILE_FROM", 3000)
+    monkeypatch.setattr(plan, "compiles", lambda device: True)
+    assert configuration(Poisson(dim), given).compile is compiled
 
 
 def test_what_solvers_set_for_a_backbone():

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from conftest import F64
+from conftest import F64, configuration
 from torch import nn
 
 import kanpde
-from kanpde import Ansatz, plot
+from kanpde import Ansatz, Run, plot
 from kanpde.domains import Ball, Box, Cylinder
 from kanpde.plot.slices import Slice
 from kanpde.problems.fitting import Function
-from kanpde.records.run import Run
 from kanpde.runs.predict import off_range, predict
-from kanpde.training import cuts, setup
+from kanpde.training import cuts
 
 
 class Linear(nn.Module):
@@ -84,7 +83,7 @@ class Placed(kanpde.Problem):
 
 def sliced(domain, points=5, volume=4, plane="random", names=()) -> tuple[Ansatz, dict]:
     problem = Placed(domain.dim, domain, names)
-    config = setup.config_for(problem, {"slices": {"points": points, "volume": volume, "plane": plane}})
+    config = configuration(problem, {"slices": {"points": points, "volume": volume, "plane": plane}})
     u = Ansatz(problem, Linear())
     return u, cuts.slices(config, u)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import F64, call, close, generator, interrupt_after, one_line, points
+from conftest import F64, call, close, generator, interrupt_after, one_line, planned, points
 from torch import nn
 
 import kanpde
-from kanpde import backbones
+from kanpde import Run, backbones
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
@@ -20,10 +20,8 @@ from kanpde.operators import Autograd, Forward
 from kanpde.problems import Data, Feynman, Function, HighDimFunction, Poisson
 from kanpde.problems.fitting import Units
 from kanpde.records import columns
-from kanpde.records.run import Run
 from kanpde.runs import folds
 from kanpde.runs.predict import predict
-from kanpde.training import setup
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.loop import Training
 from kanpde.training.losses import Loss
@@ -108,9 +106,9 @@ def test_arcsine_points_are_denser_towards_the_faces_and_test_points_are_uniform
 def test_the_validation_loss_weighs_its_points():
     problem = Function(formula="a*b**3", ranges={"a": (-1.0, 1.0), "b": (-1.0, 1.0)})
     given = {"dtype": "float64", "backbone": {"widths": [2]}, "points": {"law": "arcsine", "validation": 200}}
-    config = setup.config_for(problem, given)
-    u = Ansatz(problem, setup.backbone(config, problem).to(F64))
-    found = Evaluator(config, u).validation(Objective(config, u).values)
+    plan = planned(problem, given)
+    u = plan.ansatz()
+    found = Evaluator(plan, u).validation(Objective(plan, u).values)
     rows = problem.domain.held_out("validation", 0, 256, torch.Generator(), "arcsine")[:200]
     y, w = rows[:, 2], rows[:, 3]
     by_hand = (w * (u(rows) - y).square()).mean() / problem.units.std**2

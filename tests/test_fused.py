@@ -18,7 +18,7 @@ from kanpde.kan.layers import KANLinear
 from kanpde.operators import Forward
 from kanpde.operators.forward import input_jet
 from kanpde.problems import HJB, AllenCahn
-from kanpde.training import losses, setup
+from kanpde.training import losses, plan
 from kanpde.training.losses import Loss
 
 NETS = {
@@ -149,7 +149,7 @@ def residual(u, operator, x):
     return [loss, *torch.autograd.grad(loss, list(u.parameters()))]
 
 
-@pytest.mark.skipif(not setup.compiles("cpu"), reason="torch.compile does not work here")
+@pytest.mark.skipif(not plan.compiles("cpu"), reason="torch.compile does not work here")
 @pytest.mark.parametrize("name, streamed", [("kan", False), ("metakan", True), ("mlp", False)])
 def test_compiled_step_equals_eager(monkeypatch, name, streamed):
     """Also where the first layer is too wide to be held whole: its pieces are compiled, the rest around them."""
@@ -168,7 +168,7 @@ def test_compiled_step_equals_eager(monkeypatch, name, streamed):
         assert len(fused._COMPILED) == before
 
 
-@pytest.mark.skipif(not setup.compiles("cpu"), reason="torch.compile does not work here")
+@pytest.mark.skipif(not plan.compiles("cpu"), reason="torch.compile does not work here")
 @pytest.mark.parametrize(
     "problem, name, widths",
     [(AllenCahn(3), "kan", ()), pytest.param(HJB(3), "metakan", (3,), marks=pytest.mark.slow)],

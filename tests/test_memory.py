@@ -1,22 +1,21 @@
 """Limits of memory: micro-batches with the gradient of the whole batch, refusals, and running out of memory once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conftest import one_line
+from conftest import configuration, one_line, planned
 
 import kanpde
 from benchmarks.memory import peak_bytes
-from kanpde import Ansatz
+from kanpde import Run
 from kanpde.config import PhaseConfig
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import resident_bytes
 from kanpde.ground.samplers import stream
-from kanpde.operators import Forward
+from kanpde.operators import OPERATORS, Forward
 from kanpde.problems import Poisson
-from kanpde.records.run import Run
-from kanpde.training import memory, setup
+from kanpde.training import memory
 from kanpde.training.loop import Training
 from kanpde.training.objective import Objective
 
@@ -25,9 +24,7 @@ SOFT = {"constraint": "soft", "points": {**SMALL["points"], "boundary": 7}}
 
 
 def training(path, **settings) -> Training:
-    problem = Poisson(4)
-    config = setup.resolved(setup.config_for(problem, {**SMALL, "steps": 3, **settings}), problem)
-    return Training(config, problem, setup.backbone(config, problem), Run(path / "run.h5"))
+    return Training(planned(Poisson(4), {**SMALL, "steps": 3, **settings}), Run(path / "run.h5"))
 
 
 @pytest.mark.parametrize("micro_batch", [1, 7, 29, 30, 100])
@@ -47,13 +44,13 @@ def test_micro_batches_have_the_gradient_of_the_whole(tmp_path, micro_batch):
 
 @dataclass(frozen=True)
 class Observed(Poisson):
-    """With terms of its own, one of which has no name in `terms`."""
+    """With terms of its own."""
 
-    terms = ("data",)
+    terms = ("data", "mirrored")
 
     def extra_terms(self, u):
         x = torch.full((4, self.dim), 0.1, dtype=torch.float64)
-        return {"data": (u(x) - 3).square().mean(), "unlisted": (u(-x) - 1).square().mean()}
+        return {"data": (u(x) - 3).square().mean(), "mirrored": (u(-x) - 1).square().mean()}
 
 
 BALANCED = {"gradnorm": {"every": 1}, "relobralo": {"lookback": 0.5, "decay": 0.5}}
@@ -86,8 +83,9 @@ def test_no_number_depends_on_micro_batches(tmp_path, case, micro_batch):
     points = {"interior": 12, "boundary": 5, "test": 40, "validation": 10}
     given |= {"points": points | COMBINATIONS[case].get("points", {}), "steps": 3}
     given |= {key: value for key, value in COMBINATIONS[case].items() if key != "points"}
-    config = setup.resolved(setup.config_for(problem, given), problem)
-    made = [Training(config, problem, setup.backbone(config, problem), Run(tmp_path / "run.h5")) for _ in range(2)]
+    if given["constraint"] == "hard":
+        del given["points"]["boundary"]
+    made = [Training(planned(problem, given), Run(tmp_path / "run.h5")) for _ in range(2)]
     made[1].objective.micro_batch = micro_batch
     points = {name: pool() for name, pool in made[0].pools.items()}
     for _ in range(2):
@@ -101,15 +99,15 @@ def test_no_number_depends_on_micro_batches(tmp_path, case, micro_batch):
 
 def test_a_limit_makes_micro_batches_that_fit(tmp_path):
     problem = Poisson(100)
-    config = setup.config_for(problem, {"backbone": "kan", "points": {"interior": 4000}})
-    net = setup.backbone(config, problem)
-    fixed, step = memory.estimate(config, problem, net)
+    plan = planned(problem, {"backbone": "kan", "points": {"interior": 4000}})
+    fixed, step = memory.estimate(plan)
+    limited = lambda limit: replace(plan, config=plan.config.model_copy(update={"max_memory": limit}))
     limit = lambda share: f"{(resident_bytes() + fixed + share * step) / 1e6:.0f}MB"
-    batch = lambda share: memory.micro_batch(config.model_copy(update={"max_memory": limit(share)}), problem, net)
-    assert memory.micro_batch(config, problem, net) is None and batch(1.5) is None
+    batch = lambda share: memory.micro_batch(limited(limit(share)))
+    assert memory.micro_batch(plan) is None and batch(1.5) is None
     assert 1000 < batch(0.5) < 3000
     with pytest.raises(ConfigError, match="max_memory: given 1MB, one point at a time needs about") as info:
-        memory.micro_batch(config.model_copy(update={"max_memory": "1MB"}), problem, net)
+        memory.micro_batch(limited("1MB"))
     one_line(info)
 
 
@@ -119,13 +117,12 @@ def test_a_limit_makes_micro_batches_that_fit(tmp_path):
 def test_estimate_is_of_the_right_size(dim, backbone, solver):
     """Beside what a step allocates, without and with the gradient of the residual."""
     problem = Poisson(dim)
-    config = setup.config_for(problem, {"backbone": backbone, "points": {"interior": 200}, "solver": solver})
-    net = setup.backbone(config, problem)
-    objective, x = Objective(config, Ansatz(problem, net)), problem.domain.interior(200, stream(0, "x"))
+    plan = planned(problem, {"backbone": backbone, "points": {"interior": 200}, "solver": solver})
+    objective, x = Objective(plan, plan.ansatz()), problem.domain.interior(200, stream(0, "x"))
     step = lambda: objective.backward({"interior": x}, stream(0, "probes"))
     step()
     objective.u.zero_grad()
-    assert 0.5 < memory.estimate(config, problem, net)[1] / peak_bytes(step, 0, torch.device("cpu")) < 2.5
+    assert 0.5 < memory.estimate(plan)[1] / peak_bytes(step, 0, torch.device("cpu")) < 2.5
 
 
 @pytest.mark.parametrize("text, size", [("8GB", 8 * 10**9), ("1.5 GiB", 3 * 2**29), ("500mb", 5 * 10**8)])
@@ -135,7 +132,7 @@ def test_amounts_of_memory(text, size):
 
 def test_other_amounts_are_refused_in_one_line():
     with pytest.raises(ConfigError, match="max_memory.*8 apples.*8GB") as info:
-        setup.config_for(Poisson(3), {"max_memory": "8 apples"})
+        configuration(Poisson(3), {"max_memory": "8 apples"})
     one_line(info)
 
 
@@ -149,7 +146,7 @@ def test_out_of_memory_is_tried_once_more_with_half_the_points(tmp_path, monkeyp
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().__call__(u, x, *args, **kwargs)
 
-    monkeypatch.setattr(setup, "operator", lambda config, problem: Small())
+    monkeypatch.setitem(OPERATORS, "forward", Small)
     whole = {**SMALL, "phases": [PhaseConfig(steps=2)]}
     with pytest.warns(UserWarning, match="out of memory: from now on 15 points at a time"):
         run = kanpde.train(Poisson(4), out=tmp_path / "a.h5", **whole)

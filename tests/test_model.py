@@ -11,13 +11,13 @@ from conftest import F64, close, network, one_line, points
 from torch.func import functional_call
 
 from benchmarks.nets import CONV_NETS
+from kanpde import Run
 from kanpde.backbones import build
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.jacobian import covers, jacobian
 from kanpde.kan.weights import Meta
 from kanpde.problems import Poisson
-from kanpde.records.run import Run
 from kanpde.runs.api import resume, train
 
 SHARED = {

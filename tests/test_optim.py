@@ -5,20 +5,17 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import F64, close, one_line
+from conftest import F64, close, one_line, planned
 from torch import Tensor, nn
 
 from kanpde import backbones
 from kanpde.config import PhaseConfig
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
-from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.jacobian import covers, jacobian
 from kanpde.optim import GaussNewton, RestartingLBFGS
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 from kanpde.problems import Function, Heat, Poisson
-from kanpde.training import setup
-from kanpde.training.checks import check
 from kanpde.training.objective import Objective
 from kanpde.training.optimisers import make_optimizer, schedule
 
@@ -213,9 +210,8 @@ def test_lbfgs_restarts_where_the_function_jumps():
 
 def objective(problem, net: str = "kan", **config) -> Objective:
     given = {"dtype": "float64", "backbone": {"name": net, "widths": [4]}, **config}
-    config = setup.config_for(problem, given)
-    backbone = setup.backbone(config, problem).to(F64)
-    return Objective(config, Ansatz(problem, backbone, config.constraint == "hard"))
+    plan = planned(problem, given)
+    return Objective(plan, plan.ansatz())
 
 
 def drawn(o: Objective, n: int = 6) -> dict[str, Tensor]:
@@ -313,8 +309,7 @@ HUTCHINSON = {"operator": "hutchinson", "solver": "adam"}
 )
 def test_what_does_not_fit_is_one_line(config, complaint):
     with pytest.raises(ConfigError) as info:
-        made = setup.config_for(Poisson(4), {"backbone": "kan", **config})
-        check(setup.resolved(made, Poisson(4)), Poisson(4), setup.backbone(made, Poisson(4)))
+        planned(Poisson(4), {"backbone": "kan", **config})
     assert complaint in one_line(info)
 
 
@@ -331,16 +326,14 @@ class Detached(Poisson):
 @pytest.mark.parametrize("numpy", [False, True])
 def test_a_source_without_a_gradient_is_refused_where_the_loss_reads_it(numpy):
     problem = Detached(4, numpy=numpy)
-    made = setup.config_for(problem, {"backbone": "kan"})
     with pytest.raises(ConfigError, match="set it to none") as info:
-        check(made, problem, setup.backbone(made, problem))
+        planned(problem, {"backbone": "kan"})
     one_line(info)
-    made = setup.config_for(problem, {"backbone": "kan", "solver": "adam"})
-    check(made, problem, setup.backbone(made, problem))
+    planned(problem, {"backbone": "kan", "solver": "adam"})
 
 
 def test_muon_is_for_the_matrices_of_a_group():
-    u = Ansatz(Poisson(4), setup.backbone(setup.config_for(Poisson(4), {"backbone": "mlp"}), Poisson(4)))
+    u = planned(Poisson(4), {"backbone": "mlp"}).ansatz()
     made = make_optimizer(PhaseConfig(optimizer="muon", steps=1, betas=(0.5, 0.6), weight_decay=0.1), u)
     by_muon = {group["use_muon"]: {p.ndim for p in group["params"]} for group in made.param_groups}
     assert by_muon == {True: {2}, False: {1}}
@@ -485,8 +478,7 @@ def test_gauss_newton_that_cannot_go_on_says_so_or_stays():
 
 
 def test_an_exact_gradient_takes_splines_of_order_four():
-    made = setup.config_for(Poisson(4), {"backbone": {"name": "kan", "spline_order": 4}, "loss": {"gradient": "exact"}})
-    check(made, Poisson(4), setup.backbone(made, Poisson(4)))
+    planned(Poisson(4), {"backbone": {"name": "kan", "spline_order": 4}, "loss": {"gradient": "exact"}})
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "exponential", "one_cycle", "constant"])

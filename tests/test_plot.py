@@ -9,9 +9,8 @@ import pytest
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from kanpde import plot
+from kanpde import Run, plot
 from kanpde.plot import curves, slices, volumes
-from kanpde.records.run import Run
 
 pyvista = pytest.importorskip("pyvista")
 

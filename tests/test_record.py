@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from kanpde.records.run import Run, RunFileError
+from kanpde import Run
+from kanpde.records import RunFileError
 
 
 def written(path):

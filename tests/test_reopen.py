@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import one_line
+from conftest import configuration, one_line
 
 import kanpde
+from kanpde import Run
 from kanpde.domains import Ball, Domain
 from kanpde.problems import Data, Poisson, Problem
 from kanpde.records import compare
-from kanpde.records.run import Run
 from kanpde.runs.predict import predict
-from kanpde.training import setup
+from kanpde.runs.stored import agreeing, config_of
+from kanpde.training.plan import resolved
+from kanpde.users.members import problem_of
 
 SMALL = {"points": {"interior": 8, "test": 16, "validation": 16}, "compile": False}
 KAN = {"name": "kan", "widths": [3]}
@@ -71,18 +73,18 @@ def test_a_domain_with_laws_of_its_own_from_a_file(tmp_path, law, monkeypatch):
         f"points: {{interior: 8, test: 16, validation: 16, law: '{law}'}}\n"
     )
     config = kanpde.config.load("ring.yaml", None, {"compile": False}, [], 2)
-    problem = setup.problem(config)
+    problem = problem_of(config.problem)
     run = kanpde.train(problem, config=config, out="ring.h5")
     made = Run.open("ring.h5").load_model(trust=True)
     assert made.problem.levels == (0.5, float("inf")) and made.problem.name_of_it == "x: y"
-    assert run.attrs["law"] == setup.config_of(Run.open("ring.h5")).points.law == law
-    wanted = setup.agreeing(Run.open("ring.h5"), "ring.yaml", None, {}, [], 4)
+    assert run.attrs["law"] == config_of(Run.open("ring.h5")).points.law == law
+    wanted = agreeing(Run.open("ring.h5"), "ring.yaml", None, {}, [], 4).config
     assert kanpde.resume("ring.h5", steps=wanted.steps).attrs["steps"] == 4
     Path("x.csv").write_text("x1,x2\n0.5,0.5\n")
     assert len(predict(Run.open("ring.h5"), "x.csv", trust=True)[0]) == 3
     assert compare.summary(Run.open("ring.h5"))
     with pytest.raises(kanpde.ConfigError, match="'by aera'; did you mean by area") as info:
-        setup.resolved(kanpde.config.load("ring.yaml", None, {"points": {"law": "by aera"}}), problem)
+        resolved(kanpde.config.load("ring.yaml", None, {"points": {"law": "by aera"}}), problem)
     one_line(info)
 
 
@@ -152,7 +154,7 @@ def test_what_a_problem_names_does_not_keep_its_run_shut(case, tmp_path):
 def test_numbers_of_numpy_and_paths_are_those_of_yaml(tmp_path):
     reopened(Poisson(np.int64(3), seed=np.int32(7)), tmp_path / "poisson.h5")
     assert Run.open(tmp_path / "poisson.h5").load_model().problem == Poisson(3, seed=7)
-    assert setup.config_for(Poisson(np.int64(1000)), {}).start == "constant"  # the default solver of the dimension
+    assert configuration(Poisson(np.int64(1000)), {}).start == "constant"  # the default solver of the dimension
     table = tmp_path / "rows.csv"
     table.write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(40)))
     reopened(Data(file=table), tmp_path / "data.h5")

@@ -10,8 +10,8 @@ import pytest
 from conftest import one_line
 
 from benchmarks import figures, printed, report
+from kanpde import Run
 from kanpde.ground.errors import ConfigError
-from kanpde.records.run import Run
 
 SOURCE = Path(__file__).parents[2] / "shared" / "paper" / "printed_results.json"
 EPOCHS = 4

@@ -11,16 +11,17 @@ from conftest import one_line
 from torch import nn
 
 import kanpde
+from kanpde import Run
 from kanpde.config import PhaseConfig
 from kanpde.domains import Box
 from kanpde.ground.errors import ConfigError
 from kanpde.optim import RestartingLBFGS
 from kanpde.problems import Poisson
-from kanpde.records.run import Run
+from kanpde.runs.stored import config_of, extended
 from kanpde.solve import _result_table
-from kanpde.training import setup
 from kanpde.training.loop import Training
 from kanpde.training.optimisers import make_optimizer
+from kanpde.training.plan import Plan
 
 SMALL = {
     "backbone": {"name": "kan", "widths": [6]},
@@ -114,8 +115,8 @@ def test_the_score_is_the_weighted_loss_at_points_that_training_does_not_see(tmp
     backbone = {"name": "kan", "widths": [4], "spline_order": 5}
     given = {**SOFT, "dtype": "float64", "steps": 1, "loss": loss, "backbone": backbone}
     run = run_of(Plate(2), tmp_path / "run.h5", **given)
-    config, problem = setup.config_of(run), Plate(2)
-    training = Training(config, problem, setup.network(config, problem), run)
+    problem = Plate(2)
+    training = Training(Plan.of(config_of(run), problem, stored=True), run)
     training.load_state_dict(torch.load(run.checkpoint, weights_only=True))
     x = training.evaluator.held_out["interior"].requires_grad_()
     u, edge = training.u, training.evaluator.held_out["boundary"]
@@ -230,8 +231,7 @@ def test_checkpoints_of_older_runs_go_on(tmp_path):
     terms = saved["best"].pop("terms")
     saved["best"]["score"] = 1e-9
     torch.save(saved, run.checkpoint)
-    config = setup.extended(setup.config_of(run), 30)
-    training = Training(config, Poisson(3), setup.network(config, Poisson(3)), run)
+    training = Training(Plan.of(extended(config_of(run), 30), stored=True), run)
     training.load_state_dict(torch.load(run.checkpoint, weights_only=True))
     assert training.best["terms"] == pytest.approx(terms, rel=1e-6)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import OF_DERIVATIVES
 
-from kanpde import cli, config, solve
+from kanpde import Run, cli, config, solve
 from kanpde.problems import FITS
-from kanpde.records.run import Run
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--set", "points.interior=10", "--set", "points.test=300", "--set", "points.validation=50"]

@@ -10,6 +10,7 @@ import torch
 from conftest import F64, generator
 from scipy.optimize import minimize_scalar
 
+from kanpde import Run
 from kanpde.backbones import BACKBONES, build
 from kanpde.ground.errors import ConfigError
 from kanpde.interpret.network import EdgeNetwork
@@ -17,7 +18,6 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.jet import Affine
 from kanpde.operators import Autograd
 from kanpde.problems import HJB, PDES, AllenCahn, Function, Heat, Poisson
-from kanpde.records.run import Run
 from kanpde.runs.api import resume, train
 from kanpde.training.start import Constant, best_constant, units
 

@@ -4,18 +4,17 @@ import math
 
 import pytest
 import torch
-from conftest import F64, generator
+from conftest import F64, generator, planned
 
 import kanpde
-from kanpde import config as configuration
+from kanpde.config import load
 from kanpde.domains import Ball, Box, Cylinder
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz, Field, gradient_of
 from kanpde.operators import Autograd
 from kanpde.problems import PDES, Function, Heat, Poisson
 from kanpde.problems.lifts import Affine, Curved, Transfinite
-from kanpde.training import setup
-from kanpde.training.checks import check
+from kanpde.training.plan import Plan
 
 TINY = {
     "backbone": {"name": "kan", "widths": [4]},
@@ -49,9 +48,7 @@ def stating(domain, base=Laplace, **stated):
 def checked(problem, **options):
     """What a run does before its first step."""
     given = {key: value for key, value in TINY.items() if key != "points"} | options
-    made = setup.resolved(setup.config_for(problem, given), problem)
-    check(made, problem, setup.network(made, problem))
-    return made
+    return planned(problem, given).config
 
 
 def refused(problem, says, **options):
@@ -237,14 +234,11 @@ def test_what_a_solver_brings_for_its_own_mode_is_no_statement():
     checked(Poisson(3), solver="default", loss={"gradient": "none"})
     checked(Poisson(3), solver="paper", constraint="hard")
     checked(Poisson(3), solver="paper")  # initial points, of problems with time
-    made = configuration.load("poisson", "default", {"problem": {"dim": 3}}, ["loss.gradient=none"])
-    problem = setup.problem(made)
-    made = setup.resolved(made, problem)
-    check(made, problem, setup.backbone(made, problem))
-    made = configuration.load("poisson", "paper", {"problem": {"dim": 3}}, ["constraint=hard", "points.boundary=7"])
-    made = setup.resolved(made, problem)
+    made = load("poisson", "default", {"problem": {"dim": 3}}, ["loss.gradient=none"])
+    Plan.of(made)
+    made = load("poisson", "paper", {"problem": {"dim": 3}}, ["constraint=hard", "points.boundary=7"])
     with pytest.raises(ConfigError, match="points.boundary: given 7"):
-        check(made, problem, setup.backbone(made, problem))
+        Plan.of(made)
 
 
 def test_the_command_line_refuses_in_one_line(capsys, tmp_path, monkeypatch):

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from test_solve import TINY, folder, run  # noqa: F401, a fixture
 
-from kanpde import config, plot
+from kanpde import Run, config, plot
 from kanpde.records import compare
-from kanpde.records.run import Run
 from kanpde.runs import summary
 
 INVERSE = '''

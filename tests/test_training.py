@@ -8,16 +8,17 @@ from functools import cached_property
 import numpy as np
 import pytest
 import torch
-from conftest import interrupt_after
+from conftest import configuration, interrupt_after, planned
 
 import kanpde
-from kanpde.config import PhaseConfig
+from kanpde import Run
+from kanpde.config import PhaseConfig, validate
 from kanpde.domains import Box
 from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
-from kanpde.records.run import Run
+from kanpde.runs.names import release, reserve
+from kanpde.runs.stored import config_of
 from kanpde.training import loop as training
-from kanpde.training import setup
 from kanpde.training.objective import Objective
 from kanpde.training.optimisers import schedule
 
@@ -267,7 +268,7 @@ def test_more_steps_extend_the_last_phase(tmp_path):
         kanpde.resume(first.path)
     done = kanpde.resume(first.path, steps=20)
     assert done.attrs["steps"] == 20 and done.history["step"][-1] == 20
-    assert setup.config_of(Run.open(first.path)).steps == 20
+    assert config_of(Run.open(first.path)).steps == 20
 
 
 def test_load_model_gives_the_best_weights(tmp_path):
@@ -328,7 +329,7 @@ def test_what_does_not_compile_runs_without(tmp_path):
     with pytest.warns(UserWarning, match="torch.compile has failed, the steps run without it: ") as said:
         run = small(tmp_path, "tried", **options, compile=True)
     assert sum("torch.compile" in str(w.message) for w in said) == 1
-    assert run.history["loss"][-1] == plain.history["loss"][-1] and setup.config_of(run).compile
+    assert run.history["loss"][-1] == plain.history["loss"][-1] and config_of(run).compile
 
 
 @dataclass(frozen=True)
@@ -438,7 +439,7 @@ def test_the_checks_leave_a_network_as_it_is(tmp_path):
 
 
 def test_configuration_read_from_a_file_is_completed(tmp_path):
-    config = setup.validate({"problem": {"name": "poisson", "dim": 3}, "backbone": "kan", "phases": [{"steps": 1}]})
+    config = validate({"problem": {"name": "poisson", "dim": 3}, "backbone": "kan", "phases": [{"steps": 1}]})
     config = config.model_copy(update={"points": config.points.model_copy(update={"test": 300, "validation": 50})})
     run = kanpde.train(Poisson(3), config=config, out=tmp_path / "r.h5")
     assert run.attrs["law"] == "radial" and run.config["backbone"]["spline_order"] == 3
@@ -455,11 +456,11 @@ def test_law_that_the_domain_does_not_have_is_refused(tmp_path):
 def test_names_are_reserved_before_anything_is_computed(tmp_path, monkeypatch):
     """Two runs started together never share a file."""
     monkeypatch.chdir(tmp_path)
-    config = setup.config_for(Poisson(4), {})
-    paths = [setup.reserve(None, config) for _ in range(3)]
+    config = configuration(Poisson(4), {})
+    paths = [reserve(None, config) for _ in range(3)]
     assert len(set(paths)) == 3 and all(path.with_suffix(".pt").exists() for path in paths)
-    setup.release(Run(paths[0]))
-    assert setup.reserve(None, config) == paths[0]
+    release(Run(paths[0]))
+    assert reserve(None, config) == paths[0]
 
 
 def test_callback_that_raises_leaves_a_failed_run_and_its_checkpoint(tmp_path):
@@ -533,8 +534,7 @@ def test_average_is_that_of_the_weights_of_all_steps(tmp_path):
 
 def test_points_that_adapt_have_larger_residuals(tmp_path):
     given = {"backbone": "kan", "points": {"interior": 200, "adapt": {"candidates": 8, "power": 8, "offset": 0}}}
-    config = setup.resolved(setup.config_for(Poisson(4), given), Poisson(4))
-    made = training.Training(config, Poisson(4), setup.backbone(config, Poisson(4)), Run(tmp_path / "run.h5"))
+    made = training.Training(planned(Poisson(4), given), Run(tmp_path / "run.h5"))
     size = lambda x: made.objective.residual(x, made.streams["operator"]).abs().mean()
     assert size(made.pools["interior"]()) > 1.2 * size(Poisson(4).domain.interior(200, made.streams["interior"]))
 

@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import F64, close, generator, one_line
+from conftest import F64, close, configuration, generator, one_line, planned
 
 import kanpde
+from kanpde import Run
 from kanpde.domains import Ball, Box, Cylinder
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
@@ -17,9 +18,10 @@ from kanpde.jets.jet import Affine, Jet
 from kanpde.operators import OPERATORS, Autograd, Forward
 from kanpde.problems import PDES, Poisson, Problem
 from kanpde.problems.frames import Frame
-from kanpde.records.run import Run
+from kanpde.runs.stored import config_of
 from kanpde.testing import check_problem
-from kanpde.training import checks, setup
+from kanpde.training import checks
+from kanpde.training.plan import Plan
 
 LENGTHS = (1e-6, 1e-3, 1e2, 1e6)
 SMALL = {"points": {"interior": 12, "test": 64, "validation": 32}, "compile": False}
@@ -128,10 +130,10 @@ FAMILIES = {
 def terms_of(problem, **changes) -> dict[str, float]:
     """The terms of the loss of the untrained network, at points of the same places in units of the domain."""
     given = {**SMALL, "backbone": KAN, "dtype": "float64", "loss": {"gradient": "almost_everywhere"}, **changes}
-    config = setup.config_for(problem, given)
-    u = Ansatz(problem, setup.network(config, problem), config.constraint == "hard").to(F64)
-    x = problem.domain.interior(40, generator(), config.points.law, dtype=F64)
-    found = setup.loss(config, problem).terms(u, setup.operator(config, problem), {"interior": x}, generator())
+    soft = changes.get("constraint") == "soft"  # whose other terms are not looked at: as of a run that was checked
+    plan = Plan.of(configuration(problem, given), problem, stored=soft)
+    x = problem.domain.interior(40, generator(), plan.config.points.law, dtype=F64)
+    found = plan.loss.terms(plan.ansatz().to(F64), plan.operator, {"interior": x}, generator())
     return {name: term.item() for name, term in found.items()}
 
 
@@ -172,28 +174,28 @@ def test_home_is_as_it_was(domain):
             return domain
 
     problem = Home(3)
-    config = setup.config_for(problem, {**SMALL, "backbone": KAN})
-    assert config.units is None and Frame.of(problem) is None
-    forced = config.model_copy(update={"units": "frame"})
-    assert list(setup.network(forced, problem).state_dict()) == list(setup.backbone(config, problem).state_dict())
-    assert setup.loss(forced, problem).factor(problem) == 1 / 6
+    plan = planned(problem, {**SMALL, "backbone": KAN})
+    assert plan.config.units is None and plan.frame is None and Frame.of(problem) is None
+    forced = planned(problem, {**SMALL, "backbone": KAN, "units": "frame"})
+    assert list(forced.net.state_dict()) == list(plan.net.state_dict())
+    assert forced.loss.factor(problem) == 1 / 6
 
 
 @pytest.mark.parametrize("name", PDES)
 def test_the_shipped_problems_are_at_home(name):
-    assert setup.config_for(PDES[name](4), {}).units is None
+    assert configuration(PDES[name](4), {}).units is None
 
 
 def test_the_network_sees_numbers_of_size_one_and_the_grid_those():
     problem = Sine(2, 1e3)
-    config = setup.config_for(problem, {**SMALL, "backbone": KAN})
-    net = setup.network(config, problem)
-    assert config.units == "frame" and isinstance(net[0], Affine) and isinstance(net[-1], Affine)
+    plan = planned(problem, {**SMALL, "backbone": KAN})
+    net = plan.net
+    assert plan.config.units == "frame" and isinstance(net[0], Affine) and isinstance(net[-1], Affine)
     ends = torch.tensor([[0.0, 0.0], [1e3, 3e3], [500.0, 0.0]])
     close(net[0](ends), torch.tensor([[-1.0, -1.0], [1.0, 1.0], [0.0, -1.0]]), 1e-6)
     assert net[1].basis.low.tolist() == [-1, -1] and net[1].basis.high.tolist() == [1, 1]
-    stated = setup.config_for(problem, {**SMALL, "backbone": {**KAN, "grid_range": [[0, 2e3], [0, 3e3]]}})
-    assert setup.network(stated, problem)[1].basis.high.tolist() == [3, 1]  # a range is given in x
+    stated = planned(problem, {**SMALL, "backbone": {**KAN, "grid_range": [[0, 2e3], [0, 3e3]]}})
+    assert stated.net[1].basis.high.tolist() == [3, 1]  # a range is given in x
 
 
 @pytest.mark.parametrize("start", ["network", "constant"])
@@ -202,7 +204,7 @@ def test_high_dim_on_a_large_ball_is_that_on_the_unit_ball(start):
     given = {**SMALL, "solver": "high_dim", "start": start, "backbone": KAN, "dtype": "float64"}
     networks = []
     for problem in (Bump(1000, 1.0), Bump(1000, 1e3)):
-        net = setup.network(setup.config_for(problem, given), problem).to(F64)
+        net = planned(problem, given).net.to(F64)
         x = problem.length * Ball(1000).interior(5, generator(), dtype=F64)
         networks.append(net(x).detach())
     close(networks[1], networks[0], 1e-5)
@@ -210,8 +212,8 @@ def test_high_dim_on_a_large_ball_is_that_on_the_unit_ball(start):
 
 def test_units_as_given_are_those_of_x(tmp_path):
     problem = Sine(1, 1e3)
-    config = setup.config_for(problem, {**SMALL, "backbone": KAN, "units": "given"})
-    assert len(setup.network(config, problem)) == 2 and setup.loss(config, problem).factor(problem) == 0.5
+    plan = planned(problem, {**SMALL, "backbone": KAN, "units": "given"})
+    assert len(plan.net) == 2 and plan.loss.factor(problem) == 0.5
 
 
 def test_a_run_of_before_units_opens_and_goes_on_as_it_was(tmp_path):
@@ -231,14 +233,14 @@ def test_a_network_of_ones_own_is_left_as_it_is_but_not_its_residual(tmp_path):
     problem, net = Sine(1, 100.0), torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
     run = kanpde.train(problem, net, out=tmp_path / "own.h5", steps=1, **SMALL)
     assert list(map(type, run.load_model(problem=problem, net=net).net)) == list(map(type, net))
-    assert setup.loss(setup.config_of(run), problem).factor(problem) == pytest.approx(50.0**2 / 2)
+    assert Plan.of(config_of(run), problem, net, stored=True).loss.factor(problem) == pytest.approx(50.0**2 / 2)
 
 
 @pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "autograd"])
 def test_every_operator_goes_through_the_map(operator):
     """s stays one row for all points, whatever its form."""
     problem = Sine(2, 7.0)
-    net = setup.network(setup.config_for(problem, {**SMALL, "backbone": KAN}), problem).double()
+    net = planned(problem, {**SMALL, "backbone": KAN}).net.double()
     u, x = Ansatz(problem, net), problem.domain.interior(5, generator(), dtype=F64)
     options = {"sdgd": {"dims": 2}, "hutchinson": {"probes": 4000}}.get(operator, {})
     found = OPERATORS[operator](**options)(u, x, generator=generator())
@@ -257,7 +259,7 @@ def test_a_frame_that_is_none_is_refused_in_one_line():
             return Odd(2)
 
     with pytest.raises(kanpde.ConfigError, match="Odd.*half-width above 0") as info:
-        setup.config_for(OnOdd(2), SMALL)
+        configuration(OnOdd(2), SMALL)
     one_line(info)
 
 
@@ -309,9 +311,7 @@ SOURCES = SEEN | NOT_SEEN
 
 
 def gradient_check(problem, **changes):
-    given = {**SMALL, "backbone": KAN, "loss": {"gradient": "almost_everywhere"}, **changes}
-    config = setup.config_for(problem, given)
-    checks.check(config, problem, setup.network(config, problem))
+    planned(problem, {**SMALL, "backbone": KAN, "loss": {"gradient": "almost_everywhere"}, **changes})
 
 
 @pytest.mark.parametrize("length", [1e-6, 1.0, 1e6])
@@ -383,8 +383,7 @@ def test_a_residual_that_is_not_finite_at_one_is_no_fault():
 
 def test_the_jet_that_is_held_is_that_of_the_network():
     problem = Sine(2, 3.0)
-    config = setup.config_for(problem, {**SMALL, "backbone": KAN})
-    net, x = setup.network(config, problem), problem.domain.interior(4, stream(0, "x"), dtype=F64)
-    held, whole = checks.held_jet(config, problem, net, x), Forward()(Ansatz(problem, net.double()), x)
+    plan, x = planned(problem, {**SMALL, "backbone": KAN}), problem.domain.interior(4, stream(0, "x"), dtype=F64)
+    held, whole = checks.held_jet(plan, x), Forward()(Ansatz(problem, plan.net.double()), x)
     assert isinstance(held, Jet) and not held.lap.requires_grad
     close(held.lap, whole.lap.detach(), 1e-12)

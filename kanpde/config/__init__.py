@@ -2,7 +2,7 @@
 
 from kanpde.config.files import default_solver, find, library, load, locate
 from kanpde.config.schema import PhaseConfig, RunConfig, resolve
-from kanpde.config.trees import assign, merge, validate
+from kanpde.config.trees import assign, dump, merge, validate
 from kanpde.ground.errors import ConfigError
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "RunConfig",
     "assign",
     "default_solver",
+    "dump",
     "find",
     "library",
     "load",

@@ -95,7 +95,7 @@ class PhaseConfig(Strict):
     grid_size: before the first step the grids of B-splines are refined to so many intervals.
     """
 
-    optimizer: Literal["adam", "adamw", "soap", "muon", "lbfgs", "gauss_newton"] = "adam"
+    optimizer: str = "adam"
     steps: PositiveInt
     lr: NonNegativeFloat | dict[Literal["prompts", "meta", "rest", "problem"], NonNegativeFloat] = 1e-3
     schedule: Literal["constant", "linear", "cosine", "exponential", "one_cycle"] = "constant"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from kanpde.config.reading import DEPTH, parse
@@ -105,6 +106,11 @@ def validate(tree: Mapping, steps: int | None = None, solver: Mapping | None = {
     if not isinstance(steps, Real) or not 1 <= steps < float("inf"):
         raise ConfigError(f"steps: given {steps!r}, needed is a number, at least 1")
     return config.model_copy(update={"phases": rescale(config.phases, steps)})
+
+
+def dump(config: RunConfig) -> str:
+    """The configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json", warnings=False), sort_keys=False, width=100)
 
 
 def rescale(phases: Sequence[PhaseConfig], steps: int) -> list[PhaseConfig]:

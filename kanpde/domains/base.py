@@ -92,15 +92,54 @@ def check_law(law: str, laws: Sequence[str] = LAWS) -> None:
         raise ConfigError(f"sampling law {law!r} is not one of {', '.join(laws)}")
 
 
+# ---------------------------------------------------------------------------------------------------------------
+# What a domain has; one of a user's own need not derive from `Domain`, and may lack what its runs do not read
+
+
+def laws_of(domain) -> tuple[str, ...]:
+    """The names of a domain's laws; a single one may stand for itself."""
+    return (domain.laws,) if isinstance(domain.laws, str) else tuple(domain.laws)
+
+
+def time_of(domain) -> float | None:
+    """The length of time, which is then the last coordinate; None: there is no time."""
+    return getattr(domain, "time", None)
+
+
+def space_of(domain):
+    """The domain in space, which is the domain itself where there is no time."""
+    return getattr(domain, "space", domain)
+
+
+def kinds_of(domain) -> tuple[str, ...]:
+    """The kinds of points that it draws, of interior, boundary and initial."""
+    return tuple(kind for kind in ("interior", "boundary", "initial") if hasattr(domain, kind))
+
+
+def is_framed(domain) -> bool:
+    """Whether it has centre and half-widths, for units and pictures."""
+    return hasattr(domain, "frame")
+
+
+def tells_inside(domain) -> bool:
+    """Whether it knows which points lie in it."""
+    return hasattr(domain, "contains")
+
+
+def looks_like_one(domain) -> bool:
+    """Whether it is an object with any member of a domain."""
+    return not isinstance(domain, type) and any(hasattr(domain, member) for member in MEMBERS)
+
+
 FEW = 1e3  # numbers across a domain that are too few
 
 
 def numbers_across(domain, dtype: torch.dtype) -> float:
     """How many numbers of a dtype there are across half the width of a domain, where they are fewest; inf: unknown."""
-    if not hasattr(domain, "frame"):
+    if not is_framed(domain):
         return float("inf")
     origin, reach = (torch.as_tensor(t, dtype=torch.float64) for t in domain.frame())
-    space = len(origin) - hasattr(domain, "time")  # time begins at 0
+    space = len(origin) - (time_of(domain) is not None)  # time begins at 0
     return resolution(origin[:space], reach.expand(space) if reach.ndim == 0 else reach[:space], dtype)
 
 

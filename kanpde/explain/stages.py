@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from kanpde import interpret, plot
-from kanpde.config import RunConfig
 from kanpde.explain import shown
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import errors
@@ -24,10 +23,8 @@ from kanpde.interpret.functions import function
 from kanpde.interpret.network import Edge
 from kanpde.interpret.snap import check_edge, check_snappable
 from kanpde.kan.grids import kan_layers
-from kanpde.problems.fitting import Fitting
-from kanpde.records.run import Run
+from kanpde.runs.models import Run, opened
 from kanpde.runs.predict import input_names
-from kanpde.training import setup
 from kanpde.training.evaluation import Evaluator
 
 if TYPE_CHECKING:
@@ -138,25 +135,26 @@ class _Work:
     """The stages, which fill an `Explanation`."""
 
     def __init__(self, run: Run, folder: str | Path | None, points: int, trust: bool, say: Say):
-        self.run, self.say, self.u = run, say, run.load_model(trust=trust)
+        self.run, self.say = run, say
+        self.plan, self.u = opened(run, trust)
         self.folder = Path(folder or run.path.parent)
-        network, config = _taken_apart(run, self.u.net), setup.config_of(run)
-        self.fits = isinstance(self.u.problem, Fitting)
+        network, config = _taken_apart(run, self.u.net), self.plan.config
+        self.fits = self.plan.problem.fits_rows
         output = config.problem.get("output") or ("y" if self.fits else "f" if config.constraint == "hard" else "u")
         self.found = Explanation(input_names(self.u.problem), output, network)
-        self.rows = self._rows(network, config, points)
+        self.rows = self._rows(network, points)
 
     @torch.no_grad()
-    def _rows(self, network: EdgeNetwork, config: RunConfig, points: int) -> Rows:
+    def _rows(self, network: EdgeNetwork, points: int) -> Rows:
         """Training and test rows of a fit; else points of the domain with the values of the network."""
-        problem = self.u.problem
+        config, problem = self.plan.config, self.plan.problem
         largest = max(layer.in_features * layer.out_features * layer.basis.size for layer in network.layers)
         most = max(FEWEST, ROOM // largest)
         points, tested = min(points, most), min(config.points.test, most)
         n = config.points.interior if self.fits else points
         law, sequence = config.points.law, config.points.sequence
         drawn = problem.domain.interior(n, stream(config.seed, "interior"), law, sequence, dtype=torch.float64)
-        test = torch.cat([x for x, _ in Evaluator(config, self.u).batches("test", tested)])
+        test = torch.cat([x for x, _ in Evaluator(self.plan, self.u).batches("test", tested)])
         rows = {}
         for name, t in (("sample", drawn[:points]), ("test", test)):
             x = problem.coordinates(t).double()

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet
-from kanpde.operators.forward import coefficients_for, with_own_gradient
+from kanpde.operators.base import Operator, coefficients_for, with_own_gradient
 
 
 @dataclass(frozen=True)
-class Autograd:
+class Autograd(Operator):
     """Exact, for any differentiable u: one reverse pass for the gradient, one more for each second derivative.
 
     Cost and memory of a training step grow with d times the cost of u; meant as the oracle and for modules without a
@@ -23,10 +23,14 @@ class Autograd:
     """
 
     chunk: int | None = None
+    exact = True
 
     def __post_init__(self):
         if self.chunk is not None and self.chunk < 1:
             raise ValueError(f"Autograd needs chunk >= 1 (or none), given {self.chunk}")
+
+    def nests(self, net: nn.Module) -> bool:
+        return True
 
     def __call__(
         self,

@@ -11,43 +11,10 @@ from torch import Tensor, nn
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.gram import Diagonal, Part
 from kanpde.jets.jet import Jet, push
+from kanpde.operators.base import Operator, coefficients_for, with_own_gradient
 
 COMPILE_SINCE = (2, 11)  # version of torch: older ones do not trace the layers (2.6), or were not tried
 ACTIVATIONS = 0.7  # share of the activations that a compiled step saves for its backward pass; the rest comes again
-
-
-def coefficients_for(u, x: Tensor, s, directions):
-    """(s, directions) as tensors: the problem's if u is an ansatz and none are given; s = 1 for any other function."""
-    if isinstance(u, Ansatz):
-        s = u.problem.coefficients(x) if s is None else s
-        directions = u.problem.directions(x) if directions is None else directions
-    elif s is None:
-        s = x.new_ones(x.shape[-1])
-    return check_coefficients(s, x), directions
-
-
-def check_coefficients(s: Tensor | None, x: Tensor) -> Tensor | None:
-    """s as (1, d) or (N, d).
-
-    Raises:
-        ValueError: s has another shape; a full matrix of coefficients is not supported.
-    """
-    if s is None:
-        return None
-    s = torch.as_tensor(s, dtype=x.dtype, device=x.device)
-    if s.ndim not in (1, 2) or s.shape[-1] != x.shape[-1] or (s.ndim == 2 and len(s) not in (1, len(x))):
-        allowed = f"({x.shape[-1]},) or ({len(x)}, {x.shape[-1]}), a diagonal"
-        raise ValueError(f"coefficients s have shape {tuple(s.shape)}, allowed is {allowed}; no full matrix")
-    return s.reshape(-1, x.shape[-1])
-
-
-def with_own_gradient(operator, u, x: Tensor, jet: Jet, generator=None) -> Jet:
-    """Replace grad_sq where the problem weighs the gradient by other coefficients than the second derivatives."""
-    s_grad = u.problem.s_grad(x) if isinstance(u, Ansatz) and u.problem.reads_grad_sq else None
-    if s_grad is None:
-        return jet
-    other = operator._estimate(u, x, check_coefficients(s_grad, x), None, generator)
-    return Jet(jet.value, jet.along, other.gram, jet.lap)
 
 
 def input_jet(x: Tensor, gram, directions: Tensor | None) -> Jet:
@@ -78,7 +45,7 @@ def scalar(jet: Jet, second: bool, reads_grad_sq: bool) -> Jet:
 
 
 @dataclass(frozen=True)
-class Forward:
+class Forward(Operator):
     """Exact L u = sum_i s_i d^2 u / dx_i^2, |grad u|_S^2 and directional derivatives in one forward pass.
 
     Cost of a KAN [d, n, ..., 1] per point: 3 D n d + n^2 d for the first layer and O(n^3) for each other, so beyond
@@ -99,6 +66,7 @@ class Forward:
     """
 
     compile: bool = False
+    exact = needs_rules = compiles = transforms = True
 
     def __post_init__(self):
         if self.compile and torch.__version__ < COMPILE_SINCE:

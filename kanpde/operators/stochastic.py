@@ -10,17 +10,18 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.gram import Diagonal, Sampled, Tangents
 from kanpde.jets.jet import Jet, has_rules
 from kanpde.operators.autograd import check_nested, scalar_value
-from kanpde.operators.forward import coefficients_for, pushed, with_own_gradient
+from kanpde.operators.base import Operator, coefficients_for, with_own_gradient
+from kanpde.operators.forward import pushed
 
 
 @dataclass(frozen=True)
-class _Estimator:
+class _Estimator(Operator):
     """What the two estimators share: `_gram(x, s, generator)` draws an estimate of S, in one of the forms of a jet."""
 
     def __call__(
@@ -36,6 +37,9 @@ class _Estimator:
             raise ValueError(f"{type(self).__name__} draws random numbers: give it a torch.Generator")
         s, directions = coefficients_for(u, x, s, directions)
         return with_own_gradient(self, u, x, self._estimate(u, x, s, directions, generator), generator)
+
+    def nests(self, net: nn.Module) -> bool:
+        return not has_rules(net)
 
     def variance(self, u, x: Tensor, s: Tensor | None = None, *, generator: torch.Generator, draws: int = 8) -> Tensor:
         """Variance of the estimate of L u at each point (N,), measured over independent draws."""
@@ -80,6 +84,10 @@ class SDGD(_Estimator):
     def __post_init__(self):
         if self.dims < 1:
             raise ValueError(f"SDGD needs dims >= 1, given {self.dims}")
+
+    def check(self, dim: int) -> None:
+        if self.dims > dim:
+            raise ValueError(f"dims: given {self.dims}, the problem has {dim} inputs")
 
     def _gram(self, x: Tensor, s: Tensor, generator: torch.Generator) -> Diagonal | Sampled:
         d = x.shape[-1]

@@ -12,7 +12,7 @@ from kanpde.plot.parity import parity
 from kanpde.plot.similarity import similarity_figure
 from kanpde.plot.slices import slice_2d
 from kanpde.plot.volumes import grid_3d, render_3d, save_vtk
-from kanpde.records.run import Run
+from kanpde.records.run import RunFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ __all__ = [
 DPI = 200
 
 
-def main_pictures(run: Run, folder: str | Path | None = None) -> list[Path]:
+def main_pictures(run: RunFile, folder: str | Path | None = None) -> list[Path]:
     """Write <stem>-convergence.png, of a run with a slice <stem>-error.png, and of a fit <stem>-parity.png.
 
     Beside the run by default.
@@ -51,7 +51,7 @@ def main_pictures(run: Run, folder: str | Path | None = None) -> list[Path]:
     return write(run, folder, pictures)
 
 
-def plot_run(run: Run, folder: str | Path | None = None, vtk: bool = True, render: bool = True) -> list[Path]:
+def plot_run(run: RunFile, folder: str | Path | None = None, vtk: bool = True, render: bool = True) -> list[Path]:
     """Write every picture the file has the data for, and return the paths written; beside the run by default.
 
     Args:
@@ -73,13 +73,13 @@ def plot_run(run: Run, folder: str | Path | None = None, vtk: bool = True, rende
     return paths
 
 
-def _flat_slices(run: Run) -> list[str]:
+def _flat_slices(run: RunFile) -> list[str]:
     """Names of the lines and planes: the one that stands for the run first, a plane rather than a line."""
     axes = {name: len(data["axes"]) for name, data in run.slices.items()}
     return sorted((name for name in axes if axes[name] <= 2), key=lambda name: (name != "random", axes[name] != 2))
 
 
-def write(run: Run, folder: str | Path | None, pictures: "dict[str, Figure]") -> list[Path]:
+def write(run: RunFile, folder: str | Path | None, pictures: "dict[str, Figure]") -> list[Path]:
     """Write figures as <stem>-<name>.png, beside the run by default, and return their paths."""
     folder = run.path.parent if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def write(run: Run, folder: str | Path | None, pictures: "dict[str, Figure]") ->
     return paths
 
 
-def _render(run: Run, folder: Path) -> list[Path]:
+def _render(run: RunFile, folder: Path) -> list[Path]:
     """The first volume is <stem>-volume.png, others carry their name too."""
     written: list[Path] = []
     for name in (name for name, data in run.slices.items() if len(data["axes"]) == 3):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kanpde.records.run import Run
+from kanpde.records.run import RunFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ BINS, POINTS_PER_BIN = 40, 25
 MAX_DOTS = 20_000
 
 
-def convergence(run: Run) -> "Figure":
+def convergence(run: RunFile) -> "Figure":
     """Loss and its terms against the step; beside it the test errors and the floors, if there is an exact solution.
 
     The loss is in the squared unit of the residual, the l2 and l1 errors are relative, and
@@ -40,7 +40,7 @@ def convergence(run: Run) -> "Figure":
     return figure
 
 
-def radial(run: Run) -> "Figure":
+def radial(run: RunFile) -> "Figure":
     """Point-wise error |u - u*| (in the unit of u) against |x| at the test points, with its median and 90 % band.
 
     The axis leaves out the lowest few of 1000 points, which lie where u - u* changes sign.
@@ -68,7 +68,7 @@ def radial(run: Run) -> "Figure":
     return figure
 
 
-def quantiles(run: Run) -> "Figure":
+def quantiles(run: RunFile) -> "Figure":
     """Empirical distribution of |u - u*| / rms(u*) at the test points (no unit): its value at each quantile level.
 
     Raises:
@@ -95,7 +95,7 @@ def quantiles(run: Run) -> "Figure":
     return figure
 
 
-def title(run: Run) -> str:
+def title(run: RunFile) -> str:
     """Problem, dimension and backbone, as far as the file names them."""
     named = {"problem": "{}", "dim": "d = {}", "backbone": "{}"}
     said = {**run.attrs, **({"dim": run.dimension} if "dim" in run.attrs else {})}
@@ -107,13 +107,13 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _field(run: Run, name: str) -> np.ndarray:
+def _field(run: RunFile, name: str) -> np.ndarray:
     if name not in run.field:
         raise ValueError(f"{run.path}: no {name} at the test points")
     return np.asarray(run.field[name], dtype=np.float64)
 
 
-def _draw_loss(ax: "Axes", run: Run) -> None:
+def _draw_loss(ax: "Axes", run: RunFile) -> None:
     ax.set_ylabel("loss")
     for name in sorted(name for name in run.history if name.startswith("terms/")):
         _line(ax, run.history["step"], run.history[name], plain(name.removeprefix("terms/")), linewidth=0.9)
@@ -121,7 +121,7 @@ def _draw_loss(ax: "Axes", run: Run) -> None:
         _line(ax, run.history["step"], run.history["loss"], "loss", color="black", linewidth=2)
 
 
-def _draw_errors(ax: "Axes", run: Run, errors: dict[str, np.ndarray]) -> None:
+def _draw_errors(ax: "Axes", run: RunFile, errors: dict[str, np.ndarray]) -> None:
     ax.set_ylabel("error at the test points")
     for i, (label, values) in enumerate(errors.items()):
         _line(ax, run.history["step"], values, label, color=f"C{i}", linewidth=1 if i else 2)

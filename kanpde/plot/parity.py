@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kanpde.plot.curves import MAX_DOTS, title
-from kanpde.records.run import Run
+from kanpde.records.run import RunFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def parity(run: Run) -> "Figure":
+def parity(run: RunFile) -> "Figure":
     """u against the observed y at the test rows with the line u = y, and the residuals u - y against y below.
 
     Both are in the unit of y. The heading has the root mean square error and R^2 = 1 - mean (u - y)^2 / var y.

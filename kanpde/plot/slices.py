@@ -8,7 +8,7 @@ import numpy as np
 
 from kanpde.plot.curves import plain, title
 from kanpde.plot.graph import symbol
-from kanpde.records.run import Run, RunFileError
+from kanpde.records.run import RunFile, RunFileError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ class Slice:
     error: np.ndarray | None
 
     @classmethod
-    def of(cls, run: Run, name: str) -> "Slice":
+    def of(cls, run: RunFile, name: str) -> "Slice":
         """Raises ValueError where the run has no such slice, RunFileError where it is not whole."""
         if name not in run.slices:
             raise ValueError(f"{run.path}: no slice {name!r}; there are: {', '.join(run.slices) or 'none'}")
@@ -74,7 +74,7 @@ class Slice:
         return np.isfinite(self.u if self.u_exact is None else self.u_exact)
 
 
-def slice_2d(run: Run, name: str) -> "Figure":
+def slice_2d(run: RunFile, name: str) -> "Figure":
     """u, u*, |u - u*| (all in the unit of u) and |u - u*| / max |u*| on a slice; u alone if u* is not known.
 
     A plane is drawn as colours, a line as curves. What lies outside the domain is left blank.

@@ -12,7 +12,7 @@ import numpy as np
 
 from kanpde.plot.curves import plain, title
 from kanpde.plot.slices import ERROR_COLOURS, Slice, error_norm, value_colours
-from kanpde.records.run import Run
+from kanpde.records.run import RunFile
 
 if TYPE_CHECKING:
     from matplotlib.colors import Normalize
@@ -22,7 +22,7 @@ PROBE = "import pyvista; p = pyvista.Plotter(off_screen=True); p.add_mesh(pyvist
 HIDDEN_POINT = 2  # vtkDataSetAttributes::HIDDENPOINT
 
 
-def grid_3d(run: Run, name: str) -> "ImageData":
+def grid_3d(run: RunFile, name: str) -> "ImageData":
     """A slice with two or three axes as a grid; point arrays u, u_exact, error, relative_error.
 
     It lies where the test points of `points` do, if its axes are in the span of the first three coordinates and at
@@ -70,7 +70,7 @@ def _placed(cut: Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     return corner, directions.T, lengths
 
 
-def points(run: Run) -> "PolyData":
+def points(run: RunFile) -> "PolyData":
     """The test points at their first three coordinates (zeros for those that do not exist), with the field's arrays.
 
     Raises:
@@ -88,7 +88,7 @@ def points(run: Run) -> "PolyData":
     return cloud
 
 
-def save_vtk(run: Run, folder: str | Path) -> list[Path]:
+def save_vtk(run: RunFile, folder: str | Path) -> list[Path]:
     """Write <stem>-<slice>.vti for each slice with two or three axes, and <stem>-points.vtp if the points were kept."""
     folder, stem = Path(folder), run.path.stem
     names = [name for name, data in run.slices.items() if len(data["axes"]) in (2, 3)]
@@ -101,7 +101,7 @@ def save_vtk(run: Run, folder: str | Path) -> list[Path]:
     return [folder / name for name in meshes]
 
 
-def render_3d(run: Run, name: str, path: str | Path) -> None:
+def render_3d(run: RunFile, name: str, path: str | Path) -> None:
     """A PNG of u and of |u - u*|, side by side, on a volume of which the octant facing the viewer is taken away.
 
     Raises:

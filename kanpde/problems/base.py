@@ -4,11 +4,13 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kanpde.domains.base import drawn_in, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
@@ -29,6 +31,9 @@ class Problem:
     reads_grad_sq = False  # whether residual reads u.grad_sq; what is not read is not computed
     terms = ()  # names of the terms that extra_terms gives
     parameters = None  # an nn.Module of unknowns of the PDE itself (inverse problems), trained with the network
+    fits_rows = False  # whether u is asked to be an observation at rows, and nothing else; see `Fitting`
+    default_solver: ClassVar[str | None] = None  # None: that of a PDE of this dimension
+    rows_sha256: ClassVar[str | None] = None  # the fingerprint of the table that is fitted
 
     @property
     def domain(self):
@@ -44,6 +49,20 @@ class Problem:
     def n_inputs(self) -> int:
         """The number of inputs of u."""
         return self.domain.dim
+
+    @property
+    def has_time(self) -> bool:
+        """Whether the domain has time beside the `dim` coordinates of space."""
+        return time_of(self.domain) is not None and self.domain.dim == self.dim + 1
+
+    @property
+    def row_counts(self) -> dict[str, int]:
+        """How many points there are of the kinds that are counted: rows of a table."""
+        return {}
+
+    def held_out(self, name: str, number: int, n: int, generator: torch.Generator, law: str) -> Tensor:
+        """n points to test on (name is test) or to validate on: block `number` of them."""
+        return self.domain.interior(n, generator, law, dtype=drawn_in(self.domain))
 
     def coordinates(self, points: Tensor) -> Tensor:
         """The inputs (N, d) of u at points, which may carry more: observations, say."""
@@ -80,7 +99,7 @@ class Problem:
         By default 1 for coordinates of space and 0 for time, the last coordinate of a domain that has it.
         """
         s = x.new_ones(x.shape[-1])
-        if self.states("domain") and hasattr(self.domain, "time"):
+        if self.states("domain") and time_of(self.domain) is not None:
             s[-1] = 0
         return s
 

@@ -173,6 +173,14 @@ class Data(Fitting):
                 stacklevel=2,
             )
 
+    @property
+    def row_counts(self) -> dict[str, int]:
+        return self.domain.counts
+
+    @property
+    def rows_sha256(self) -> str:
+        return self.domain.sha256
+
     def _rows(self, file: str) -> Tensor:
         """(N, d + 1): the inputs and the output of the rows of a file."""
         read = columns.read(file, [*self.inputs, self.output])

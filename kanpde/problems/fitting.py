@@ -76,6 +76,11 @@ class Fitting(Problem):
     """
 
     names: Sequence[str] = ()
+    fits_rows = True
+    default_solver = "fit"
+
+    def held_out(self, name: str, number: int, n: int, generator: torch.Generator, law: str) -> Tensor:
+        return self.domain.held_out(name, number, n, generator, law)
 
     @property
     def n_inputs(self) -> int:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kanpde.domains.base import check_members
+from kanpde.domains.base import check_members, is_framed, laws_of, space_of, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.jet import Affine
 from kanpde.problems.base import Problem
-from kanpde.problems.fitting import Fitting
 
 POINTS = 64  # at which coefficients, directions and factor are looked at; in high dimension fewer
 NUMBERS = 2**22
@@ -41,7 +40,7 @@ class Frame:
         Raises:
             ConfigError: the frame is not d finite numbers and half-widths above 0.
         """
-        if isinstance(problem, Fitting) or not hasattr(problem.domain, "frame"):
+        if problem.fits_rows or not is_framed(problem.domain):
             return None
         centre, lengths = centre_and_lengths(problem.domain)
         if not centre.any() and (lengths == 1).all():
@@ -61,25 +60,18 @@ class Frame:
         return [tuple(pair) for pair in ((limits - self.centre[:, None]) / self.lengths[:, None]).tolist()]
 
 
-def framed(config, problem) -> Frame | None:
-    """The units of length and time of a run; None where x is already in them, or is taken as it is given."""
-    return Frame.of(problem) if config.units == "frame" else None
-
-
-def grid_range(config, problem):
-    """The intervals of the first grid, in the units of the run, where `backbone.grid_range` gives them in those of x.
+def grid_range(given, problem, law: str, frame: Frame | None):
+    """The intervals of the first grid, in the units of the run, where they are given in those of x.
 
     auto fits them to the points of the law, frame to the domain: [-1, 1] in its units; a fit has these units for both.
     """
-    given = config.backbone["grid_range"]
-    if given in ("auto", "frame") and isinstance(problem, Fitting):
+    if given in ("auto", "frame") and problem.fits_rows:
         return -1.0, 1.0
     if given == "auto":
-        given = problem.domain.input_range(config.points.law)
+        given = problem.domain.input_range(law)
     if given == "frame":
         centre, lengths = centre_and_lengths(problem.domain)
         given = torch.stack([centre - lengths, centre + lengths], 1).tolist()
-    frame = framed(config, problem)
     return given if frame is None else frame.ranges(given)
 
 
@@ -94,7 +86,7 @@ def centre_and_lengths(domain) -> tuple[Tensor, Tensor]:
     if not (centre.isfinite().all() and lengths.isfinite().all() and (lengths > 0).all()):
         needed = f"a centre of {domain.dim} numbers, and a half-width above 0 or {domain.dim} of them"
         raise ConfigError(f"the domain {type(domain).__name__}: frame(): given {given!r:.80}, needed are {needed}")
-    if (time := getattr(domain, "time", None)) is not None:
+    if (time := time_of(domain)) is not None:
         centre[-1], lengths[-1] = 0.0, float(time)
     return centre, lengths
 
@@ -124,7 +116,7 @@ def largest_factor(problem) -> float:
     """max |m| of the hard constraint u = h + m f at points of the domain, one of them its centre at the last time."""
     domain = problem.domain
     centre, lengths = centre_and_lengths(domain)
-    if getattr(domain, "time", None) is not None:
+    if time_of(domain) is not None:
         centre = torch.cat([centre[:-1], lengths[-1:]])
     x = _points(problem)
     centre = centre.to(x).unsqueeze(0)
@@ -138,15 +130,10 @@ def largest_factor(problem) -> float:
 
 def _points(problem) -> Tensor:
     """Points of the domain in the precision of the problem's own parameters, if it has any."""
-    domain, own = problem.domain, getattr(problem, "parameters", None)
+    domain, own = problem.domain, problem.parameters
     like = next(own.parameters(), torch.empty(0)) if isinstance(own, nn.Module) else torch.empty(0)
     n = max(2, min(POINTS, NUMBERS // domain.dim))
     return problem.coordinates(domain.interior(n, stream(0, "frame"), laws_of(domain)[0], dtype=like.dtype).to(like))
-
-
-def laws_of(domain) -> tuple[str, ...]:
-    """The names of a domain's laws; a single one may stand for itself."""
-    return (domain.laws,) if isinstance(domain.laws, str) else tuple(domain.laws)
 
 
 def check_domain(problem, hard: bool, grid_range) -> None:
@@ -158,10 +145,9 @@ def check_domain(problem, hard: bool, grid_range) -> None:
     """
     domain = problem.domain
     needed = ["dim", "laws", "interior"]
-    if not isinstance(problem, Fitting):
-        needed += ["contains"] if hasattr(domain, "frame") else []
+    if not problem.fits_rows:
+        needed += ["contains"] if is_framed(domain) else []
         needed += ["factor"] if hard and type(problem).factor is Problem.factor else []
         needed += {"auto": ["input_range"], "frame": ["frame"]}.get(str(grid_range), [])
     check_members(domain, needed)
-    if hasattr(domain, "space"):
-        check_members(domain.space, needed)
+    check_members(space_of(domain), needed)

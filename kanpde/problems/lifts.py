@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kanpde.domains import Box
+from kanpde.domains.base import kinds_of, space_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field, gradient_of
@@ -100,7 +101,7 @@ def built(problem) -> Affine | Curved | None:
     """
     if not problem.states("boundary_value") and not problem.states("initial_value"):
         return None
-    timed = hasattr(problem.domain, "initial")
+    timed = "initial" in kinds_of(problem.domain)
     g = _as_tensors(problem.boundary_value) if problem.states("boundary_value") else None
     u_0 = _as_tensors(problem.initial_value) if timed and problem.states("initial_value") else None
     if g is None and u_0 is None:
@@ -205,7 +206,7 @@ def _extension(g: Function, domain, at: _Samples) -> Function:
     ends, middle = (g(p) + g(q)) / 2, g((p + q) / 2)
     if _size(middle - ends) <= _rounding(ends) * _size(ends, g(p)):
         return g
-    space = getattr(domain, "space", domain)
+    space = space_of(domain)
     if isinstance(space, Box) and space.dim <= AXES:
         return Transfinite(g, tuple((float(low), float(high)) for low, high in space.input_range("volume")))
     of_time = "; with initial_value it has to be that at t = 0" if at.timed else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kanpde.records.run import Run
+from kanpde.records.run import RunFile
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ COLUMNS = ("file", "problem", "dim", "backbone", "parameters", "steps", "rel_l2"
 COLUMNS += ("seed", "status")
 
 
-def summary(run: Run) -> dict[str, object]:
+def summary(run: RunFile) -> dict[str, object]:
     """The row of a run; what the file does not tell is None.
 
     skill is rel_l2 over the error of the best constant; time_s is seconds since training began, and peak_memory_mb
@@ -76,13 +76,13 @@ def rich_table(rows: Iterable[Mapping[str, object]]) -> "Table":
     return result
 
 
-def _parameters(run: Run) -> int | None:
+def _parameters(run: RunFile) -> int | None:
     """Those of the network and of the problem."""
     net = run.attrs.get("parameters")
     return net if net is None else net + run.attrs.get("problem_parameters", 0)
 
 
-def _last(run: Run, column: str, scale: float = 1.0) -> float | None:
+def _last(run: RunFile, column: str, scale: float = 1.0) -> float | None:
     values: Sequence[float] = run.history.get(column, ())
     return scale * float(values[-1]) if len(values) and math.isfinite(values[-1]) else None
 

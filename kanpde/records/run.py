@@ -14,6 +14,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import h5py
 import numpy as np
@@ -26,8 +27,8 @@ class RunFileError(ValueError):
     """A result file that is missing, broken, or of another kind; the message is one line."""
 
 
-class Run:
-    """The contents of a result file: being written by training, or opened with `Run.open`.
+class RunFile:
+    """The contents of a result file: being written by training, or opened with `open`.
 
     Attributes:
         path: the file; its checkpoint lies beside it with the suffix .pt.
@@ -45,7 +46,7 @@ class Run:
         self._slices: dict[str, dict[str, np.ndarray]] | None = {}
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path) -> Self:
         """Read a result file.
 
         Raises:
@@ -146,19 +147,6 @@ class Run:
             for name, data in self.slices.items():
                 for key, array in data.items():
                     file[f"slices/{name}/{key}"] = array
-
-    def load_model(self, trust: bool = False, best: bool = True, net=None, problem=None):
-        """The trained `Ansatz`, in evaluation on the CPU: the best weights, or the last ones, every time its own.
-
-        Args:
-            trust: a run of a problem from a user's file executes the source stored in the run only with trust=True.
-            best: the best weights by validation, or the last ones.
-            net, problem: those of the run, where they were made in Python and are no file or name; the network as it
-                was given to `train`.
-        """
-        from kanpde.runs.models import load_model  # upwards, for the sake of one name: Run.load_model
-
-        return load_model(self, trust, best, net, problem)
 
 
 class replacing:

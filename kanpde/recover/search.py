@@ -11,10 +11,10 @@ from kanpde.ground.metrics import errors
 from kanpde.ground.samplers import stream
 from kanpde.interpret.expression import values_at
 from kanpde.problems import FITS
-from kanpde.problems.fitting import Fitting
 from kanpde.recover.recover import recover
 from kanpde.recover.trials import Recovery, Say
-from kanpde.training import setup
+from kanpde.training.plan import resolved
+from kanpde.users.members import problem_of
 
 
 def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float, bool]:
@@ -25,11 +25,11 @@ def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float
     Raises:
         ConfigError: a problem without rows, or rows that `recover` refuses.
     """
-    problem = setup.problem(config)
-    if not isinstance(problem, Fitting):
+    problem = problem_of(config.problem)
+    if not problem.fits_rows:
         known = ", ".join(FITS)
         raise ConfigError(f"recover: given {config.problem['name']}, needed is a problem that fits rows: {known}")
-    points = setup.resolved(config, problem).points
+    points = resolved(config, problem).points
     drawn = stream(config.seed, "interior"), points.law, points.sequence
     rows = problem.domain.interior(points.interior, *drawn, dtype=torch.float64)
     x, y = problem.coordinates(rows), problem.exact(rows)

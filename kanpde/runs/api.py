@@ -7,18 +7,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kanpde.training import checks, setup, statements
-from kanpde.runs import summary
-from kanpde.runs.models import fitting, load_checkpoint, start_from
-from kanpde.records.claims import remove_leftovers
+from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError
-from kanpde.config import RunConfig
 from kanpde.kan.network import count_parameters
 from kanpde.problems.base import own
-from kanpde.problems.fitting import Fitting
-from kanpde.records.run import Run
+from kanpde.runs import summary
+from kanpde.runs.claims import remove_leftovers
+from kanpde.runs.models import Run, start_from
+from kanpde.runs.names import release, reserve
+from kanpde.runs.stored import check_rows, config_of, extended
+from kanpde.training import statements
+from kanpde.training.checkpoints import fitting, load_checkpoint
+from kanpde.training.checks import check_device
 from kanpde.training.loop import Callback, RunFailed, Training, WriteFailed, now
+from kanpde.training.plan import Plan, configured
 from kanpde.users.code import blaming, check_call
+from kanpde.users.members import PYTHON, short_name
 from kanpde.users.modules import kept_with
 
 ENDED = ("finished", "diverged")  # statuses of runs that have nothing left to do: diverged ones ended worse than begun
@@ -59,41 +63,37 @@ def train(
     """
     check_call(problem, net)
     if net is not None and config is None:
-        overrides = {**overrides, "backbone": setup.PYTHON + type(net).__name__}
+        overrides = {**overrides, "backbone": PYTHON + type(net).__name__}
     if config is not None and overrides:
         raise ConfigError(f"train: {', '.join(overrides)} given beside config; change the configuration instead")
     mine = own(problem)
     with blaming(mine, ConfigError):
-        config = setup.resolved(setup.config_for(mine, overrides) if config is None else config, mine)
-        net = setup.network(config, mine, copy.deepcopy(net))
-        checks.check(config, mine, net)
-        statements.check_unknowns(config, problem, mine, net)
-    return begin(config, mine, net, out, on_step, on_evaluation)
+        plan = Plan.of(configured(mine, overrides) if config is None else config, mine, copy.deepcopy(net))
+        statements.check_unknowns(plan, problem)
+    return begin(plan, out, on_step, on_evaluation)
 
 
 def begin(
-    config: RunConfig,
-    problem,
-    net: nn.Module,
+    plan: Plan,
     out: str | Path | None = None,
     on_step: Callback | None = None,
     on_evaluation: Callback | None = None,
 ) -> Run:
-    """The run of a configuration that has been checked, on the objects themselves; otherwise as `train`."""
-    run = Run(setup.reserve(out, config))
+    """The run of a plan, on its objects themselves; otherwise as `train`."""
+    run = Run(reserve(out, plan.config))
     remove_leftovers(run.path)
     try:
-        run.attrs = attributes(config, problem, net)
-        with blaming(problem, RunFailed):
-            training = Training(config, problem, net, run)
-        if config.start_from:
-            start_from(training.u.net, Path(config.start_from))
+        run.attrs = attributes(plan)
+        with blaming(plan.problem, RunFailed):
+            training = Training(plan, run)
+        if plan.config.start_from:
+            start_from(training.u.net, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
-        with blaming(problem, RunFailed):
+        with blaming(plan.problem, RunFailed):
             run.floors = training.evaluator.floors()
         return drive(training, on_step, on_evaluation)
     finally:
-        setup.release(run)
+        release(run)
 
 
 @torch.inference_mode(False)
@@ -116,46 +116,39 @@ def resume(
     Raises:
         ConfigError: the run is done, or the table it fits has changed. RunFailed: the run had to end.
     """
-    mine = None if problem is None else own(problem)
-    return go_on(path, mine, copy.deepcopy(net), steps, stop, on_step, on_evaluation)
-
-
-def go_on(
-    path: str | Path,
-    problem=None,
-    net: nn.Module | None = None,
-    steps: int | None = None,
-    stop: Mapping | None = None,
-    on_step: Callback | None = None,
-    on_evaluation: Callback | None = None,
-) -> Run:
-    """`resume` on the objects themselves."""
+    if problem is not None:
+        check_call(problem, net)
     run = Run.open(path)
+    config = extended(config_of(run), steps, stop)
+    mine = None if problem is None else own(problem)
+    return go_on(run, Plan.of(config, mine, copy.deepcopy(net), stored=True), on_step, on_evaluation)
+
+
+def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> Run:
+    """`resume` on the objects of a plan themselves."""
     remove_leftovers(run.path)
-    config = setup.extended(setup.config_of(run), steps, stop)
-    problem = own(setup.problem(config)) if problem is None else problem
-    setup.check_rows(run, problem)
-    check_call(problem, net)
-    with blaming(problem, ConfigError):
-        training = Training(config, problem, setup.network(config, problem, net), run)
+    check_rows(run, plan.problem)
+    check_device(plan.config.device)
+    with blaming(plan.problem, ConfigError):
+        training = Training(plan, run)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)
-    if training.state.step >= config.steps and run.attrs["status"] in ENDED:
-        raise ConfigError(f"{path}: the run has done its {saved['step']} steps; --steps above that extend it")
+    if training.state.step >= plan.config.steps and run.attrs["status"] in ENDED:
+        raise ConfigError(f"{run.path}: the run has done its {saved['step']} steps; --steps above that extend it")
     if (criterion := training.stopped()) and run.attrs["status"] in ENDED:
-        raise ConfigError(f"{path}: the run has ended by {criterion}; --set with another value, or null, goes on")
+        raise ConfigError(f"{run.path}: the run has ended by {criterion}; --set with another value, or null, goes on")
     of_the_end = ("rel_l2_best", "rmse_best", "rel_l2_last", "validation_best", "validation_last", "message")
     for name in (*of_the_end, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
-    run.attrs["config"] = setup.dump(config)
+    run.attrs["config"] = dump(plan.config)
     return drive(training, on_step, on_evaluation)
 
 
 def drive(training: Training, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
     """Run the loop, and whatever happens leave files that say so; the checkpoint keeps the last good state."""
     try:
-        with blaming(training.u.problem, RunFailed):
+        with blaming(training.plan.problem, RunFailed):
             status = training.loop(on_step, on_evaluation)
             if status == "finished":
                 try:
@@ -171,25 +164,26 @@ def drive(training: Training, on_step: Callback | None, on_evaluation: Callback 
     return training.run
 
 
-def attributes(config: RunConfig, problem, net: nn.Module) -> dict:
+def attributes(plan: Plan) -> dict:
     """What the result file says of the run."""
+    config, problem = plan.config, plan.problem
     return {
-        "config": setup.dump(config),
+        "config": dump(config),
         "seed": config.seed,
-        "problem": setup.short_name(config, problem),
+        "problem": short_name(config.problem, problem),
         "title": str(problem.title or "").replace("\0", " ").encode("utf-8", "replace").decode(),
-        "fits": isinstance(problem, Fitting),
+        "fits": problem.fits_rows,
         "dim": problem.dim,
-        "time": summary.has_time(problem),
-        "backbone": config.backbone["name"].removeprefix(setup.PYTHON),
-        "parameters": count_parameters(net),
+        "time": problem.has_time,
+        "backbone": config.backbone["name"].removeprefix(PYTHON),
+        "parameters": count_parameters(plan.net),
         "problem_parameters": summary.unknowns_of(problem),
         "device": device_name(config.device),
         "torch_version": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "started": now(),
         "law": config.points.law,
-        **({"rows_sha256": rows} if (rows := setup.rows_sha256(problem)) else {}),
+        **({"rows_sha256": rows} if (rows := problem.rows_sha256) else {}),
         **kept_with(str(config.problem["name"]), problem),
     }
 

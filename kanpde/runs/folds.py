@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kanpde.runs.api import ENDED, resume, train
-from kanpde.ground.errors import ConfigError
 from kanpde.config import RunConfig
+from kanpde.ground.errors import ConfigError
 from kanpde.problems.data import Data
-from kanpde.records.run import Run
-from kanpde.training.setup import check_out, check_rows, check_same, config_of, problem, resolved
+from kanpde.runs.api import ENDED, resume, train
+from kanpde.runs.models import Run
+from kanpde.runs.names import check_out
+from kanpde.runs.stored import check_rows, check_same, config_of
+from kanpde.training.plan import resolved
+from kanpde.users.members import problem_of
 
 
 def cross_validate(config: RunConfig, folds: int, out: str | Path, each: Callable[[Run], None] | None = None):
@@ -32,7 +35,7 @@ def cross_validate(config: RunConfig, folds: int, out: str | Path, each: Callabl
     of_folds = [
         config.model_copy(update={"problem": {**config.problem, "folds": folds, "fold": i}}) for i in range(folds)
     ]
-    problems = [problem(of_fold) for of_fold in of_folds]
+    problems = [problem_of(of_fold.problem) for of_fold in of_folds]
     for fold in problems:
         _ = fold.domain.units  # reads the table: what does not fit is said before the first run
     there = [_there(*each) for each in zip(paths, problems, of_folds, strict=True)]

@@ -1,75 +1,62 @@
-"""Reading checkpoints: the trained model of a run, or weights to start another one from."""
+"""The trained model of a run, and weights to start another one from."""
 
 import copy
-from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from kanpde.training import setup
 from kanpde.jets.ansatz import Ansatz
-from kanpde.ground.errors import ConfigError
-from kanpde.config import RunConfig
 from kanpde.kan.compress import generate_like
-from kanpde.kan.grids import extend_grid
+from kanpde.problems import Problem
 from kanpde.problems.base import own
-from kanpde.records.run import Run, RunFileError
+from kanpde.records.run import RunFile
+from kanpde.runs.stored import config_of
+from kanpde.training.checkpoints import fitting, last_weights, load_checkpoint, refine_grids
+from kanpde.training.plan import Plan
+from kanpde.users.members import problem_of
 from kanpde.users.modules import kept_in
 
 
-def load_model(run: Run, trust: bool = False, best: bool = True, net: nn.Module | None = None, problem=None) -> Ansatz:
-    """See `Run.load_model`."""
-    config = setup.config_of(run)
+class Run(RunFile):
+    """A run: its result file, and the model that it has trained.
+
+    Attributes:
+        path: the file; its checkpoint lies beside it with the suffix .pt.
+        attrs: attributes by name.
+        history: a list or array per column, `terms/<name>` included.
+        floors: relative l2 errors of the reference functions by name.
+    """
+
+    def load_model(
+        self, trust: bool = False, best: bool = True, net: nn.Module | None = None, problem: Problem | None = None
+    ) -> Ansatz:
+        """The trained `Ansatz`, in evaluation on the CPU: the best weights, or the last ones, every time its own.
+
+        Args:
+            trust: a run of a problem from a user's file executes the source stored in the run only with trust=True.
+            best: the best weights by validation, or the last ones.
+            net, problem: those of the run, where they were made in Python and are no file or name; the network as it
+                was given to `train`.
+        Raises:
+            ConfigError: these do not fit the checkpoint, or there is none.
+        """
+        return opened(self, trust, best, net, problem)[1]
+
+
+def opened(
+    run: RunFile, trust: bool = False, best: bool = True, net: nn.Module | None = None, problem: Problem | None = None
+) -> tuple[Plan, Ansatz]:
+    """The plan of a run, and its model; see `Run.load_model`."""
+    config = config_of(run)
     if problem is None:
-        problem = setup.problem(config, run.attrs.get("problem_source"), trust, kept_in(run.attrs))
-    problem = own(problem)
-    net = setup.network(config, problem, copy.deepcopy(net), trained=True)
-    u = Ansatz(problem, net, config.constraint == "hard").to(getattr(torch, config.dtype))
+        problem = problem_of(config.problem, run.attrs.get("problem_source"), trust, kept_in(run.attrs))
+    plan = Plan.of(config, own(problem), copy.deepcopy(net), stored=True)
+    u = Ansatz(plan.problem, plan.net, plan.hard).to(plan.dtype)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
         refine_grids(u.net, config, saved)
         u.load_state_dict(saved["best"]["weights"] if best else last_weights(saved))
-    return u.eval()
-
-
-def refine_grids(net: nn.Module, config: RunConfig, saved: dict) -> None:
-    """Grids as fine as in a checkpoint: as the last phase that has begun says."""
-    begun = 0 if saved["optimizer"] is None else saved["phase"] + 1
-    sizes = [p.grid_size for p in config.phases[:begun] if p.grid_size is not None]
-    if sizes:
-        extend_grid(net, sizes[-1])
-
-
-def last_weights(saved: dict) -> dict:
-    """Those that the run's errors are of: the weights, or their average."""
-    averaged = saved.get("average") or {}
-    return {k.removeprefix("module."): v for k, v in averaged.items() if k.startswith("module.")} or saved["weights"]
-
-
-@contextmanager
-def fitting(path: Path):
-    """What torch says of a checkpoint of another problem or network becomes one line."""
-    try:
-        yield
-    except (ConfigError, RunFileError):
-        raise
-    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
-        raise ConfigError(f"{path}: the checkpoint does not fit this problem and network") from None
-
-
-def load_checkpoint(path: Path) -> dict:
-    """The checkpoint beside a result file; tensors and plain values only.
-
-    Raises:
-        ConfigError: it is missing or broken.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such checkpoint")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # pickle, zip and torch each have their own
-        raise ConfigError(f"{path}: not a readable checkpoint") from None
+    return plan, u.eval()
 
 
 def start_from(net: nn.Module, path: Path) -> None:
@@ -85,4 +72,4 @@ def start_from(net: nn.Module, path: Path) -> None:
         if weights.keys() >= net.state_dict().keys():  # older runs have several names of a shared meta-learner
             net.load_state_dict(weights)
         else:
-            generate_like(net, load_model(Run.open(path)).net)
+            generate_like(net, Run.open(path).load_model().net)

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kanpde.records import columns
-from kanpde.training import setup
 from kanpde.ground.errors import ConfigError
+from kanpde.records import columns
+from kanpde.runs.models import Run
+from kanpde.runs.stored import config_of
 from kanpde.training.cuts import coordinate_names, inside
-from kanpde.problems.fitting import Fitting
-from kanpde.records.run import Run
 
 BATCH = 4096  # rows at a time
 
@@ -53,14 +52,14 @@ def _columns_of(names: Sequence[str], table: columns.Columns) -> Sequence[str]:
 
 def output_name(run: Run, table: columns.Columns) -> str:
     """A name for the predictions that the table does not have."""
-    name = setup.config_of(run).problem.get("output") or "u"
+    name = config_of(run).problem.get("output") or "u"
     return f"{name}_predicted" if name in table else name
 
 
 def off_range(u, x: torch.Tensor) -> float:
     """The share of rows with an input outside the box that the model scales to [-1, 1]; of a PDE outside its domain."""
     x = x.to(u.like)
-    if isinstance(u.problem, Fitting):
+    if u.problem.fits_rows:
         within = (u.net[0](x).abs() <= 1 + 1e-5).all(1)
     else:
         within = inside(u.problem.domain, x)

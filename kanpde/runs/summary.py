@@ -7,22 +7,17 @@ import numpy as np
 from torch import nn
 
 from kanpde.kan.network import count_parameters
-from kanpde.records.run import Run
+from kanpde.records.run import RunFile
 
 FEW, MANY = 3, 16  # unknowns beside the error in the line of an evaluation, and in the table of a result
 OFF_GRID = 0.1  # share of the inputs of a layer from which it is mentioned
 UNKNOWN = "parameters/"  # what columns of the history begin with
 
 
-def has_time(problem) -> bool:
-    """Whether the domain has time beside the `dim` coordinates of space."""
-    return getattr(problem.domain, "time", None) is not None and problem.domain.dim == problem.dim + 1
-
-
 def unknowns_of(problem) -> int:
     """How many numbers of the problem itself are trained: unknown coefficients, or networks of its own."""
-    parameters = getattr(problem, "parameters", None)
-    return count_parameters(parameters) if isinstance(parameters, nn.Module) else 0
+    own = problem.parameters
+    return count_parameters(own) if isinstance(own, nn.Module) else 0
 
 
 def parameters(net: int, problem: int) -> str:
@@ -30,7 +25,7 @@ def parameters(net: int, problem: int) -> str:
     return f"{net:,}" + (f", and {problem:,} of the problem" if problem else "")
 
 
-def unknowns(run: Run) -> dict[str, tuple[float, float]]:
+def unknowns(run: RunFile) -> dict[str, tuple[float, float]]:
     """The unknowns of an inverse problem that the history has: at its start, and of the weights that are kept."""
     row = _kept(run)
     return {
@@ -51,7 +46,7 @@ def _unknown(columns: Iterable[str], most: int) -> list[str]:
     return next((found for found in (every, numbers) if len(found) <= most), [])
 
 
-def off_grid(run: Run) -> str | None:
+def off_grid(run: RunFile) -> str | None:
     """A line on the layers of the kept weights with more than `OFF_GRID` of their inputs off their grids, and a remedy.
 
     Grids do not clamp: what lies off them is seen by the base function and what is left of the basis.
@@ -70,7 +65,7 @@ def off_grid(run: Run) -> str | None:
     return f"{which} lie off its grid (layers count from 0); {' and '.join(switches)} widens it{moved}"
 
 
-def _kept(run: Run) -> int:
+def _kept(run: RunFile) -> int:
     """The row of the history that belongs to the weights that are kept, the last one where none does."""
     steps: Sequence[float] = run.history["step"]
     found = np.flatnonzero(np.asarray(steps) == run.attrs.get("best_step", -1))

@@ -4,13 +4,14 @@ import copy
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import yaml
 from torch import Tensor, nn
 
-from kanpde.config import PhaseConfig, RunConfig
-from kanpde.domains.base import FEW, numbers_across, resolution
+from kanpde.config import PhaseConfig, RunConfig, dump, validate
+from kanpde.domains.base import FEW, is_framed, numbers_across, resolution
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import SOBOL_MAX_DIM, directions, stream
 from kanpde.jets.ansatz import Ansatz, Field, gradient_of
@@ -20,32 +21,31 @@ from kanpde.kan.layers import KANLinear
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators import Forward
 from kanpde.operators.autograd import check_nested
-from kanpde.problems.fitting import Fitting
-from kanpde.problems.frames import centre_and_lengths, framed, largest_factor
-from kanpde.training import memory, setup, statements
-from kanpde.training.optimisers import FIRST_ORDER, FROZEN, make_optimizer
+from kanpde.problems.frames import centre_and_lengths, largest_factor
+from kanpde.training import memory, statements
+from kanpde.training.optimisers import OPTIMISERS, make_optimizer
 from kanpde.users.code import check_numbers, check_residual, check_statements
+
+if TYPE_CHECKING:
+    from kanpde.training.plan import Plan
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # of differences, in the lengths of the domain
 EXACT_STEP = 1e-5  # from which round-off is a small part of a difference
 
 
-def check(config: RunConfig, problem, net: nn.Module) -> None:
+def check(plan: "Plan") -> None:
     """What can be known to fail before the first step.
 
     Raises:
         ConfigError: in one line.
     """
+    config, problem, net = plan.config, plan.problem, plan.net
     check_written(config)
     check_terms(problem)
     check_device(config.device)
     statements.check_class(problem)
-    setup.operator(config, problem)
-    check_operator(config, problem, net)
-    setup.loss(config)
-    setup.balance(config)
-    setup.emphasis(config, problem)
-    for kind, n in setup.counts(config, problem).items():
+    check_operator(plan)
+    for kind, n in plan.counts.items():
         if n < 1:
             extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
             raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
@@ -60,31 +60,31 @@ def check(config: RunConfig, problem, net: nn.Module) -> None:
     if axes != "random" and (max(axes) >= problem.domain.dim or axes[0] == axes[1]):
         allowed = f"two different coordinates of 0 to {problem.domain.dim - 1}"
         raise ConfigError(f"slices.plane: given {list(axes)}, needed are {allowed}")
-    check_start(config, problem)
-    statements.check(config, problem, net)
+    check_start(plan)
+    statements.check(plan)
     for phase in config.phases:
         make_optimizer(phase, Ansatz(problem, net))
         check_options(phase, config.device, net)
-        check_phase(phase, config)
-    check_grids(config, problem, net)
+        check_phase(phase, plan)
+    check_grids(plan)
     check_smoothness(config, net)
-    check_shapes(config, problem, net)
-    check_gradient(config, problem, net)
+    check_shapes(plan)
+    check_gradient(plan)
     check_sparsity(config, net)
     if config.average is not None and isinstance(problem.parameters, nn.Module):
         raise ConfigError("average: problems with parameters of their own have none")
-    check_factor(config, problem)
-    check_resolution(config, problem, net)
-    memory.micro_batch(config, problem, net)
+    check_factor(plan)
+    check_resolution(plan)
+    memory.micro_batch(plan)
 
 
 def check_written(config: RunConfig) -> None:
     """Raises ConfigError where a result file could not hold the configuration, or would not be opened with it."""
     try:
-        text = setup.dump(config)
+        text = dump(config)
     except (yaml.YAMLError, ValueError, TypeError) as error:  # the one of pydantic is a ValueError
         raise ConfigError(f"the configuration cannot be written: {' '.join(str(error).split())}") from None
-    if setup.dump(setup.validate(yaml.safe_load(text))) != text:
+    if dump(validate(yaml.safe_load(text))) != text:
         raise ConfigError("the configuration is not the same when it is read back; give numbers, texts, lists of them")
 
 
@@ -98,21 +98,21 @@ def check_terms(problem) -> None:
             raise ConfigError(f"terms: given {name!r}, needed is a name{why}")
 
 
-def check_operator(config: RunConfig, problem, net: nn.Module) -> None:
+def check_operator(plan: "Plan") -> None:
     """Raises ConfigError where the operator cannot be had of the network, or estimates what the problem has not."""
-    name = config.operator["name"]
-    if name == "forward" and not has_rules(net):
-        raise ConfigError("operator: forward has no jet rule for a module of this network; use autograd")
-    if isinstance(problem, Fitting) and name not in ("forward", "autograd"):
+    name, operator, problem, net = plan.config.operator["name"], plan.operator, plan.problem, plan.net
+    if operator.needs_rules and not has_rules(net):
+        raise ConfigError(f"operator: {name} has no jet rule for a module of this network; use autograd")
+    if problem.fits_rows and not operator.exact:
         raise ConfigError(f"operator: given {name}, but a fit has no derivatives to estimate; use forward")
-    if not isinstance(problem, Fitting) and not (name == "forward" or (name != "autograd" and has_rules(net))):
-        x = problem.domain.interior(8, stream(0, "check"), config.points.law, dtype=getattr(torch, config.dtype))
-        check_nested(Ansatz(problem, net, config.constraint == "hard"), x)
+    if not problem.fits_rows and operator.nests(net):
+        x = problem.domain.interior(8, stream(0, "check"), plan.config.points.law, dtype=plan.dtype)
+        check_nested(Ansatz(problem, net, plan.hard), x)
 
 
 def check_options(phase: PhaseConfig, device: str, net: nn.Module) -> None:
     """Raises ConfigError where two steps of an optimiser with the user's own options fail."""
-    if phase.optimizer not in FIRST_ORDER or not phase.options or device != "cpu":
+    if not OPTIMISERS[phase.optimizer].by_gradients or not phase.options or device != "cpu":
         return
     trial = Ansatz(None, copy.deepcopy(net))
     optimizer = make_optimizer(phase, trial)
@@ -126,24 +126,24 @@ def check_options(phase: PhaseConfig, device: str, net: nn.Module) -> None:
         raise ConfigError(f"optimizer {phase.optimizer}: with options {phase.options}: {message}") from None
 
 
-def check_phase(phase: PhaseConfig, config: RunConfig) -> None:
+def check_phase(phase: PhaseConfig, plan: "Plan") -> None:
     """Raises ConfigError where the residuals of a phase are not functions of a point, or its points do not stay."""
-    if (
-        phase.optimizer in FROZEN
-        and (config.loss.emphasis or {}).get("name") == "rba"
-        and config.points.refresh != "fixed"
-    ):
-        raise ConfigError("loss.emphasis: rba beside lbfgs needs points.refresh: fixed")
-    if phase.optimizer != "gauss_newton":
+    config, optimiser = plan.config, OPTIMISERS[phase.optimizer]
+    stay = config.points.refresh == "fixed" or plan.emphasis is None or not plan.emphasis.knows_points
+    if optimiser.keeps_points and not stay:
+        given = f"{config.loss.emphasis['name']} beside {phase.optimizer}"
+        raise ConfigError(f"loss.emphasis: {given} needs points.refresh: fixed")
+    if not optimiser.wants_system:
         return
-    if config.operator["name"] != "forward":
-        raise ConfigError(f"phases: gauss_newton needs the operator forward, given {config.operator['name']}")
+    if not plan.operator.transforms:
+        raise ConfigError(f"phases: {phase.optimizer} needs the operator forward, given {config.operator['name']}")
     if config.loss.directions or config.loss.emphasis:
-        raise ConfigError("phases: gauss_newton has neither loss.directions nor loss.emphasis")
+        raise ConfigError(f"phases: {phase.optimizer} has neither loss.directions nor loss.emphasis")
 
 
-def check_grids(config: RunConfig, problem, net: nn.Module) -> None:
+def check_grids(plan: "Plan") -> None:
     """Raises ConfigError where a phase changes grids that it cannot, or would make them coarser."""
+    config, net = plan.config, plan.net
     if not any(p.update_grid or p.grid_size is not None for p in config.phases):
         return
     sizes = [config.backbone.get("grid_size"), *(p.grid_size for p in config.phases)]
@@ -151,7 +151,7 @@ def check_grids(config: RunConfig, problem, net: nn.Module) -> None:
     trial = copy.deepcopy(net).double()
     if any(p.update_grid for p in config.phases):
         try:
-            update_grid(trial, torch.zeros(2, problem.domain.dim, dtype=torch.float64))
+            update_grid(trial, torch.zeros(2, plan.problem.domain.dim, dtype=torch.float64))
         except ValueError as error:
             raise ConfigError(f"phases: update_grid: {error}") from None
     if any(p.grid_size is not None for p in config.phases):
@@ -175,27 +175,29 @@ def check_smoothness(config: RunConfig, net: nn.Module) -> None:
         )
 
 
-def check_start(config: RunConfig, problem) -> None:
+def check_start(plan: "Plan") -> None:
     """Raises ConfigError where there is no run, or no best constant, to start from."""
+    config = plan.config
     if config.start_from and not ((run := Path(config.start_from)).name and os.path.isfile(run.with_suffix(".pt"))):
         raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
     if config.start == "network":
         return
-    if isinstance(problem, Fitting):
+    if plan.problem.fits_rows:
         raise ConfigError("start: constant is for PDEs; a network that fits data has their mean and deviation")
     if config.constraint == "soft":
         raise ConfigError("start: constant needs constraint: hard; say start: network with constraint: soft")
 
 
-def check_shapes(config: RunConfig, problem, net: nn.Module) -> None:
+def check_shapes(plan: "Plan") -> None:
     """Raises ConfigError where network or problem give anything but finite numbers of the shapes that are read.
 
     The residual is that of the network as it is; one that starts from other weights need not be finite yet.
     """
-    n, dtype = 3 if problem.domain.dim != 3 else 4, getattr(torch, config.dtype)
+    config, problem, dtype = plan.config, plan.problem, plan.dtype
+    n = 3 if problem.domain.dim != 3 else 4
     x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=dtype)
-    inputs, trial = problem.coordinates(x), copy.deepcopy(net).to("cpu", dtype).eval()
-    if not isinstance(problem, Fitting):
+    inputs, trial = problem.coordinates(x), copy.deepcopy(plan.net).to("cpu", dtype).eval()
+    if not problem.fits_rows:
         check_numbers("coordinates", inputs, (n, problem.domain.dim), x)
     try:
         with torch.no_grad():
@@ -206,54 +208,55 @@ def check_shapes(config: RunConfig, problem, net: nn.Module) -> None:
     check_numbers("the network", value, (n, 1), inputs)
     if problem.has_exact:
         check_numbers("the exact solution", problem.exact(x), (n,), x, real=True)
-    if isinstance(problem, Fitting):
+    if problem.fits_rows:
         return
     check_statements(problem, x)
-    for kind in setup.counts(config, problem).keys() & {"boundary", "initial"}:
+    for kind in plan.counts.keys() - {"interior"}:
         edge = getattr(problem.domain, kind)(n, stream(0, "check"), dtype=dtype)
         check_numbers(f"{kind}_value", getattr(problem, f"{kind}_value")(edge), (n,), edge, broadcast=True)
     try:
-        jet = held_jet(config, problem, net, x)
+        jet = held_jet(plan, x)
     except ValueError as error:  # coefficients, or a lift without a factor
         raise ConfigError(str(error)) from error
     finite = not config.start_from
-    check_residual(problem, jet, x, finite, alone=config.constraint == "hard" and not problem.terms)
+    check_residual(problem, jet, x, finite, alone=plan.hard and not problem.terms)
 
 
-def held_jet(config: RunConfig, problem, net: nn.Module, x: Tensor) -> Jet:
+def held_jet(plan: "Plan", x: Tensor) -> Jet:
     """The jet of the untrained u at x, without its graph, in the precision of x."""
+    problem, net = plan.problem, plan.net
     try:
-        u = copy.deepcopy(Ansatz(problem, net, config.constraint == "hard"))
+        u = copy.deepcopy(Ansatz(problem, net, plan.hard))
     except Exception:  # of whatever a problem of one's own holds
-        u = Ansatz(problem, copy.deepcopy(net), config.constraint == "hard")
+        u = Ansatz(problem, copy.deepcopy(net), plan.hard)
         u.problem_parameters = None
-    uncompiled = config.model_copy(update={"compile": False})
-    operator = Forward() if has_rules(net) else setup.operator(uncompiled, problem)  # the cheapest there is
+    operator = Forward() if has_rules(net) else plan.operator.uncompiled()  # the cheapest there is
     jet = operator(u.to("cpu", x.dtype).eval(), x, generator=stream(0, "check/operator"))
     return Jet(**{name: None if part is None else part.detach() for name, part in vars(jet).items()})
 
 
 @torch.enable_grad()
-def check_gradient(config: RunConfig, problem, net: nn.Module) -> None:
+def check_gradient(plan: "Plan") -> None:
     """Raises ConfigError where automatic differentiation by x does not see all of the equation: a table, numpy, detach.
 
     The residual of the network's own jet, which is held, and all else that depends on x: against central differences
     along random directions in the lengths of the domain, of which one must agree at each point, be the source ever so
     steep or in pieces.
     """
+    config, problem = plan.config, plan.problem
     if config.loss.gradient == "none":
         return
-    if isinstance(problem, Fitting):
+    if problem.fits_rows:
         raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
     n = max(2, min(64, 2**20 // problem.domain.dim))
     x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=torch.float64)
-    jet = held_jet(config, problem, net, x)
+    jet = held_jet(plan, x)
     parts = {
         "the residual": lambda x: problem.residual(jet, x),
         "coefficients": problem.coefficients,
         "directions": problem.directions,
     }
-    if config.constraint == "hard":
+    if plan.hard:
         parts |= {"factor": lambda x: _numbers(problem.factor(x)), "lift": lambda x: _numbers(problem.lift(x))}
     for name, function in parts.items():
         if not _is_differentiable(function, x, _lengths(problem, x)):
@@ -270,7 +273,7 @@ def _numbers(field: Field | None) -> Tensor | None:
 
 def _lengths(problem, x: Tensor) -> Tensor:
     """(d,): the lengths of the domain, else of where the points x are."""
-    if hasattr(problem.domain, "frame"):
+    if is_framed(problem.domain):
         return centre_and_lengths(problem.domain)[1].to(x)
     reach = x.amax(0) - x.amin(0)
     return torch.where(reach > 0, reach, torch.ones_like(reach))
@@ -317,23 +320,24 @@ def check_sparsity(config: RunConfig, net: nn.Module) -> None:
             raise ConfigError(f"loss.sparsity: {error}") from None
 
 
-def check_factor(config: RunConfig, problem) -> None:
+def check_factor(plan: "Plan") -> None:
     """A factor of the hard constraint that is as good as zero almost everywhere leaves nothing to learn."""
+    problem = plan.problem
     points = max(4, min(64, 2**22 // problem.domain.dim))
-    x = problem.domain.interior(points, stream(0, "check"), config.points.law, dtype=torch.float64)
-    m = problem.factor(x) if config.constraint == "hard" else None
+    x = problem.domain.interior(points, stream(0, "check"), plan.config.points.law, dtype=torch.float64)
+    m = problem.factor(x) if plan.hard else None
     if m is None:
         return
-    median = m.value.abs().median() / (largest_factor(problem) if framed(config, problem) else 1)
+    median = m.value.abs().median() / (largest_factor(problem) if plan.frame else 1)
     if median < 1e-6:
         raise ConfigError(f"constraint: the factor of a hard one is about {median:.0e} here; use soft")
 
 
-def check_resolution(config: RunConfig, problem, net: nn.Module) -> None:
+def check_resolution(plan: "Plan") -> None:
     """Warns where the dtype of a run tells hardly any points apart; rows that a network scales are in float64."""
-    dtype = getattr(torch, config.dtype)
-    if isinstance(problem, Fitting):
-        units, dtype = problem.units, torch.float64 if Ansatz(problem, net).scales else dtype
+    problem, dtype = plan.problem, plan.dtype
+    if problem.fits_rows:
+        units, dtype = problem.units, torch.float64 if Ansatz(problem, plan.net).scales else dtype
         centre = torch.cat([units.centre, torch.tensor([units.mean])])
         across = resolution(centre, torch.cat([(units.high - units.low) / 2, torch.tensor([units.std])]), dtype)
     else:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kanpde.config import RunConfig
+from kanpde.domains.base import is_framed, tells_inside, time_of
 from kanpde.ground.samplers import directions, stream
 from kanpde.jets.ansatz import Ansatz
-from kanpde.problems.fitting import Fitting
 
 SLICE = 2**28  # coordinates evaluated for one slice
 LISTED = 3  # coordinates off a slice whose values its caption tells
@@ -26,7 +26,7 @@ def slices(config: RunConfig, u: Ansatz) -> dict[str, dict]:
     are asked for. Coordinates off the slice are those of the centre.
     """
     domain, wanted = u.problem.domain, config.slices
-    if not hasattr(domain, "frame"):
+    if not is_framed(domain):
         return {}
     plane = list(wanted.plane) if wanted.plane != "random" else _coordinates(domain, 2)
     made = {"random" if wanted.plane == "random" else "axes": _slice(config, u, 2, plane, wanted.points)}
@@ -39,7 +39,7 @@ def slices(config: RunConfig, u: Ansatz) -> dict[str, dict]:
 def coordinate_names(problem) -> list[str]:
     """The problem's `names` of its inputs, else x1 ... xd, the last one t where the domain has time."""
     own = getattr(problem, "names", ())
-    if isinstance(problem, Fitting) and own:
+    if problem.fits_rows and own:
         return list(own)
     dim = problem.domain.dim
     if isinstance(own, Sequence) and len(own) == dim and all(isinstance(name, str) for name in own):
@@ -53,10 +53,10 @@ def inside(domain, x: Tensor) -> Tensor:
 
     What rounding has put beyond the boundary counts: points are also looked at a little nearer to the centre.
     """
-    if not hasattr(domain, "contains"):
+    if not tells_inside(domain):
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     found = domain.contains(x).reshape(len(x))
-    if hasattr(domain, "frame"):
+    if is_framed(domain):
         centre = frame(domain)[0].to(x)
         found = found | domain.contains(x + ROUNDING * (centre - x)).reshape(len(x))
     return found
@@ -64,7 +64,7 @@ def inside(domain, x: Tensor) -> Tensor:
 
 def space(domain) -> int:
     """The number of coordinates without time."""
-    return domain.dim - (getattr(domain, "time", None) is not None)
+    return domain.dim - (time_of(domain) is not None)
 
 
 def frame(domain) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def frame(domain) -> tuple[Tensor, Tensor]:
     Its own `frame` has the half-width as one number or one per coordinate, and may leave out that of time: time / 2.
     """
     centre, reach = (torch.as_tensor(t, dtype=torch.float64) for t in domain.frame())
-    reach, time = reach.reshape(-1), getattr(domain, "time", None)
+    reach, time = reach.reshape(-1), time_of(domain)
     if time is not None and len(reach) < domain.dim:
         reach = torch.cat([reach.expand(domain.dim - 1), reach.new_tensor([abs(time) / 2])])
     return centre, reach.expand(domain.dim)

@@ -7,16 +7,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from kanpde.config import RunConfig
 from kanpde.domains.base import drawn_in
 from kanpde.ground import metrics
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan import grids
-from kanpde.problems.fitting import Fitting
-from kanpde.training import cuts, setup
+from kanpde.training import cuts
 from kanpde.training.losses import Points
+from kanpde.training.plan import Plan
 
 BLOCK = 256  # test points per generator: point i belongs to the stream (seed, "test", i // 256)
 CACHE = 2**24  # coordinates kept in memory rather than drawn again
@@ -28,8 +27,8 @@ LEAST = 16  # but so many points
 class Evaluator:
     """The test and validation points of a run and what is measured on them."""
 
-    def __init__(self, config: RunConfig, u: Ansatz):
-        self.config, self.u = config, u
+    def __init__(self, plan: Plan, u: Ansatz):
+        self.plan, self.config, self.u = plan, plan.config, u
         self.problem, self.domain = u.problem, u.problem.domain
         self._cache: dict[tuple[str, int], tuple[Tensor, Tensor | None]] = {}
 
@@ -49,11 +48,7 @@ class Evaluator:
 
     def _draw(self, name: str, number: int) -> tuple[Tensor, Tensor | None]:
         generator = stream(self.config.seed, f"{name}/{number}")
-        if hasattr(self.domain, "held_out"):  # rows with observations
-            x = self.domain.held_out(name, number, BLOCK, generator, self.config.points.law).to(self.u.like)
-        else:
-            x = self.domain.interior(BLOCK, generator, self.config.points.law, dtype=drawn_in(self.domain))
-            x = x.to(self.u.like)
+        x = self.problem.held_out(name, number, BLOCK, generator, self.config.points.law).to(self.u.like)
         return x, self.problem.exact(x) if self.problem.has_exact else None
 
     @cached_property
@@ -64,7 +59,7 @@ class Evaluator:
         """
         domain, law = self.domain, self.config.points.law
         most = min(self.config.points.validation, self.config.evaluation.points)
-        if hasattr(domain, "held_out"):
+        if self.problem.fits_rows:
             return {"interior": torch.cat([x for x, _ in self.blocks("validation", most)])}
         n = min(most, max(LEAST, JUDGED // domain.dim))
         drawn, dtype = lambda kind: stream(self.config.seed, f"validation/{kind}"), drawn_in(domain)
@@ -73,7 +68,7 @@ class Evaluator:
             "boundary": lambda kind: domain.boundary(n, drawn(kind), dtype=dtype),
             "initial": lambda kind: domain.initial(n, drawn(kind), law, dtype=dtype),
         }
-        return {kind: draw[kind](kind).to(self.u.like) for kind in setup.counts(self.config, self.problem)}
+        return {kind: draw[kind](kind).to(self.u.like) for kind in self.plan.counts}
 
     def batches(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Blocks joined to batches that keep the processor busy."""
@@ -150,11 +145,11 @@ class Evaluator:
         if not self.problem.has_exact:
             return {}
         n = min(self.config.points.test, max(self.history_points(), 4096))
-        centre = self.problem.units.centre if isinstance(self.problem, Fitting) else None
+        centre = self.problem.units.centre if self.problem.fits_rows else None
         found = metrics.Floors(self.domain.dim, n, self.problem.taylor(), centre)
         for points, exact in self.blocks("test", n):
             x = self.problem.coordinates(points)
-            built_in = self.u.hard or self.problem.states("lift")
+            built_in = self.plan.hard or self.problem.states("lift")
             m, h = self.problem.factor(x), self.problem.lift(x) if built_in else None
             one, zero = torch.ones_like(exact), torch.zeros_like(exact)
             found.add(
@@ -164,7 +159,7 @@ class Evaluator:
             floors = found.result()
         except ZeroDivisionError:
             raise ConfigError("the exact solution is zero at all test points: relative errors are undefined") from None
-        if isinstance(self.problem, Fitting):  # one that could not be fitted, and has no Taylor polynomial
+        if self.problem.fits_rows:  # one that could not be fitted, and has no Taylor polynomial
             return {name: floor for name, floor in floors.items() if floor < 1 or name == "constant"}
         return floors
 

@@ -12,21 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kanpde.config import PhaseConfig, RunConfig
+from kanpde.config import PhaseConfig
 from kanpde.ground import metrics
 from kanpde.ground.samplers import Pool, resampled, stream
 from kanpde.ground.session import Clock, interruptible
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.grids import extend_grid, update_grid
 from kanpde.kan.network import count_parameters
-from kanpde.optim import GaussNewton
-from kanpde.records.run import Run, replacing
-from kanpde.runs.models import refine_grids
-from kanpde.training import setup
+from kanpde.records.run import RunFile, replacing
+from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
 from kanpde.training.objective import Objective
-from kanpde.training.optimisers import FROZEN, make_optimizer, of_optimizer, schedule
+from kanpde.training.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
+from kanpde.training.plan import Plan
 
 FACTOR = 2  # by which losses differ that a user is told of
 
@@ -46,7 +45,7 @@ class State:
     step counts optimiser updates, loss and terms are those of this step's points, row is the last row of the history.
     """
 
-    run: Run
+    run: RunFile
     u: Ansatz
     step: int = 0
     steps: int = 0
@@ -63,19 +62,19 @@ Callback = Callable[[State], bool | None]
 class Training:
     """One run: problem, network, points, optimiser, and all that a checkpoint holds."""
 
-    def __init__(self, config: RunConfig, problem, net: nn.Module, run: Run):
-        self.config, self.run = config, run
-        self.device, self.dtype = torch.device(config.device), getattr(torch, config.dtype)
-        self.u = Ansatz(problem, net, config.constraint == "hard").to(self.device, self.dtype)
+    def __init__(self, plan: Plan, run: RunFile):
+        self.plan, self.config, self.run = plan, plan.config, run
+        config, problem, self.device = plan.config, plan.problem, plan.device
+        self.u = plan.ansatz()
         drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
         self.u.fields(problem.coordinates(drawn).to(self.u.like))  # a lift is built before torch traces a step
-        self.objective = Objective(config, self.u)
+        self.objective = Objective(plan, self.u)
         self.average = None
         if config.average is not None:
             self.average = AveragedModel(self.u, multi_avg_fn=get_ema_multi_avg_fn(config.average))
         self.streams = {name: stream(config.seed, name, self.device) for name in ("interior", "boundary", "operator")}
         self.pools = self._pools()
-        self.evaluator = Evaluator(config, self.tested)
+        self.evaluator = Evaluator(plan, self.tested)
         self.state = State(run, self.u, steps=config.steps)
         self.best: dict = {"terms": None, "step": 0, "weights": None, "stale": 0}
         self.elapsed = 0.0  # wall-clock seconds of earlier sessions
@@ -96,8 +95,7 @@ class Training:
             "initial": lambda n: domain.initial(n, edge, points.law, **kind),
         }
         return {
-            name: Pool(lambda name=name, n=n: draw[name](n), points.refresh)
-            for name, n in setup.counts(self.config, self.u.problem).items()
+            name: Pool(lambda name=name, n=n: draw[name](n), points.refresh) for name, n in self.plan.counts.items()
         }
 
     def _adapted(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
@@ -155,7 +153,7 @@ class Training:
                 self._change_grids(phase)
                 self.optimizer = make_optimizer(phase, self.u)
                 for pool in self.pools.values():
-                    pool.freeze() if phase.optimizer in FROZEN else pool.thaw()
+                    pool.freeze() if OPTIMISERS[phase.optimizer].keeps_points else pool.thaw()
             yield phase, self.optimizer, last
 
     def _change_grids(self, phase: PhaseConfig) -> None:
@@ -189,10 +187,10 @@ class Training:
             group["lr"] = group["base_lr"] * factor
         try:
             points = {name: pool() for name, pool in self.pools.items()}
-            if isinstance(optimizer, GaussNewton):
+            if OPTIMISERS[phase.optimizer].wants_system:
                 self._step_of_system(optimizer, points)
             else:
-                self._step_of_loss(optimizer, points, frozen=phase.optimizer in FROZEN)
+                self._step_of_loss(optimizer, points, frozen=OPTIMISERS[phase.optimizer].keeps_points)
         except FloatingPointError as error:
             raise RunFailed(f"step {state.step + 1}: {error}") from None
         except Exception as error:  # of SOAP where gradients overflow, or from a damaged checkpoint
@@ -226,7 +224,7 @@ class Training:
         if frozen:
             probes.set_state(start)
 
-    def _step_of_system(self, optimizer: GaussNewton, points: Points) -> None:
+    def _step_of_system(self, optimizer: torch.optim.Optimizer, points: Points) -> None:
         """Steps are chosen by the loss at points that they have not seen, but for points that are fixed."""
         probes, objective = self.streams["operator"], self.objective
         unseen = {name: x if pool.refresh == "fixed" else pool.draw() for (name, pool), x in self._paired(points)}
@@ -242,7 +240,7 @@ class Training:
 
     def validation(self, u: Ansatz) -> dict[str, float]:
         """The terms of the loss at the held-out points."""
-        evaluator = self.evaluator if u is self.tested else Evaluator(self.config, u)
+        evaluator = self.evaluator if u is self.tested else Evaluator(self.plan, u)
         return evaluator.validation(self.objective.values)
 
     def _keep_best(self, terms: dict[str, float]) -> None:
@@ -305,7 +303,7 @@ class Training:
         """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
         x = self.pools["interior"].points
         operator, loss = self.objective.operator, self.objective.loss
-        if x is None or not hasattr(operator, "variance"):
+        if x is None or operator.exact:
             return {}
         scale = loss.factor(self.u.problem)
         generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)
@@ -356,7 +354,7 @@ class Training:
 
     def _verdict(self, last: dict[str, float]) -> str:
         """The status by the held-out terms of the last weights; what a user should know of them is a warning."""
-        total, best, floor = self.objective.total, self.best, torch.finfo(self.dtype).eps ** 2
+        total, best, floor = self.objective.total, self.best, torch.finfo(self.plan.dtype).eps ** 2
         apart = [
             f"{name} {kept:.2g} and {last[name]:.2g}"
             for name, kept in best["terms"].items()

@@ -10,6 +10,7 @@ from torch import Tensor
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz, gradient_of
 from kanpde.kan.sparsity import sparsity
+from kanpde.operators.base import Operator
 from kanpde.operators.forward import Forward, compiled
 from kanpde.problems.frames import Frame
 
@@ -56,7 +57,7 @@ class Loss:
         return scale * self.frame.equation if self.frame and self.scale == "2d" else scale
 
     def residuals(
-        self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator, graph: bool = True
+        self, u: Ansatz, operator: Operator, points: Points, generator: torch.Generator, graph: bool = True
     ) -> Residuals:
         """What each term is the mean square of, (N,) or (N, d); a two-sample interior is (2, N), two draws.
 
@@ -80,12 +81,12 @@ class Loss:
         squares = {name: r.prod(0) if name == two else r.square() for name, r in residuals.items()}
         return {name: (square * emphasis.get(name, 1.0)).mean() for name, square in squares.items()}
 
-    def terms(self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator) -> dict[str, Tensor]:
+    def terms(self, u: Ansatz, operator: Operator, points: Points, generator: torch.Generator) -> dict[str, Tensor]:
         """The terms L_k, not yet weighted, in the order in which they are computed."""
         return self.means(self.residuals(u, operator, points, generator)) | self.extra_terms(u)
 
     def values(
-        self, u: Ansatz, operator: Callable, points: Points, generator: torch.Generator, at_once: int | None = None
+        self, u: Ansatz, operator: Operator, points: Points, generator: torch.Generator, at_once: int | None = None
     ) -> dict[str, float]:
         """The terms as numbers, without a graph by the weights; of the points so many `at_once` (None: all)."""
         sums: dict[str, float] = {}
@@ -112,7 +113,7 @@ class Loss:
         return sum(weights.get(name, 1.0) * term for name, term in terms.items())
 
     def _interior(
-        self, u: Ansatz, operator: Callable, x: Tensor, generator: torch.Generator, graph: bool = True
+        self, u: Ansatz, operator: Operator, x: Tensor, generator: torch.Generator, graph: bool = True
     ) -> Residuals:
         scale = self.factor(u.problem)
         residual = lambda x: scale * u.problem.residual(operator(u, x, generator=generator), x)
@@ -120,7 +121,7 @@ class Loss:
             return {"interior": torch.stack([residual(x), residual(x)])}
         if self.gradient == "none" or not torch.is_grad_enabled():
             return {"interior": residual(x)}
-        if getattr(operator, "compile", False) and not _functorch():
+        if operator.compile and not _functorch():
             r, slope = _compiled_with_gradient(u, operator, x)
             r, slope = scale * r, scale * slope
         else:

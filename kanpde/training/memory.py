@@ -1,18 +1,19 @@
 """What a training step needs of memory, and the number of points at a time that fits into a limit."""
 
 import re
+from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from kanpde.config import RunConfig
 from kanpde.config.schema import MEMORY
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import resident_bytes
 from kanpde.jets.gram import FEW
 from kanpde.kan.fused import KEEP_BYTES
 from kanpde.kan.layers import CHUNK_BYTES, KANLinear
-from kanpde.training import setup
+
+if TYPE_CHECKING:
+    from kanpde.training.plan import Plan
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 
@@ -23,16 +24,16 @@ def parse(limit: str) -> int:
     return int(float(number) * UNITS[unit.upper()])
 
 
-def estimate(config: RunConfig, problem, net: nn.Module) -> tuple[int, int]:
+def estimate(plan: "Plan") -> tuple[int, int]:
     """Bytes of parameters with gradient, two moments and best copy; and of what a step on all its points holds.
 
     Of a point: its coordinates, their directions and gradients; of each layer the outputs with a Gram matrix, or the
     tangents where inputs are few; and of one layer at a time the features and slopes, of a streamed one a piece. A
     gradient of the residual keeps features and slopes of all layers, up to `KEEP_BYTES` of each, and the rest twice.
     """
-    size, dim = getattr(torch, config.dtype).itemsize, problem.domain.dim
-    n = sum(setup.counts(config, problem).values())
-    kept, working, passes = 5 * dim, 0, 1 if config.loss.gradient == "none" else 2
+    net, size, dim = plan.net, plan.dtype.itemsize, plan.problem.domain.dim
+    n = sum(plan.counts.values())
+    kept, working, passes = 5 * dim, 0, 1 if plan.config.loss.gradient == "none" else 2
     for layer in net.modules():
         inputs, out = getattr(layer, "in_features", 0), getattr(layer, "out_features", 0)
         second = out * (dim if dim <= FEW * out else out)
@@ -53,7 +54,7 @@ def estimate(config: RunConfig, problem, net: nn.Module) -> tuple[int, int]:
     return 5 * size * sum(p.numel() for p in net.parameters()), int(size * (n * kept + working))
 
 
-def micro_batch(config: RunConfig, problem, net: nn.Module) -> int | None:
+def micro_batch(plan: "Plan") -> int | None:
     """The points of each kind that fit into `max_memory` at a time; None: all.
 
     What the process holds already counts as well. A step adds up the gradients of its micro-batches: the same
@@ -62,16 +63,16 @@ def micro_batch(config: RunConfig, problem, net: nn.Module) -> int | None:
     Raises:
         ConfigError: not even one point fits.
     """
+    config = plan.config
     if config.max_memory is None:
         return None
     limit = parse(config.max_memory)
     held = resident_bytes() if config.device == "cpu" else 0
-    fixed, step = estimate(config, problem, net)
-    counts = setup.counts(config, problem)
-    left, n = limit - held - fixed, sum(counts.values())
+    fixed, step = estimate(plan)
+    left, n = limit - held - fixed, sum(plan.counts.values())
     if left >= step:
         return None
     if left < step / n:
         needed = (held + fixed + step / n) / 10**6
         raise ConfigError(f"max_memory: given {config.max_memory}, one point at a time needs about {needed:,.0f}MB")
-    return max(1, int(left / step * max(counts.values())))
+    return max(1, int(left / step * max(plan.counts.values())))

@@ -1,28 +1,20 @@
-"""What a step makes smaller: the loss at its points, its gradient by micro-batches, and the residuals as a system."""
+"""What a step makes smaller: the loss at its points, and its gradient by micro-batches."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch import Tensor
 
-from kanpde.config import RunConfig
 from kanpde.ground import metrics
-from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz
-from kanpde.jets.jet import Jet
-from kanpde.kan.jacobian import covers, jacobian, weights_of
-from kanpde.problems.fitting import Fitting
-from kanpde.training import memory, setup
-from kanpde.training.losses import Loss, Points
+from kanpde.training import memory
+from kanpde.training.losses import Points
+from kanpde.training.plan import Plan
+from kanpde.training.residuals import Residuals
 from kanpde.users.code import first_not_finite
-
-BLOCK = 128  # points at least whose Jacobian exists at a time
-BLOCK_NUMBERS = 2**21  # of the Jacobian of these points, where the parameters are few
 
 
 class Objective:
@@ -34,12 +26,10 @@ class Objective:
         micro_batch: points of each kind at a time; None: all.
     """
 
-    def __init__(self, config: RunConfig, u: Ansatz):
-        self.u = u
-        self.operator: Callable = setup.operator(config, u.problem)
-        self.loss: Loss = setup.loss(config, u.problem)
-        self.balance, self.emphasis = setup.balance(config), setup.emphasis(config, u.problem)
-        self.micro_batch = memory.micro_batch(config, u.problem, u.net)
+    def __init__(self, plan: Plan, u: Ansatz):
+        self.u, self.operator, self.loss = u, plan.operator, plan.loss
+        self.balance, self.emphasis = plan.balance, plan.emphasis
+        self.micro_batch = memory.micro_batch(plan)
         self.terms: dict[str, float] | None = None
         self.value, self.saved_bytes = float("nan"), float("nan")
         self._shrunk = False
@@ -67,7 +57,7 @@ class Objective:
         except FloatingPointError:
             raise
         except Exception as error:  # of the compiler, which has many; an error of the step itself comes again
-            if not getattr(self.operator, "compile", False):
+            if not self.operator.compile:
                 raise
             self._leave_uncompiled(error)
         probes.set_state(start)
@@ -103,7 +93,7 @@ class Objective:
 
     def _residuals(self, part: Points, number: int, probes: torch.Generator, start: Tensor) -> Points:
         """Of a micro-batch; probes that all points share are those of the first one, drawn from the state `start`."""
-        if number and not getattr(self.operator, "per_point", True):
+        if number and not self.operator.per_point:
             probes = torch.Generator(probes.device).set_state(start)
         return self.loss.residuals(self.u, self.operator, part, probes)
 
@@ -129,7 +119,7 @@ class Objective:
         if self.saved_bytes == self.saved_bytes:
             yield None
             return
-        if getattr(self.operator, "compile", False):  # torch does not compile where saved tensors are watched
+        if self.operator.compile:  # torch does not compile where saved tensors are watched
             start = probes.get_state()
             self.loss.residuals(self.u, self.operator, points, probes)
             probes.set_state(start)
@@ -171,7 +161,7 @@ class Objective:
 
     def _leave_uncompiled(self, error: Exception) -> None:
         """After the compiler has given up: the same steps without it."""
-        self.operator = uncompiled(self.operator)
+        self.operator = self.operator.uncompiled()
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         warnings.warn(f"torch.compile has failed, the steps run without it: {reason}", stacklevel=2)
 
@@ -197,7 +187,7 @@ class Objective:
         """The terms of u at these points, not yet weighted, without the emphasis of a point and without a graph."""
         most, start = self.micro_batch or max(map(len, points.values())), probes.get_state()
         try:
-            return self.loss.values(u, uncompiled(self.operator), points, probes, most)
+            return self.loss.values(u, self.operator.uncompiled(), points, probes, most)
         except torch.OutOfMemoryError:
             if self._shrunk:
                 raise
@@ -214,7 +204,8 @@ class Objective:
         with torch.no_grad():
             return self.loss.residuals(self.u, self.operator, {"interior": x}, probes)["interior"]
 
-    def system(self, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]) -> "Residuals":
+    def system(self, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]) -> Residuals:
+        """The residuals at these points, whose squares add up to the loss."""
         return Residuals(self, points, probes, parameters)
 
     def state_dict(self) -> dict:
@@ -234,119 +225,9 @@ class Objective:
                 getattr(self, name).load_state_dict(state[name], **device)
 
 
-def uncompiled(operator: Callable) -> Callable:
-    """The same operator for points of any number, none of which is worth a minute of compiling."""
-    return replace(operator, compile=False) if getattr(operator, "compile", False) else operator
-
-
 def _where(residuals: dict[str, Tensor], points: Points, name: str) -> str:
     """The first point at which the residual of a term is not finite, for a message."""
     r, x = residuals.get(name), points.get("interior" if name == "gradient" else name)
     if r is None or x is None or r.isfinite().all():
         return ""
     return f"; its residual is not finite at {first_not_finite(r if len(r) == len(x) else r.mT, x)}"
-
-
-class Residuals:
-    """r (M,), all residuals of all terms with the roots of their weights, so that |r|^2 is the loss; and J = dr/dtheta.
-
-    A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one vectorised
-    reverse pass through the jet of single points; that of a fit by a KAN without norms from a plain one.
-    """
-
-    def __init__(self, objective: Objective, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]):
-        self.objective, self.points, self.probes = objective, points, probes
-        self.parameters = parameters
-        self.leaves = {str(i): p.detach() for i, p in enumerate(parameters)}
-        self.names = self._names()
-
-    def _names(self) -> dict[str, str]:
-        """The leaf of every name: of weights that are tied each name, of a module that layers share the first."""
-        leaf = {p: key for p, key in zip(self.parameters, self.leaves, strict=True)}
-        modules = self.objective.u.named_modules(prefix="u")
-        named = ((f"{at}.{name}", p) for at, module in modules for name, p in module.named_parameters(recurse=False))
-        return {name: leaf[p] for name, p in named if p in leaf}
-
-    def residual(self) -> Tensor:
-        o = self.objective
-        found = o.loss.residuals(o.u, o.operator, self.points, self.probes)
-        return torch.cat([*(self._rooted(name, r) for name, r in found.items()), *self._extra()])
-
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
-        plainly, numbers = self._fits_plainly(), sum(map(torch.numel, self.parameters))
-        numbers = max(numbers, weights_of(self.objective.u.net)) if plainly else numbers
-        for name, points in self.points.items():
-            block = self._of_values if plainly else self._of_jets(name)
-            for x in points.split(max(BLOCK, BLOCK_NUMBERS // numbers)):
-                yield block(x)
-        for r in self._extra():  # of which several may share a graph, and some have none
-            yield r.detach(), self._slope(r)
-
-    def _slope(self, r: Tensor) -> Tensor:
-        """dr/dtheta (1, P) of one residual, whose graph stays."""
-        if not r.requires_grad:
-            return r.new_zeros(1, sum(map(torch.numel, self.parameters)))
-        options = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
-        return torch.cat([g.reshape(1, -1) for g in torch.autograd.grad(r, self.parameters, **options)], 1)
-
-    def _fits_plainly(self) -> bool:
-        u, loss = self.objective.u, self.objective.loss
-        return isinstance(u.problem, Fitting) and loss.residual == "square" and covers(u.net, self.parameters)
-
-    def _of_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        o, times = self.objective, len(self.points["interior"]) / len(x)
-
-        def residual(y: Tensor) -> Tensor:
-            at_y = lambda *_, **__: Jet(y.squeeze(1))
-            found = o.loss.residuals(o.u, at_y, {"interior": x}, self.probes)
-            return self._rooted("interior", found["interior"], times)
-
-        return jacobian(o.u.net, o.u.problem.coordinates(x), self.parameters, residual)
-
-    def _of_jets(self, name: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """x -> residuals of a term and their Jacobian."""
-        at_points = vmap(jacrev(partial(self._at, _AtOnePoint(self, name)), has_aux=True), (None, 0))
-
-        def block(x: Tensor) -> tuple[Tensor, Tensor]:
-            j, r = at_points(self.leaves, x)
-            return r.flatten(), torch.cat([j[key].reshape(r.numel(), -1) for key in self.leaves], 1)
-
-        return block
-
-    def _at(self, rows: nn.Module, leaves: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """The residuals at x, twice: to be differentiated, and to be kept."""
-        r = functional_call(rows, {name: leaves[key] for name, key in self.names.items()}, (x,), tie_weights=False)
-        return r, r
-
-    def _rooted(self, name: str, r: Tensor, times: float = 1) -> Tensor:
-        """r with the root of w / n for its mean over n values, `times` as many as are in r."""
-        (w,) = self.objective.weights([name]).values()
-        return r.flatten() * (w / (r.numel() * times)) ** 0.5
-
-    def _extra(self) -> list[Tensor]:
-        """The roots of the terms without points; ConfigError for one that has none. At 0 their slope counts as 0."""
-        found = []
-        for name, term in self.objective.loss.extra_terms(self.objective.u).items():
-            info = torch.finfo(term.dtype)
-            if term < -info.eps:
-                raise ConfigError(
-                    f"extra_terms: {name} is {term.item():.3g}; gauss_newton takes the root of a term, which is at "
-                    "least 0; use another optimizer"
-                )
-            found.append(self._rooted(name, term.clamp_min(info.tiny).sqrt()))
-        return found
-
-
-class _AtOnePoint(nn.Module):
-    """The residuals of a term at one point (d,), as a function of the parameters of u."""
-
-    def __init__(self, system: Residuals, name: str):
-        super().__init__()
-        self.u, self.system, self.name = system.objective.u, system, name
-
-    def forward(self, x: Tensor) -> Tensor:
-        system, o = self.system, self.system.objective
-        found = o.loss.residuals(self.u, o.operator, {self.name: x.unsqueeze(0)}, system.probes)
-        n = len(system.points[self.name])
-        return torch.cat([system._rooted(name, r, n) for name, r in found.items()])

@@ -1,8 +1,12 @@
-"""The optimiser of a phase, with its parameter groups, and the schedule of its learning rates."""
+"""The optimisers by name, what a phase does with each, and the schedule of its learning rates."""
 
 import traceback
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from inspect import signature
 from math import cos, pi
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +18,38 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.network import parameter_groups
 from kanpde.optim import GaussNewton, RestartingLBFGS
 
-FIRST_ORDER = ("adam", "adamw", "soap", "muon")
-FROZEN = ("lbfgs",)  # optimisers that see one function for the whole phase: the same points, the same probes
+Groups = dict[str, tuple[list[Tensor], float]]  # the parameters and the learning rate of each group
 MAX_PRECONDITION_DIM = 512  # longer axes of a parameter have no matrix in SOAP: d = 100 000 inputs must not
 
 
-def rates(phase: PhaseConfig, u: Ansatz) -> dict[str, tuple[list[Tensor], float]]:
-    """The parameters and the learning rate of each group: prompts, meta, rest, problem, as far as they exist.
+@dataclass(frozen=True)
+class Optimiser:
+    """An optimiser as a phase uses it.
+
+    Attributes:
+        make: (phase, groups) -> the optimiser.
+        by_gradients: whether its step reads gradients alone, so that two trial steps show what is wrong with options.
+        keeps_points: whether it sees one function for the whole phase: the same points, the same probes.
+        wants_system: whether its step reads the residuals and their Jacobian, `kanpde.training.residuals`.
+        beside_sparsity: options that are its defaults beside `loss.sparsity`.
+    """
+
+    make: Callable[[PhaseConfig, Groups], torch.optim.Optimizer]
+    by_gradients: bool = True
+    keeps_points: bool = False
+    wants_system: bool = False
+    beside_sparsity: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kind: type[torch.optim.Optimizer]) -> "Optimiser":
+        """A class of optimisers of one's own; it may have the attribute keeps_points or wants_system."""
+        keeps_points, wants_system = getattr(kind, "keeps_points", False), getattr(kind, "wants_system", False)
+        make = _of_all if keeps_points or wants_system else _of_groups
+        return cls(partial(make, lambda: kind), not keeps_points and not wants_system, keeps_points, wants_system)
+
+
+def rates(phase: PhaseConfig, u: Ansatz) -> Groups:
+    """The groups of parameters: prompts, meta, rest, problem, as far as they exist.
 
     Raises:
         ConfigError: `lr` has no rate for a group, and none for rest.
@@ -42,28 +71,46 @@ def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
         ConfigError: `options` that the optimiser does not have.
     """
     try:
-        return _made(phase, rates(phase, u))
+        optimizer = OPTIMISERS[phase.optimizer].make(phase, rates(phase, u))
     except (RuntimeError, AssertionError) as error:  # of options that do not go together
         raise ConfigError(f"optimizer {phase.optimizer}: {error}") from None
-
-
-def _made(phase: PhaseConfig, groups: dict[str, tuple[list[Tensor], float]]) -> torch.optim.Optimizer:
-    label = f"optimizer {phase.optimizer}"
-    if phase.optimizer in FIRST_ORDER:
-        every = {"betas": phase.betas, "weight_decay": phase.weight_decay}
-        named = [{"params": p, "lr": rate, "name": name, **every} for name, (p, rate) in groups.items()]
-        kind, own, named = _first_order(phase.optimizer, named)
-        optimizer = call(label, kind, own | phase.options, named, lr=0.0, **every)  # each group has its own rate
-    else:
-        parameters = [p for group, _ in groups.values() for p in group]
-        if phase.optimizer == "lbfgs":
-            rate = max(rate for _, rate in groups.values())
-            optimizer = call(label, RestartingLBFGS, phase.options, parameters, lr=rate, history_size=phase.history)
-        else:
-            optimizer = call(label, GaussNewton, phase.options, parameters)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
+
+
+def _of_groups(
+    kind: Callable[[], type[torch.optim.Optimizer]], phase: PhaseConfig, groups: Groups, split=None, **own
+) -> torch.optim.Optimizer:
+    """One of first order: each group has its own rate. `own` are kanpde's defaults for its options."""
+    every = {"betas": phase.betas, "weight_decay": phase.weight_decay}
+    named = [{"params": p, "lr": rate, "name": name, **every} for name, (p, rate) in groups.items()]
+    label, named, made = f"optimizer {phase.optimizer}", split(named) if split else named, kind()
+    taken = {name: value for name, value in every.items() if name in signature(made).parameters}
+    return call(label, made, own | phase.options, named, lr=0.0, **taken)
+
+
+def _of_all(
+    kind: Callable[[], type[torch.optim.Optimizer]], phase: PhaseConfig, groups: Groups, **own
+) -> torch.optim.Optimizer:
+    """One of second order: all parameters together."""
+    parameters = [p for group, _ in groups.values() for p in group]
+    return call(f"optimizer {phase.optimizer}", kind(), phase.options, parameters, **own)
+
+
+def _lbfgs(phase: PhaseConfig, groups: Groups) -> torch.optim.Optimizer:
+    largest = max(rate for _, rate in groups.values())
+    return _of_all(lambda: RestartingLBFGS, phase, groups, lr=largest, history_size=phase.history)
+
+
+def _matrices_apart(groups: list[dict]) -> list[dict]:
+    """Of Muon the matrices, and what Adam does beside it."""
+    return [
+        {**group, "params": parameters, "use_muon": muon}
+        for group in groups
+        for muon in (True, False)
+        if (parameters := [p for p in group["params"] if (p.ndim > 1) == muon])
+    ]
 
 
 def of_optimizer(error: Exception) -> bool:
@@ -76,27 +123,15 @@ def of_optimizer(error: Exception) -> bool:
 
 
 def for_sparsity(phase: PhaseConfig) -> PhaseConfig:
-    """The phase beside `loss.sparsity`: damping that is scaled by curvature would leave all edges, so it is not."""
-    if phase.optimizer != "gauss_newton":
-        return phase
-    return phase.model_copy(update={"options": {"scaling": 0.0, **phase.options}})
+    """The phase beside `loss.sparsity`."""
+    defaults = OPTIMISERS[phase.optimizer].beside_sparsity
+    return phase.model_copy(update={"options": {**defaults, **phase.options}}) if defaults else phase
 
 
-def _first_order(name: str, groups: list[dict]) -> tuple[type[torch.optim.Optimizer], dict, list[dict]]:
-    """The class, kanpde's own defaults for it, and its groups: of Muon the matrices, and what Adam does beside it."""
-    if name in ("adam", "adamw"):
-        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name], {}, groups
-    if name == "soap":
-        return _soap(), {"max_precondition_dim": MAX_PRECONDITION_DIM}, groups
+def _muon() -> type[torch.optim.Optimizer]:
     import pytorch_optimizer  # a second to import: where it is used
 
-    halves = [
-        {**group, "params": parameters, "use_muon": muon}
-        for group in groups
-        for muon in (True, False)
-        if (parameters := [p for p in group["params"] if (p.ndim > 1) == muon])
-    ]
-    return pytorch_optimizer.AdaMuon, {}, halves
+    return pytorch_optimizer.AdaMuon
 
 
 @cache
@@ -120,6 +155,21 @@ def _soap() -> type[torch.optim.Optimizer]:
             return loss
 
     return SOAP
+
+
+OPTIMISERS = {
+    "adam": Optimiser(partial(_of_groups, lambda: torch.optim.Adam)),
+    "adamw": Optimiser(partial(_of_groups, lambda: torch.optim.AdamW)),
+    "soap": Optimiser(partial(_of_groups, _soap, max_precondition_dim=MAX_PRECONDITION_DIM)),
+    "muon": Optimiser(partial(_of_groups, _muon, split=_matrices_apart)),
+    "lbfgs": Optimiser(_lbfgs, by_gradients=False, keeps_points=True),
+    "gauss_newton": Optimiser(
+        partial(_of_all, lambda: GaussNewton),
+        by_gradients=False,
+        wants_system=True,
+        beside_sparsity={"scaling": 0.0},  # damping that is scaled by curvature would leave all edges
+    ),
+}
 
 
 def schedule(phase: PhaseConfig, step: int) -> float:

@@ -4,20 +4,24 @@ import copy
 import difflib
 import warnings
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from kanpde.config import RunConfig, resolve
+from kanpde.domains.base import kinds_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet
 from kanpde.problems.base import Problem, own
-from kanpde.problems.fitting import Fitting
 from kanpde.problems.lifts import points_at
 from kanpde.training.losses import OWN, one_number
 from kanpde.users.code import check_numbers
+
+if TYPE_CHECKING:
+    from kanpde.training.plan import Plan
 
 NEAR = 0.8  # likeness of a name to one that is read
 POINTS, NUMBERS = 64, 2**18  # on the boundary; in high dimension fewer, so that they hold at most
@@ -25,17 +29,17 @@ VANISHING = 1e-6  # of a factor on the boundary, relative to its size inside
 AGREEING = 1e-5  # of a lift and the values stated, relative to their size
 
 
-def check(config: RunConfig, problem: Problem, net: nn.Module) -> None:
+def check(plan: "Plan") -> None:
     """Raises ConfigError, in one line that says what to write, where something stated would not be read."""
-    check_counts(config, problem)
-    check_equation(config, problem)
-    check_places(config, problem)
-    check_values = _check_hard if config.constraint == "hard" else _check_soft
+    check_counts(plan.config, plan.problem)
+    check_equation(plan)
+    check_places(plan)
+    check_values = _check_hard if plan.hard else _check_soft
     try:
-        check_values(config, problem, net, torch.float64)
+        check_values(plan, torch.float64)
     except RuntimeError:  # of a problem that has tensors of a dtype
-        check_values(config, problem, net, getattr(torch, config.dtype))
-    check_terms(config, problem, net)
+        check_values(plan, plan.dtype)
+    check_terms(plan)
 
 
 def check_class(problem: Problem) -> None:
@@ -84,7 +88,7 @@ def unread(constraint: str, loss: Mapping, problem: Problem | None = None) -> di
         reasons |= {f"{at}.{kind}": built_in for kind in OWN[2:4] for at in ("points", "loss.weights")}
     domain = None if problem is None else problem.domain
     for kind in OWN[2:4]:
-        if domain is not None and not hasattr(domain, kind):
+        if domain is not None and kind not in kinds_of(domain):
             lacks = f"the domain {type(domain).__name__} has no {kind} points; leave it out"
             reasons |= {f"points.{kind}": lacks, f"loss.weights.{kind}": lacks}
     if loss.get("gradient", "none") == "none":
@@ -117,23 +121,24 @@ def _at(tree, key: str):
 # The problem
 
 
-def check_equation(config: RunConfig, problem: Problem) -> None:
+def check_equation(plan: "Plan") -> None:
     """Raises ConfigError for a left_side or source beside a residual that does not read it."""
-    if problem.has_source or isinstance(problem, Fitting):
+    problem = plan.problem
+    if problem.has_source or problem.fits_rows:
         return
     overriding = _owner(problem, "residual")
     for name in ("source", "left_side"):
         stated = problem.states(name) and issubclass(_owner(problem, name), overriding)
-        if stated and not _reads(problem, name, lambda problem: _residual(config, problem)):
+        if stated and not _reads(problem, name, lambda problem: _residual(plan, problem)):
             raise ConfigError(
                 f"{type(problem).__name__}.{name}: residual is stated too and does not read it; "
                 "state left_side and source, or residual alone"
             )
 
 
-def _residual(config: RunConfig, problem: Problem) -> Tensor:
-    """The residual of a jet of ones."""
-    x = problem.domain.interior(2, stream(0, "check"), config.points.law, dtype=getattr(torch, config.dtype))
+def _residual(plan: "Plan", problem: Problem) -> Tensor:
+    """The residual of a problem like that of the plan, of a jet of ones."""
+    x = problem.domain.interior(2, stream(0, "check"), plan.config.points.law, dtype=plan.dtype)
     one, along = x.new_ones(len(x)), problem.directions(x)
     return problem.residual(Jet(one, None if along is None else x.new_ones(len(x), along.shape[-2]), one, one), x)
 
@@ -157,14 +162,15 @@ def _reads(problem: Problem, name: str, call: Callable[[Problem], object]) -> bo
     return bool(seen)
 
 
-def check_places(config: RunConfig, problem: Problem) -> None:
+def check_places(plan: "Plan") -> None:
     """Raises ConfigError for values where the domain has no place for them."""
+    problem = plan.problem
     for name, place in (("boundary_value", "boundary"), ("initial_value", "initial")):
-        if not problem.states(name) or hasattr(problem.domain, place):
+        if not problem.states(name) or place in kinds_of(problem.domain):
             continue
-        if place == "boundary" and config.constraint == "hard" and not isinstance(problem, Fitting):
+        if place == "boundary" and plan.hard and not problem.fits_rows:
             continue  # a factor and a lift need no points there
-        kind = "a fit has no such values" if isinstance(problem, Fitting) else "it has none"
+        kind = "a fit has no such values" if problem.fits_rows else "it has none"
         raise ConfigError(
             f"{type(problem).__name__}.{name}: nothing reads it, as the domain {type(problem.domain).__name__} draws "
             f"no {place} points ({kind}); leave it out, or state a domain that has them, such as "
@@ -172,17 +178,18 @@ def check_places(config: RunConfig, problem: Problem) -> None:
         )
 
 
-def _check_hard(config: RunConfig, problem: Problem, net: nn.Module, dtype: torch.dtype) -> None:
+def _check_hard(plan: "Plan", dtype: torch.dtype) -> None:
     """Raises ConfigError where u = h + m f has not the values stated: the boundary half of `check_problem`."""
-    inside, name = _points(config, problem, "interior", dtype), type(problem).__name__
+    problem, name = plan.problem, type(plan.problem).__name__
+    inside = _points(plan, "interior", dtype)
     m, h = problem.factor(inside), problem.lift(inside)
-    drawn = {place: _points(config, problem, place, dtype) for place in ("boundary", "initial")}
+    drawn = {place: _points(plan, place, dtype) for place in ("boundary", "initial")}
     places = {place: x for place, x in drawn.items() if x is not None}
     if m is None:
         if h is not None and problem.states("lift"):
             raise ConfigError(f"{name}.lift: constraint: hard is u = h + m f, and factor gives no m; state a factor")
         for place in ("boundary", "initial"):
-            _check_free(config, problem, net, place, "where factor gives None")
+            _check_free(plan, place, "where factor gives None")
         return
     vanishing = {}
     for place, x in places.items():
@@ -190,7 +197,7 @@ def _check_hard(config: RunConfig, problem: Problem, net: nn.Module, dtype: torc
         zero = at <= max(VANISHING, 10 * torch.finfo(dtype).eps) * m.value.abs().max()
         vanishing[place] = zero.double().mean().item()
         if not zero.any():
-            _check_free(config, problem, net, place, f"where the factor does not vanish (it is up to {at.max():.2g})")
+            _check_free(plan, place, f"where the factor does not vanish (it is up to {at.max():.2g})")
         elif problem.states(f"{place}_value"):
             _check_lift(problem, place, x[zero], h)
             if not zero.all():
@@ -205,13 +212,13 @@ def _check_hard(config: RunConfig, problem: Problem, net: nn.Module, dtype: torc
         )
 
 
-def _check_free(config: RunConfig, problem: Problem, net: nn.Module, place: str, where: str) -> None:
+def _check_free(plan: "Plan", place: str, where: str) -> None:
     """Raises ConfigError for values of a place where u is free, unless a term of the problem's own reads them."""
-    stated = f"{place}_value"
+    problem, stated = plan.problem, f"{place}_value"
     if not problem.states(stated):
         return
     if problem.states("extra_terms") and _reads(
-        problem, stated, lambda problem: problem.extra_terms(_ansatz(config, problem, net))
+        problem, stated, lambda problem: problem.extra_terms(_like(plan, problem))
     ):
         return
     raise ConfigError(
@@ -235,22 +242,21 @@ def _check_lift(problem: Problem, place: str, x: Tensor, inside: Field | None) -
         )
 
 
-def _check_soft(config: RunConfig, problem: Problem, net: nn.Module, dtype: torch.dtype) -> None:
+def _check_soft(plan: "Plan", dtype: torch.dtype) -> None:
     """Raises ConfigError where a term of constraint: soft has no values, or others than the factor says."""
-    name, domain = type(problem).__name__, problem.domain
-    if hasattr(domain, "initial") and not (problem.states("initial_value") or problem.states("lift")):
+    problem, name, kinds = plan.problem, type(plan.problem).__name__, kinds_of(plan.problem.domain)
+    if "initial" in kinds and not (problem.states("initial_value") or problem.states("lift")):
         raise ConfigError(
             f"{name} states no initial_value, which constraint: soft needs: write def initial_value(self, x): return "
             "..., (N,) at points (x, 0); x.new_zeros(len(x)) is zero"
         )
-    for place in ("boundary", "initial"):
-        if hasattr(domain, place):
-            x = _points(config, problem, place, dtype)
-            check_numbers(f"{place}_value", getattr(problem, f"{place}_value")(x), (len(x),), x, broadcast=True)
+    for place in kinds[1:]:
+        x = _points(plan, place, dtype)
+        check_numbers(f"{place}_value", getattr(problem, f"{place}_value")(x), (len(x),), x, broadcast=True)
     stated = problem.states("boundary_value") or problem.states("lift")
-    if not hasattr(domain, "boundary") or not problem.states("factor") or isinstance(problem, Fitting) or stated:
+    if "boundary" not in kinds or not problem.states("factor") or problem.fits_rows or stated:
         return
-    x, inside = (_points(config, problem, place, dtype) for place in ("boundary", "interior"))
+    x, inside = (_points(plan, place, dtype) for place in ("boundary", "interior"))
     m = problem.factor(inside)
     if m is None or not (problem.factor(x).value.abs() <= VANISHING * m.value.abs().max()).all():
         raise ConfigError(
@@ -259,38 +265,39 @@ def _check_soft(config: RunConfig, problem: Problem, net: nn.Module, dtype: torc
         )
 
 
-def _points(config: RunConfig, problem: Problem, place: str, dtype: torch.dtype) -> Tensor | None:
-    n, drawn = max(4, min(POINTS, NUMBERS // problem.domain.dim)), stream(0, f"check/{place}")
+def _points(plan: "Plan", place: str, dtype: torch.dtype) -> Tensor | None:
+    domain = plan.problem.domain
+    n, drawn = max(4, min(POINTS, NUMBERS // domain.dim)), stream(0, f"check/{place}")
     if place == "interior":
-        return problem.domain.interior(n, drawn, config.points.law, dtype=dtype)
-    return points_at(problem.domain, place, n, drawn, dtype=dtype)
+        return domain.interior(n, drawn, plan.config.points.law, dtype=dtype)
+    return points_at(domain, place, n, drawn, dtype=dtype)
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # Terms of the problem's own, and its unknowns
 
 
-def _ansatz(config: RunConfig, problem: Problem, net: nn.Module) -> Ansatz:
-    """A copy of the run's u, as it will be."""
-    u = Ansatz(own(problem), copy.deepcopy(net), config.constraint == "hard")
-    return u.to(config.device, getattr(torch, config.dtype)).eval()
+def _like(plan: "Plan", problem: Problem) -> Ansatz:
+    """A copy of the run's u, as it will be, of a problem like that of the plan."""
+    u = Ansatz(own(problem), copy.deepcopy(plan.net), plan.hard)
+    return u.to(plan.device, plan.dtype).eval()
 
 
-def check_terms(config: RunConfig, problem: Problem, net: nn.Module) -> None:
+def check_terms(plan: "Plan") -> None:
     """Raises ConfigError where extra_terms does not give the terms that `terms` lists, each a number."""
-    name, listed = type(problem).__name__, problem.terms
+    problem, name, listed = plan.problem, type(plan.problem).__name__, plan.problem.terms
     if taken := set(listed) & set(OWN):
         raise ConfigError(f"{name}.terms: {sorted(taken)[0]} is the name of another term of the loss; choose another")
     if not listed and not problem.states("extra_terms"):
         return
-    u = _ansatz(config, problem, net)
+    u = _like(plan, problem)
     found = u.problem.extra_terms(u)
     if not isinstance(found, Mapping):
         raise ConfigError(
             f"{name}.extra_terms: given a {type(found).__name__}, needed is a dictionary of terms by name"
         )
     for key, term in found.items():
-        if not one_number(key, term).isfinite() and not config.start_from:
+        if not one_number(key, term).isfinite() and not plan.config.start_from:
             raise ConfigError(f"{name}.extra_terms: {key} is {term.item()}, needed is a finite number")
     if found.keys() != set(listed):
         raise ConfigError(
@@ -299,12 +306,12 @@ def check_terms(config: RunConfig, problem: Problem, net: nn.Module) -> None:
         )
 
 
-def check_unknowns(config: RunConfig, given: Problem, mine: Problem, net: nn.Module) -> None:
+def check_unknowns(plan: "Plan", given: Problem) -> None:
     """Raises ConfigError where the run's copy of a problem reads the unknowns of the problem that was given."""
     if not (theirs := list(given.parameters.parameters()) if isinstance(given.parameters, nn.Module) else []):
         return
-    u = _ansatz(config, mine, net)
-    found = [_residual(config, u.problem), *u.problem.extra_terms(u).values()]
+    u = _like(plan, plan.problem)
+    found = [_residual(plan, u.problem), *u.problem.extra_terms(u).values()]
     total = sum(t.sum() for t in found if t.requires_grad)
     if isinstance(total, Tensor) and any(g is not None for g in torch.autograd.grad(total, theirs, allow_unused=True)):
         raise ConfigError(

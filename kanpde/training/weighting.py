@@ -6,6 +6,7 @@ in them weighs 1. An emphasis reads the residuals of a step's points with `updat
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,28 @@ from kanpde.jets.pieces import add
 Parts = Iterable[tuple[dict[str, Tensor], dict[str, Tensor]]]  # what parts of the points add to the terms; residuals
 Gradients = tuple[Tensor | None, ...]  # by each parameter
 SMALLEST = 1e-9  # share of the sum of all terms below which the gradient of a term counts as none
+
+
+class Balance(Protocol):
+    """What balances are."""
+
+    weights: dict[str, float]
+
+    def update(
+        self,
+        terms: dict[str, Tensor],
+        residuals: dict[str, Tensor],
+        parameters: Sequence[Tensor],
+        generator: torch.Generator,
+    ) -> None:
+        """Read one step."""
+
+    def update_by_parts(self, parts: Parts, parameters: Sequence[Tensor], generator: torch.Generator) -> None:
+        """Read one step whose terms are the sums over parts."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
 
 
 class _Shares:
@@ -192,7 +215,19 @@ class ReLoBRaLo:
         self.weights, self.first, self.last = dict(state["weights"]), dict(state["first"]), dict(state["last"])
 
 
-class RBA:
+class Emphasis:
+    """What emphases derive from.
+
+    Attributes:
+        reads_time: it is made with the length of time, and the coordinate that is time.
+        knows_points: it weighs points that stay.
+    """
+
+    reads_time = False
+    knows_points = False
+
+
+class RBA(Emphasis):
     r"""Residual-based attention: lambda_i <- decay lambda_i + rate |r_i| / max |r|, from 0 before the first update.
 
     lambda_i multiplies the residual, so `weights` are lambda_i^2, normalised by nothing: at a point whose residual
@@ -206,6 +241,8 @@ class RBA:
         ValueError: a rate <= 0, or a decay outside [0, 1).
     Source: Anagnostopoulos et al. 2023 (arXiv 2307.00379).
     """
+
+    knows_points = True
 
     def __init__(self, rate: float = 0.01, decay: float = 0.999):
         if not 0 < rate < float("inf"):
@@ -237,7 +274,7 @@ class RBA:
         self.points, self.attention = _on(device, state["points"]), _on(device, state["attention"])
 
 
-class Causal:
+class Causal(Emphasis):
     r"""Causal weights: w_m = exp(-epsilon sum_{j < m} L_j) for time bin m, 1 in the first and never increasing.
 
     L_j is the mean square residual of the points in bin j of [0, time], a moving average over the steps that had points
@@ -253,6 +290,8 @@ class Causal:
         ValueError: bins < 1, an epsilon < 0, a time <= 0, or a decay outside [0, 1).
     Source: Wang, Sankaran, Perdikaris 2022 (arXiv 2203.07404).
     """
+
+    reads_time = True
 
     def __init__(self, dim_time: int = -1, bins: int = 16, epsilon: float = 1.0, time: float = 1.0, decay: float = 0.9):
         if bins < 1:

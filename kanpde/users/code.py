@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 
-from kanpde.domains.base import MEMBERS
+from kanpde.domains.base import looks_like_one
 from kanpde.ground.errors import ConfigError, shown
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
@@ -48,7 +48,7 @@ def check_call(problem, net=None) -> None:
     with blaming(problem, ConfigError):
         domain = problem.domain
         where = f"problem {type(problem).__name__}: domain"
-        if not any(hasattr(domain, member) for member in MEMBERS) or isinstance(domain, type):
+        if not looks_like_one(domain):
             raise ConfigError(f"{where}: {_described(domain)}; needed is one such as kanpde.domains.Ball(dim)")
         if not isinstance(problem.terms, tuple | list) or not all(isinstance(name, str) for name in problem.terms):
             raise ConfigError(

@@ -1,0 +1,79 @@
+"""Where the result of a run goes."""
+
+import os
+from pathlib import Path
+
+from kanpde.config import RunConfig
+from kanpde.ground.errors import ConfigError, shown
+from kanpde.records.run import RunFile
+from kanpde.runs.claims import claim, occupied
+from kanpde.users.members import PYTHON
+
+LONGEST = 200  # bytes of a file's name, so that those of its pictures and of temporary files are not too long
+
+
+def reserve(out: str | Path | None, config: RunConfig) -> Path:
+    """Where the result goes: the file asked for, which must not exist, or a new one under runs/.
+
+    A checkpoint without weights holds the name until the first evaluation, so that two runs never share one.
+
+    Raises:
+        ConfigError: the file exists, or its folder cannot be written.
+    """
+    check_out(out)
+    path = Path(os.path.expanduser(out)) if out is not None else Path("runs") / f"{_stem(config)}.h5"
+    _make_folder(path.parent)
+    again = 1
+    while True:
+        try:
+            if path.exists():
+                raise FileExistsError
+            claim(path.with_suffix(".pt"))
+            return path
+        except FileExistsError:
+            if out is not None:
+                check_out(out)
+                raise ConfigError(f"--out {out}: another run has just taken this name") from None
+            again += 1
+            path = path.with_name(f"{_stem(config)}-{again}.h5")
+        except OSError as error:
+            raise ConfigError(f"{path.parent}: the folder cannot be written ({error.strerror})") from None
+
+
+def release(run: RunFile) -> None:
+    """Give up a name under which no result was written."""
+    if not run.path.exists():
+        run.checkpoint.unlink(missing_ok=True)
+
+
+def _stem(config: RunConfig) -> str:
+    given = config.problem
+    name = str(given["name"]).rpartition(":")[2].removeprefix(PYTHON)
+    which = given.get("equation") or (Path(given["file"]).stem if "file" in given else f"{given.get('dim', '')}d")
+    backbone = config.backbone["name"].removeprefix(PYTHON)
+    stem = os.fsencode(f"{name}-{which}-{backbone}")[: LONGEST - 40].decode(errors="ignore")
+    return f"{stem}-seed{config.seed}"
+
+
+def check_out(out: str | Path | None) -> None:
+    """Raises ConfigError where --out is no new .h5 file."""
+    if out is None:
+        return
+    path = Path(os.path.expanduser(out))
+    if len(os.fsencode(path.name)) > LONGEST or "\0" in str(out):
+        raise ConfigError(f"--out {shown(str(out))}: needed is a name of at most {LONGEST} bytes, none of them 0")
+    if os.path.isdir(path):
+        raise ConfigError(f"--out {out}: a folder; needed is the path of a file ending in .h5")
+    if path.suffix != ".h5":
+        raise ConfigError(f"--out {out}: needed is a file ending in .h5")
+    if reason := occupied(path):
+        raise ConfigError(f"--out {out}: {reason}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: the folder cannot be made ({error.strerror})") from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder}: the folder cannot be written")

@@ -1,0 +1,100 @@
+"""The configuration of a run that there is: read, extended, and held against what is asked for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kanpde.config import RunConfig, assign, find, locate, merge, validate
+from kanpde.config.reading import read_yaml
+from kanpde.config.schema import as_mapping
+from kanpde.config.trees import NAMED
+from kanpde.ground.errors import ConfigError
+from kanpde.problems import Problem
+from kanpde.problems.base import own
+from kanpde.records.run import RunFile
+from kanpde.training.plan import Plan, resolved
+from kanpde.users.members import problem_of
+from kanpde.users.modules import changed
+
+
+def config_of(run: RunFile) -> RunConfig:
+    """The complete configuration that a result file holds."""
+    return validate(run.config, solver=None)
+
+
+def extended(config: RunConfig, steps: int | None, stop: Mapping | None = None) -> RunConfig:
+    """More steps lengthen the last phase; its schedule spans the new length. `stop` replaces criteria by name."""
+    if stop is not None:
+        config = validate(merge(config.model_dump(mode="json"), {"stop": stop}))
+    if steps is None or steps == config.steps:
+        return config
+    if steps < config.steps:
+        raise ConfigError(f"--steps: given {steps}, the run has {config.steps}; resuming can only extend it")
+    *phases, last = config.phases
+    last = last.model_copy(update={"steps": last.steps + steps - config.steps})
+    return config.model_copy(update={"phases": [*phases, last]})
+
+
+def agreeing(
+    run: RunFile, problem_file: str | None, solver: str | None, flags: dict, sets: Sequence[str], steps: int | None
+) -> Plan:
+    """The plan to go on with a run, extended to `steps`; whatever else is given must be what the run has.
+
+    Raises:
+        ConfigError: something given differs; the message names it.
+    """
+    stored = config_of(run)
+    given: dict = {}
+    if solver is not None:
+        given = merge(given, read_yaml(find("solvers", solver)))
+    if problem_file is not None:
+        given = merge(given, _agreeing_problem(find("problems", problem_file)))
+    tree = merge(stored.model_dump(mode="json"), merge(given, flags))
+    for assignment in sets:
+        assign(tree, assignment)
+    wanted = validate(tree, solver=None)
+    if file := changed(str(stored.problem["name"]), run.attrs):
+        raise ConfigError(f"--resume: {file} has changed since the run; restore it, or start anew")
+    problem = own(problem_of(wanted.problem))
+    check_rows(run, problem)
+    wanted = resolved(wanted, problem).model_copy(update={"units": wanted.units})  # files of before it have none
+    check_same(wanted, stored, "--resume")
+    return Plan.of(extended(stored, steps, wanted.stop.model_dump()), problem, stored=True)
+
+
+def check_same(wanted: RunConfig, stored: RunConfig, label: str, length: bool = False) -> None:
+    """Raises ConfigError where two resolved configurations differ, be it in steps and what stops them if `length`."""
+    ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (wanted, stored))
+    for key in sorted(ours.keys() | theirs.keys()):
+        of_length = key.endswith(".steps") or key.startswith("stop.")
+        if ours.get(key) != theirs.get(key) and (length or not of_length):
+            raise ConfigError(f"{label}: {key}: given {ours.get(key)!r}, the run has {theirs.get(key)!r}")
+
+
+def check_rows(run: RunFile, problem: Problem) -> None:
+    """Raises ConfigError where the table of a fit is no longer the one that the run was trained on."""
+    rows = problem.rows_sha256
+    if run.attrs.get("rows_sha256", rows) != rows:
+        raise ConfigError(f"--resume: {run.path} was trained on other rows; restore the table it fits, or start anew")
+
+
+def _agreeing_problem(path: Path) -> dict:
+    """A problem's file, less its dimension, which --dim sets as a rule, and its solver, which the run has."""
+    tree = {key: as_mapping(value) if key in NAMED else value for key, value in read_yaml(path).items()}
+    tree.pop("solver", None)
+    if "problem" in tree:
+        located = locate(tree["problem"], path.parent)
+        tree["problem"] = {key: value for key, value in located.items() if key != "dim"}
+    return tree
+
+
+def _leaves(tree, prefix: str = "") -> dict:
+    if isinstance(tree, dict) and tree:
+        items = tree.items()
+    elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
+        items = enumerate(tree)
+    else:
+        return {prefix: tree}
+    out: dict = {}
+    for key, value in items:
+        out |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    return out

@@ -1,0 +1,283 @@
+"""The plan of a run: a value made once and checked once, from a configuration, that everything after it reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+
+from kanpde import backbones
+from kanpde.config import RunConfig, default_solver, find, merge, resolve, validate
+from kanpde.config.reading import read_yaml
+from kanpde.domains.base import kinds_of, laws_of, time_of
+from kanpde.ground.construct import construct, plain_fields
+from kanpde.ground.errors import ConfigError, suggest
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.jet import Affine
+from kanpde.kan.basis.polynomial import Polynomial
+from kanpde.kan.layers import KANLinear
+from kanpde.operators import OPERATORS, Forward, Operator
+from kanpde.problems import PROBLEMS, Problem
+from kanpde.problems.base import own
+from kanpde.problems.fitting import Units
+from kanpde.problems.frames import Frame, check_domain, grid_range, largest_factor
+from kanpde.training import checks, start
+from kanpde.training.losses import Loss
+from kanpde.training.optimisers import OPTIMISERS, for_sparsity
+from kanpde.training.weighting import BALANCES, EMPHASES, Balance, Emphasis
+from kanpde.users.code import blaming, check_call
+from kanpde.users.members import PYTHON, problem_of
+
+COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
+WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that a run is made of.
+
+    Attributes:
+        config: complete, with the defaults that depend on the problem.
+        problem: the run's own, whose unknowns it trains.
+        net: the run's own, in the units of the domain; of an untrained one the weights are drawn by config.seed.
+        frame: the units of length and time of the run; None where x is in them, or is taken as it is.
+        operator, loss: what makes jets, and what is made of them.
+        balance: what weighs the terms of the loss as it goes; None: nothing but the weights given.
+        emphasis: what weighs the interior points; None: all the same.
+        counts: points a step by kind: interior, and those that constraint and domain leave a term for.
+    """
+
+    config: RunConfig
+    problem: Problem
+    net: nn.Module
+    frame: Frame | None
+    operator: Operator
+    loss: Loss
+    balance: Balance | None
+    emphasis: Emphasis | None
+    counts: dict[str, int]
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, problem: Problem | None = None, net: nn.Module | None = None, *, stored: bool = False
+    ) -> "Plan":
+        """The plan of a configuration, on these very objects where they are given.
+
+        Args:
+            problem, net: None: those of the configuration.
+            stored: the configuration is that of a result: complete, and checked when that run was made. A checkpoint
+                will be loaded, so what only an untrained network needs, and the rows of a fit, are not looked at.
+        Raises:
+            ConfigError: in one line, what can be known to fail before the first step.
+        """
+        problem = own(problem_of(config.problem)) if problem is None else problem
+        with blaming(problem, ConfigError):
+            config = config if stored else resolved(config, problem)
+            frame = Frame.of(problem) if config.units == "frame" else None
+            operator = _operator(config, problem)
+            loss = _loss(config, operator, frame)
+            given, net = net, _backbone(config, problem, frame, stored) if net is None else net
+            net = _with_units(config, problem, frame if given is None else None, loss, net, stored)
+            plan = cls(
+                config=config,
+                problem=problem,
+                net=net,
+                frame=frame,
+                operator=operator,
+                loss=loss,
+                balance=construct("loss.balance", BALANCES, config.loss.balance) if config.loss.balance else None,
+                emphasis=_emphasis(config, problem),
+                counts=_counts(config, problem),
+            )
+            if not stored:
+                checks.check(plan)
+        return plan
+
+    @property
+    def hard(self) -> bool:
+        """Whether the boundary values are built into u."""
+        return self.config.constraint == "hard"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.config.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.config.device)
+
+    def ansatz(self) -> Ansatz:
+        """u of the run, which trains the network and the unknowns of the plan."""
+        return Ansatz(self.problem, self.net, self.hard).to(self.device, self.dtype)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The objects of a configuration
+
+
+def _backbone(config: RunConfig, problem: Problem, frame: Frame | None, stored: bool) -> nn.Module:
+    """The network of the configuration, untrained.
+
+    One that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map. One of a
+    PDE begins with the map to the units of its domain, if x is not in them.
+    """
+    options = dict(config.backbone)
+    if options["name"].startswith(PYTHON):
+        raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
+    if "grid_range" in options:
+        options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
+    drawn = stream(config.seed, "init")
+    net = construct("backbone", backbones.BACKBONES, options, problem.n_inputs, 1, generator=drawn)
+    if problem.fits_rows:
+        units = Units.unknown(problem.dim) if stored else problem.units
+        return nn.Sequential(units.scaling_inputs(), *net, units.scaling_output())
+    if any(isinstance(layer, KANLinear) and layer.basis.smoothness < 2 for layer in net.modules()):
+        raise ConfigError(f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3")
+    return nn.Sequential(frame.scaling_inputs(), *net) if frame else net
+
+
+def _with_units(
+    config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, net: nn.Module, stored: bool
+) -> nn.Module:
+    """c + s net where `start` or the units of the domain ask for it; one that ends with such a map stays as it is."""
+    layers = list(net) if type(net) is nn.Sequential else [net]
+    if problem.fits_rows or isinstance(layers[-1], Affine) or not (frame or config.start == "constant"):
+        return net
+    if stored:
+        return nn.Sequential(*layers, start.affine())
+    size = 1 / largest_factor(problem) if frame and config.constraint == "hard" else 1.0
+    if config.start == "network":
+        return nn.Sequential(*layers, start.affine(size))
+    drawn, scale = stream(config.seed, "start"), loss.factor(problem)
+    return nn.Sequential(*layers, start.units(problem, config.points.law, drawn, scale, size))
+
+
+def _operator(config: RunConfig, problem: Problem) -> Operator:
+    """The operator; what does not fit the problem is refused here, not in the first step."""
+    name = config.operator["name"]
+    compiling = config.compile is True and name in OPERATORS and OPERATORS[name].compiles
+    made = construct("operator", OPERATORS, ({"compile": True} if compiling else {}) | config.operator)
+    try:
+        made.check(problem.n_inputs)
+    except ValueError as error:
+        raise ConfigError(f"operator {name}: {error}") from None
+    return made
+
+
+def _loss(config: RunConfig, operator: Operator, frame: Frame | None) -> Loss:
+    """The loss in the units of the run; what its operator cannot give is refused here."""
+    name, gradient = config.operator["name"], config.loss.gradient
+    if config.loss.residual == "two_sample" and operator.exact:
+        raise ConfigError(f"loss.residual: two_sample is for stochastic operators; {name} is exact")
+    if gradient != "none" and not operator.exact:
+        raise ConfigError(f"loss.gradient: given {gradient}, but {name} is no exact operator: set it to none")
+    if config.loss.directions and gradient == "none":
+        raise ConfigError("loss.directions: they are of loss.gradient, which is none")
+    return Loss(**config.loss.model_dump(exclude={"balance", "emphasis"}), frame=frame)
+
+
+def _emphasis(config: RunConfig, problem: Problem) -> Emphasis | None:
+    spec = config.loss.emphasis
+    if config.loss.residual == "two_sample" and (spec or config.points.adapt):
+        raise ConfigError("loss.emphasis, points.adapt: they read one residual per point, two_sample has two")
+    if spec is None:
+        return None
+    kind, time = EMPHASES.get(spec.get("name"), Emphasis), time_of(problem.domain)
+    if kind.reads_time and time is None:
+        raise ConfigError(f"loss.emphasis: {spec['name']} is for problems with time")
+    made = construct("loss.emphasis", EMPHASES, spec, **({"time": time, "dim_time": -1} if kind.reads_time else {}))
+    if made.knows_points and config.points.refresh == 1:
+        raise ConfigError(
+            f"loss.emphasis: {spec['name']} weighs points that stay; points.refresh is fixed or more than 1 with it"
+        )
+    return made
+
+
+def _counts(config: RunConfig, problem: Problem) -> dict[str, int]:
+    """The kinds that the constraint and the domain leave a term for."""
+    kinds = kinds_of(problem.domain) if config.constraint == "soft" and not problem.fits_rows else ("interior",)
+    return {kind: resolve(getattr(config.points, kind), problem.dim) for kind in kinds}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Defaults that depend on the problem
+
+
+def configured(problem: Problem, overrides: Mapping) -> RunConfig:
+    """The configuration of a problem object: the named solver, else that of the problem or dimension, with changes.
+
+    Raises:
+        ConfigError: something does not fit.
+    """
+    overrides = dict(overrides)
+    steps = overrides.pop("steps", None)
+    shipped = {cls: name for name, cls in PROBLEMS.items()}
+    named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **plain_fields(problem)}
+    default = problem.default_solver or default_solver(named.get("dim", problem.dim))
+    solver = read_yaml(find("solvers", str(overrides.pop("solver", default))))
+    return validate(merge({**solver, "problem": named}, overrides), steps, solver)
+
+
+def resolved(config: RunConfig, problem: Problem) -> RunConfig:
+    """The configuration with defaults that depend on the problem filled in: law, point counts, backbone options, units.
+
+    Raises:
+        ConfigError: the domain does not know the law, or lacks a member.
+    """
+    check_call(problem)
+    backbone = {**backbones.defaults(config.backbone["name"]), **config.backbone}
+    check_domain(problem, config.constraint == "hard", backbone.get("grid_range"))
+    laws, points = laws_of(problem.domain), config.points
+    law = points.law or laws[0]
+    if law not in laws:
+        raise ConfigError(suggest(f"points.law of the domain {type(problem.domain).__name__}:", law, laws))
+    numbers = {kind: resolve(getattr(points, kind), problem.dim) for kind in ("interior", "boundary", "initial")}
+    for kind, rows in problem.row_counts.items():
+        numbers[kind] = min(numbers.get(kind, getattr(points, kind)), rows)
+    weights = {name: resolve(weight, problem.dim) for name, weight in config.loss.weights.items()}
+    changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
+    changes["loss"] = config.loss.model_copy(update={"weights": weights})
+    changes["problem"] = {**config.problem, **problem.settings()}
+    changes["units"] = config.units or ("frame" if Frame.of(problem) else None)
+    for phase in config.phases:
+        if phase.optimizer not in OPTIMISERS:
+            raise ConfigError(suggest("phases: optimizer", phase.optimizer, list(OPTIMISERS)))
+    if config.loss.sparsity is not None:
+        changes["phases"] = [for_sparsity(phase) for phase in config.phases]
+    return config.model_copy(update={**changes, "compile": _compile(config, problem.domain.dim)})
+
+
+def _compile(config: RunConfig, inputs: int) -> bool:
+    """Whether to compile: auto does where it pays and works. torch does not compile a second backward pass."""
+    systems = [phase.optimizer for phase in config.phases if OPTIMISERS[phase.optimizer].wants_system]
+    if systems:
+        if True in (config.compile, config.operator.get("compile")):
+            raise ConfigError(f"compile: steps of {systems[0]} are not compiled; given true")
+        return False
+    if not OPERATORS.get(config.operator["name"], Operator).compiles:
+        if config.compile is True:
+            can = ", ".join(name for name, kind in OPERATORS.items() if kind.compiles)
+            raise ConfigError(f"compile: only the operator {can} compiles, given {config.operator['name']}")
+        return False
+    if config.compile != "auto":
+        return config.compile
+    too_much = config.loss.gradient != "none" and (inputs > WHOLE_UP_TO or _recursive(config.backbone["name"]))
+    return config.steps >= COMPILE_FROM and not too_much and compiles(config.device)
+
+
+def _recursive(backbone: str) -> bool:
+    """Whether its functions come from a recurrence: written out, its derivatives take minutes to compile."""
+    family = backbones.FAMILIES.get(backbone.removeprefix("meta"))
+    return family is not None and issubclass(family[0], Polynomial)
+
+
+@cache
+def compiles(device: str) -> bool:
+    """Whether torch.compile works here: it needs a new enough torch, on a CPU a C++ compiler, on a GPU Triton."""
+    try:
+        Forward(compile=True)  # an old torch is refused
+        return torch.compile(lambda t: t + 1)(torch.zeros(1, device=device)).item() == 1
+    except Exception:  # whatever is missing, it does not
+        return False

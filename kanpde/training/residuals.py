@@ -1,0 +1,125 @@
+"""The residuals of all terms as a system, and their Jacobian by the weights: what Gauss-Newton reads."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from kanpde.ground.errors import ConfigError
+from kanpde.jets.jet import Jet
+from kanpde.kan.jacobian import covers, jacobian, weights_of
+from kanpde.training.losses import Points
+
+if TYPE_CHECKING:
+    from kanpde.training.objective import Objective
+
+BLOCK = 128  # points at least whose Jacobian exists at a time
+BLOCK_NUMBERS = 2**21  # of the Jacobian of these points, where the parameters are few
+
+
+class Residuals:
+    """r (M,), all residuals of all terms with the roots of their weights, so that |r|^2 is the loss; and J = dr/dtheta.
+
+    A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one vectorised
+    reverse pass through the jet of single points; that of a fit by a KAN without norms from a plain one.
+    """
+
+    def __init__(self, objective: "Objective", points: Points, probes: torch.Generator, parameters: Sequence[Tensor]):
+        self.objective, self.points, self.probes = objective, points, probes
+        self.parameters = parameters
+        self.leaves = {str(i): p.detach() for i, p in enumerate(parameters)}
+        self.names = self._names()
+
+    def _names(self) -> dict[str, str]:
+        """The leaf of every name: of weights that are tied each name, of a module that layers share the first."""
+        leaf = {p: key for p, key in zip(self.parameters, self.leaves, strict=True)}
+        modules = self.objective.u.named_modules(prefix="u")
+        named = ((f"{at}.{name}", p) for at, module in modules for name, p in module.named_parameters(recurse=False))
+        return {name: leaf[p] for name, p in named if p in leaf}
+
+    def residual(self) -> Tensor:
+        o = self.objective
+        found = o.loss.residuals(o.u, o.operator, self.points, self.probes)
+        return torch.cat([*(self._rooted(name, r) for name, r in found.items()), *self._extra()])
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
+        plainly, numbers = self._fits_plainly(), sum(map(torch.numel, self.parameters))
+        numbers = max(numbers, weights_of(self.objective.u.net)) if plainly else numbers
+        for name, points in self.points.items():
+            block = self._of_values if plainly else self._of_jets(name)
+            for x in points.split(max(BLOCK, BLOCK_NUMBERS // numbers)):
+                yield block(x)
+        for r in self._extra():  # of which several may share a graph, and some have none
+            yield r.detach(), self._slope(r)
+
+    def _slope(self, r: Tensor) -> Tensor:
+        """dr/dtheta (1, P) of one residual, whose graph stays."""
+        if not r.requires_grad:
+            return r.new_zeros(1, sum(map(torch.numel, self.parameters)))
+        options = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
+        return torch.cat([g.reshape(1, -1) for g in torch.autograd.grad(r, self.parameters, **options)], 1)
+
+    def _fits_plainly(self) -> bool:
+        u, loss = self.objective.u, self.objective.loss
+        return u.problem.fits_rows and loss.residual == "square" and covers(u.net, self.parameters)
+
+    def _of_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        o, times = self.objective, len(self.points["interior"]) / len(x)
+
+        def residual(y: Tensor) -> Tensor:
+            at_y = lambda *_, **__: Jet(y.squeeze(1))
+            found = o.loss.residuals(o.u, at_y, {"interior": x}, self.probes)
+            return self._rooted("interior", found["interior"], times)
+
+        return jacobian(o.u.net, o.u.problem.coordinates(x), self.parameters, residual)
+
+    def _of_jets(self, name: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """x -> residuals of a term and their Jacobian."""
+        at_points = vmap(jacrev(partial(self._at, _AtOnePoint(self, name)), has_aux=True), (None, 0))
+
+        def block(x: Tensor) -> tuple[Tensor, Tensor]:
+            j, r = at_points(self.leaves, x)
+            return r.flatten(), torch.cat([j[key].reshape(r.numel(), -1) for key in self.leaves], 1)
+
+        return block
+
+    def _at(self, rows: nn.Module, leaves: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """The residuals at x, twice: to be differentiated, and to be kept."""
+        r = functional_call(rows, {name: leaves[key] for name, key in self.names.items()}, (x,), tie_weights=False)
+        return r, r
+
+    def _rooted(self, name: str, r: Tensor, times: float = 1) -> Tensor:
+        """r with the root of w / n for its mean over n values, `times` as many as are in r."""
+        (w,) = self.objective.weights([name]).values()
+        return r.flatten() * (w / (r.numel() * times)) ** 0.5
+
+    def _extra(self) -> list[Tensor]:
+        """The roots of the terms without points; ConfigError for one that has none. At 0 their slope counts as 0."""
+        found = []
+        for name, term in self.objective.loss.extra_terms(self.objective.u).items():
+            info = torch.finfo(term.dtype)
+            if term < -info.eps:
+                raise ConfigError(
+                    f"extra_terms: {name} is {term.item():.3g}; gauss_newton takes the root of a term, which is at "
+                    "least 0; use another optimizer"
+                )
+            found.append(self._rooted(name, term.clamp_min(info.tiny).sqrt()))
+        return found
+
+
+class _AtOnePoint(nn.Module):
+    """The residuals of a term at one point (d,), as a function of the parameters of u."""
+
+    def __init__(self, system: Residuals, name: str):
+        super().__init__()
+        self.u, self.system, self.name = system.objective.u, system, name
+
+    def forward(self, x: Tensor) -> Tensor:
+        system, o = self.system, self.system.objective
+        found = o.loss.residuals(self.u, o.operator, {self.name: x.unsqueeze(0)}, system.probes)
+        n = len(system.points[self.name])
+        return torch.cat([system._rooted(name, r, n) for name, r in found.items()])
