@@ -17,7 +17,7 @@ from kanpde.optim import GaussNewton, RestartingLBFGS
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 from kanpde.problems import Function, Heat, Poisson
 from kanpde.training.objective import Objective
-from kanpde.training.optimisers import make_optimizer, schedule
+from kanpde.optim.optimisers import make_optimizer, schedule
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -20,7 +20,7 @@ from kanpde.problems import Poisson
 from kanpde.runs.stored import config_of, extended
 from kanpde.solve import _result_table
 from kanpde.training.loop import Training
-from kanpde.training.optimisers import make_optimizer
+from kanpde.optim.optimisers import make_optimizer
 from kanpde.training.plan import Plan
 
 SMALL = {

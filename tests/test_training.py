@@ -20,7 +20,7 @@ from kanpde.runs.names import release, reserve
 from kanpde.runs.stored import config_of
 from kanpde.training import loop as training
 from kanpde.training.objective import Objective
-from kanpde.training.optimisers import schedule
+from kanpde.optim.optimisers import schedule
 
 SMALL = {
     "points": {"interior": 20, "test": 300, "validation": 200},

@@ -1,6 +1,6 @@
 """What a user states of a run, from YAML and flags to a typed configuration."""
 
-from kanpde.config.files import default_solver, find, library, load, locate
+from kanpde.config.files import default_solver, find, library, load, located
 from kanpde.config.schema import PhaseConfig, RunConfig, resolve
 from kanpde.config.trees import assign, dump, merge, validate
 from kanpde.ground.errors import ConfigError
@@ -15,7 +15,7 @@ __all__ = [
     "find",
     "library",
     "load",
-    "locate",
+    "located",
     "merge",
     "resolve",
     "validate",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kanpde.config.reading import read_yaml
 from kanpde.config.schema import RunConfig
-from kanpde.config.trees import assign, merge, validate
+from kanpde.config.trees import NAMED, assign, merge, validate
 from kanpde.ground.errors import ConfigError, suggest
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -40,9 +40,7 @@ def load(
     tree = merge(merge(below, tree), overrides or {})
     for assignment in sets:
         assign(tree, assignment)
-    if isinstance(tree.get("problem"), Mapping):
-        tree["problem"] = locate(tree["problem"], path.parent)
-    config = validate(tree, steps, below)
+    config = validate(located(tree, path.parent), steps, below)
     best = named or default_solver(config.problem.get("dim"))
     return config if best in (named, "default") else load(problem, best, overrides, sets, steps)
 
@@ -72,16 +70,34 @@ def library(folder: str) -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / folder
 
 
-def locate(problem: Mapping, folder: Path) -> dict:
-    """A user's problem file, and tables, given relative to the YAML file that names them, as absolute paths."""
-    found = dict(problem)
-    file, colon, cls = str(problem.get("name", "")).rpartition(":")
-    if colon:
-        found["name"] = f"{_beside(folder, file)}:{cls}"
-    for key in ("file", "test"):
-        if problem.get("name") == "data" and isinstance(problem.get(key), str):
-            found[key] = str(_beside(folder, problem[key]))
+def located(tree: Mapping, folder: Path) -> dict:
+    """A tree in which users' files, and tables, are absolute paths; given they are beside the file that names them."""
+    found = dict(tree)
+    for key in NAMED:
+        if isinstance(found.get(key), str):
+            found[key] = {"name": found[key]}
+        if isinstance(found.get(key), Mapping) and "name" in found[key]:
+            found[key] = {**found[key], "name": _absolute(found[key]["name"], folder)}
+    if isinstance(found.get("phases"), list):
+        found["phases"] = [
+            {**phase, "optimizer": _absolute(phase["optimizer"], folder)}
+            if isinstance(phase, Mapping) and "optimizer" in phase
+            else phase
+            for phase in found["phases"]
+        ]
+    problem = found.get("problem")
+    if isinstance(problem, Mapping) and problem.get("name") == "data":
+        tables = {
+            key: str(_beside(folder, problem[key])) for key in ("file", "test") if isinstance(problem.get(key), str)
+        }
+        found["problem"] = {**problem, **tables}
     return found
+
+
+def _absolute(name, folder: Path):
+    """my_pde.py:MyPDE with the path of the file; any other name as it is."""
+    file, colon, cls = name.rpartition(":") if isinstance(name, str) else ("", "", "")
+    return f"{_beside(folder, file)}:{cls}" if colon else name
 
 
 def _beside(folder: Path, file: str) -> Path:

@@ -22,8 +22,7 @@ from kanpde.training.checks import check_device
 from kanpde.training.loop import Callback, RunFailed, Training, WriteFailed, now
 from kanpde.training.plan import Plan, configured
 from kanpde.users.code import blaming, check_call
-from kanpde.users.members import PYTHON, short_name
-from kanpde.users.modules import kept_with
+from kanpde.users.members import PYTHON, enter, kept_with, short, short_name
 
 ENDED = ("finished", "diverged")  # statuses of runs that have nothing left to do: diverged ones ended worse than begun
 
@@ -120,6 +119,7 @@ def resume(
         check_call(problem, net)
     run = Run.open(path)
     config = extended(config_of(run), steps, stop)
+    enter(config)
     mine = None if problem is None else own(problem)
     return go_on(run, Plan.of(config, mine, copy.deepcopy(net), stored=True), on_step, on_evaluation)
 
@@ -175,7 +175,7 @@ def attributes(plan: Plan) -> dict:
         "fits": problem.fits_rows,
         "dim": problem.dim,
         "time": problem.has_time,
-        "backbone": config.backbone["name"].removeprefix(PYTHON),
+        "backbone": short(config.backbone["name"]),
         "parameters": count_parameters(plan.net),
         "problem_parameters": summary.unknowns_of(problem),
         "device": device_name(config.device),
@@ -184,7 +184,7 @@ def attributes(plan: Plan) -> dict:
         "started": now(),
         "law": config.points.law,
         **({"rows_sha256": rows} if (rows := problem.rows_sha256) else {}),
-        **kept_with(str(config.problem["name"]), problem),
+        **kept_with(config, problem),
     }
 
 

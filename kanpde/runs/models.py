@@ -13,8 +13,7 @@ from kanpde.records.run import RunFile
 from kanpde.runs.stored import config_of
 from kanpde.training.checkpoints import fitting, last_weights, load_checkpoint, refine_grids
 from kanpde.training.plan import Plan
-from kanpde.users.members import problem_of
-from kanpde.users.modules import kept_in
+from kanpde.users.members import enter, kept_in, problem_of
 
 
 class Run(RunFile):
@@ -48,8 +47,10 @@ def opened(
 ) -> tuple[Plan, Ansatz]:
     """The plan of a run, and its model; see `Run.load_model`."""
     config = config_of(run)
+    kept = kept_in(run.attrs)
     if problem is None:
-        problem = problem_of(config.problem, run.attrs.get("problem_source"), trust, kept_in(run.attrs))
+        problem = problem_of(config.problem, kept.get("problem"), trust)
+    enter(config, kept, trust)
     plan = Plan.of(config, own(problem), copy.deepcopy(net), stored=True)
     u = Ansatz(plan.problem, plan.net, plan.hard).to(plan.dtype)
     saved = load_checkpoint(run.checkpoint)

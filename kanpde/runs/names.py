@@ -7,7 +7,7 @@ from kanpde.config import RunConfig
 from kanpde.ground.errors import ConfigError, shown
 from kanpde.records.run import RunFile
 from kanpde.runs.claims import claim, occupied
-from kanpde.users.members import PYTHON
+from kanpde.users.members import short
 
 LONGEST = 200  # bytes of a file's name, so that those of its pictures and of temporary files are not too long
 
@@ -48,9 +48,9 @@ def release(run: RunFile) -> None:
 
 def _stem(config: RunConfig) -> str:
     given = config.problem
-    name = str(given["name"]).rpartition(":")[2].removeprefix(PYTHON)
+    name = short(str(given["name"]))
     which = given.get("equation") or (Path(given["file"]).stem if "file" in given else f"{given.get('dim', '')}d")
-    backbone = config.backbone["name"].removeprefix(PYTHON)
+    backbone = short(config.backbone["name"])
     stem = os.fsencode(f"{name}-{which}-{backbone}")[: LONGEST - 40].decode(errors="ignore")
     return f"{stem}-seed{config.seed}"
 

@@ -3,17 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kanpde.config import RunConfig, assign, find, locate, merge, validate
+from kanpde.config import RunConfig, assign, find, located, merge, validate
 from kanpde.config.reading import read_yaml
-from kanpde.config.schema import as_mapping
-from kanpde.config.trees import NAMED
 from kanpde.ground.errors import ConfigError
 from kanpde.problems import Problem
 from kanpde.problems.base import own
 from kanpde.records.run import RunFile
 from kanpde.training.plan import Plan, resolved
-from kanpde.users.members import problem_of
-from kanpde.users.modules import changed
+from kanpde.users.members import changed, enter, problem_of
 
 
 def config_of(run: RunFile) -> RunConfig:
@@ -51,9 +48,10 @@ def agreeing(
     tree = merge(stored.model_dump(mode="json"), merge(given, flags))
     for assignment in sets:
         assign(tree, assignment)
-    wanted = validate(tree, solver=None)
-    if file := changed(str(stored.problem["name"]), run.attrs):
+    wanted = validate(located(tree, Path()), solver=None)
+    if file := changed(stored, run.attrs):
         raise ConfigError(f"--resume: {file} has changed since the run; restore it, or start anew")
+    enter(stored)
     problem = own(problem_of(wanted.problem))
     check_rows(run, problem)
     wanted = resolved(wanted, problem).model_copy(update={"units": wanted.units})  # files of before it have none
@@ -79,11 +77,10 @@ def check_rows(run: RunFile, problem: Problem) -> None:
 
 def _agreeing_problem(path: Path) -> dict:
     """A problem's file, less its dimension, which --dim sets as a rule, and its solver, which the run has."""
-    tree = {key: as_mapping(value) if key in NAMED else value for key, value in read_yaml(path).items()}
+    tree = located(read_yaml(path), path.parent)
     tree.pop("solver", None)
-    if "problem" in tree:
-        located = locate(tree["problem"], path.parent)
-        tree["problem"] = {key: value for key, value in located.items() if key != "dim"}
+    if isinstance(tree.get("problem"), Mapping):
+        tree["problem"] = {key: value for key, value in tree["problem"].items() if key != "dim"}
     return tree
 
 

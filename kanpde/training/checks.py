@@ -21,9 +21,9 @@ from kanpde.kan.layers import KANLinear
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators import Forward
 from kanpde.operators.autograd import check_nested
+from kanpde.optim.optimisers import OPTIMISERS, make_optimizer
 from kanpde.problems.frames import centre_and_lengths, largest_factor
 from kanpde.training import memory, statements
-from kanpde.training.optimisers import OPTIMISERS, make_optimizer
 from kanpde.users.code import check_numbers, check_residual, check_statements
 
 if TYPE_CHECKING:

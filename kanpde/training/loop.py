@@ -19,12 +19,12 @@ from kanpde.ground.session import Clock, interruptible
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.grids import extend_grid, update_grid
 from kanpde.kan.network import count_parameters
+from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
 from kanpde.records.run import RunFile, replacing
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
 from kanpde.training.objective import Objective
-from kanpde.training.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
 from kanpde.training.plan import Plan
 
 FACTOR = 2  # by which losses differ that a user is told of

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from kanpde import backbones
-from kanpde.config import RunConfig, default_solver, find, merge, resolve, validate
+from kanpde.config import RunConfig, default_solver, find, located, merge, resolve, validate
 from kanpde.config.reading import read_yaml
 from kanpde.domains.base import kinds_of, laws_of, time_of
 from kanpde.ground.construct import construct, plain_fields
@@ -19,16 +20,16 @@ from kanpde.jets.jet import Affine
 from kanpde.kan.basis.polynomial import Polynomial
 from kanpde.kan.layers import KANLinear
 from kanpde.operators import OPERATORS, Forward, Operator
+from kanpde.optim.optimisers import OPTIMISERS, for_sparsity
 from kanpde.problems import PROBLEMS, Problem
 from kanpde.problems.base import own
 from kanpde.problems.fitting import Units
 from kanpde.problems.frames import Frame, check_domain, grid_range, largest_factor
 from kanpde.training import checks, start
 from kanpde.training.losses import Loss
-from kanpde.training.optimisers import OPTIMISERS, for_sparsity
 from kanpde.training.weighting import BALANCES, EMPHASES, Balance, Emphasis
 from kanpde.users.code import blaming, check_call
-from kanpde.users.members import PYTHON, problem_of
+from kanpde.users.members import PYTHON, enter, problem_of
 
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
@@ -74,7 +75,9 @@ class Plan:
         """
         problem = own(problem_of(config.problem)) if problem is None else problem
         with blaming(problem, ConfigError):
-            config = config if stored else resolved(config, problem)
+            if not stored:
+                enter(config)
+                config = resolved(config, problem)
             frame = Frame.of(problem) if config.units == "frame" else None
             operator = _operator(config, problem)
             loss = _loss(config, operator, frame)
@@ -217,7 +220,7 @@ def configured(problem: Problem, overrides: Mapping) -> RunConfig:
     named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **plain_fields(problem)}
     default = problem.default_solver or default_solver(named.get("dim", problem.dim))
     solver = read_yaml(find("solvers", str(overrides.pop("solver", default))))
-    return validate(merge({**solver, "problem": named}, overrides), steps, solver)
+    return validate(located(merge({**solver, "problem": named}, overrides), Path()), steps, solver)
 
 
 def resolved(config: RunConfig, problem: Problem) -> RunConfig:

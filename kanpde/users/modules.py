@@ -5,7 +5,6 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
-import json
 import os
 import sys
 import sysconfig
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from kanpde.ground.errors import ConfigError, suggest
 
@@ -56,18 +56,18 @@ class _Folder:
 _FOLDERS: dict[str, _Folder] = {}  # by the name of the module of a user's file
 
 
-def load_class(name: str) -> type:
-    """The class in a user's file, `my_pde.py:MyProblem`."""
+def load_class(name: str, kind: str = "problem") -> type:
+    """The class in a user's file, `my_pde.py:MyProblem`; `kind` is what it is, for messages."""
     file, _, cls = name.rpartition(":")
     path = Path(file)
     if path.suffix != ".py" or not cls.isidentifier():
-        raise ConfigError(f"problem {name}: needed is a file ending in .py and a class in it, such as my_pde.py:MyPDE")
+        raise ConfigError(f"{kind} {name}: needed is a file ending in .py and a class in it, such as my_pde.py:MyPDE")
     try:
         if not os.path.isfile(path):
-            raise ConfigError(f"problem {name}: no file {file}")
+            raise ConfigError(f"{kind} {name}: no file {file}")
         source = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"problem {name}: {file} cannot be read: {error}") from None
+        raise ConfigError(f"{kind} {name}: {file} cannot be read: {error}") from None
     return class_from_source(source, cls, str(path))
 
 
@@ -160,36 +160,30 @@ class _Loader:
 # What a result keeps of it
 
 
-def source_of(name: str) -> str | None:
-    """The text of a user's problem file, named `my_pde.py:MyProblem`; None: there is none."""
+class Kept(NamedTuple):
+    """The text of a user's file, and those of the modules beside it that were imported, by path."""
+
+    source: str
+    beside: Mapping[str, str] = {}
+
+    def changed(self, file: Path) -> Path | None:
+        """The file, or one beside it, that is there but no longer what was kept."""
+        if file.is_file() and file.read_text(encoding="utf-8") != self.source:
+            return file
+        for path, source in self.beside.items():
+            beside = file.parent / path
+            if not beside.is_file() or importlib.util.decode_source(beside.read_bytes()) != source:
+                return beside
+        return None
+
+
+def kept_of(name: str, module: str) -> Kept | None:
+    """What a result keeps of `my_pde.py:MyProblem`, which was executed as a module; None: it is of no user's file."""
     file, colon, _ = name.rpartition(":")
-    return Path(file).read_text(encoding="utf-8") if colon and Path(file).is_file() else None
-
-
-def kept_with(name: str, problem) -> dict[str, str]:
-    """For the result file: that text, its fingerprint, and the sources imported from beside it as JSON by path."""
-    source, folder = source_of(name), _FOLDERS.get(type(problem).__module__.partition(".")[0])
-    if source is None:
-        return {}
-    kept = {"problem_source": source, "problem_sha256": hashlib.sha256(source.encode()).hexdigest()}
-    return kept | ({"problem_modules": json.dumps(folder.read)} if folder and folder.read else {})
-
-
-def kept_in(attrs: Mapping) -> dict[str, str]:
-    """The sources from beside a user's file, by path, that a result file keeps."""
-    return json.loads(attrs.get("problem_modules", "{}"))
-
-
-def changed(name: str, attrs: Mapping) -> Path | None:
-    """The file of a run's problem, or beside it, that is no longer what the result keeps."""
-    file = Path(name.rpartition(":")[0])
-    if source_of(name) not in (None, attrs.get("problem_source")):
-        return file
-    for path, source in kept_in(attrs).items():
-        beside = file.parent / path
-        if not beside.is_file() or importlib.util.decode_source(beside.read_bytes()) != source:
-            return beside
-    return None
+    if not colon or not Path(file).is_file():
+        return None
+    folder = _FOLDERS.get(module.partition(".")[0])
+    return Kept(Path(file).read_text(encoding="utf-8"), dict(folder.read) if folder else {})
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from kanpde.ground.construct import call
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.network import parameter_groups
-from kanpde.optim import GaussNewton, RestartingLBFGS
+from kanpde.optim.gauss_newton import GaussNewton
+from kanpde.optim.lbfgs import RestartingLBFGS
 
 Groups = dict[str, tuple[list[Tensor], float]]  # the parameters and the learning rate of each group
 MAX_PRECONDITION_DIM = 512  # longer axes of a parameter have no matrix in SOAP: d = 100 000 inputs must not
