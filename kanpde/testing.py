@@ -265,7 +265,8 @@ def _derivatives(values: Callable[[], Tensor], x: Tensor) -> tuple[Tensor, Tenso
     for column in values().unbind(1):
         (slope,) = torch.autograd.grad(column.sum(), x, create_graph=True)
         first.append(slope)
-        second.append(torch.autograd.grad(slope.sum(), x, allow_unused=True, materialize_grads=True)[0])
+        again = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        second.append(torch.autograd.grad(slope.sum(), x, **again)[0] if slope.requires_grad else 0 * slope)
     return torch.stack(first, -1), torch.stack(second, -1)
 
 

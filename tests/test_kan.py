@@ -1,6 +1,7 @@
 """KAN layers: B-splines, what generates the weights, parameter counts, sharing, and building without side effects."""
 
 import copy
+from dataclasses import fields
 from fractions import Fraction
 from itertools import combinations
 from math import pi
@@ -17,7 +18,7 @@ from kanpde import backbones
 from kanpde.backbones import BACKBONES, FAMILIES, build
 from kanpde.ground.errors import ConfigError
 from kanpde.kan import weights
-from kanpde.kan.basis import BSpline
+from kanpde.kan.basis import BSpline, Fourier
 from kanpde.kan.basis.base_functions import silu_derivatives
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.network import META_SPREAD, count_parameters, parameter_groups
@@ -292,6 +293,63 @@ def test_backbones_and_their_norms():
         with pytest.raises(ValueError, match="norm") as info:
             build(name, 3, norm="hidden")
         one_line(info)
+
+
+class Waves(Fourier):
+    """A basis of one's own, whose annotations are texts, as `from __future__ import annotations` leaves them."""
+
+    def __init__(self, in_features: "int", waves: "int" = 2, grid_range=(-1.0, 1.0)):
+        super().__init__(in_features, waves, grid_range)
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """The tables of networks as they were, afterwards."""
+    for name in ("BACKBONES", "FAMILIES"):
+        monkeypatch.setattr(backbones, name, dict(getattr(backbones, name)))
+
+
+def test_a_basis_becomes_a_backbone(tables):
+    free, meta = backbones.family("waves", Waves, norm="hidden", hidden_range=(-3.0, 3.0), waves=4)
+    assert backbones.BACKBONES["waves"] is free and backbones.BACKBONES["metawaves"] is meta
+    assert backbones.FAMILIES["waves"] == (Waves, {"norm": "hidden", "hidden_range": (-3.0, 3.0), "waves": 4})
+    assert backbones.defaults("waves")["waves"] == 4 and backbones.defaults("metawaves")["norm"] == "hidden"
+    for name in ("waves", "metawaves"):
+        net = build(name, 3, widths=(5,), waves=3)
+        assert [layer.basis.harmonics for layer in net] == [3, 3] and [layer.norm is None for layer in net] == [
+            True,
+            False,
+        ]
+        assert net[1].basis.high.tolist() == [3.0] * 5 and net(torch.zeros(2, 3)).shape == (2, 1)
+    with pytest.raises(ConfigError, match="unknown option of backbone waves 'wavs'; did you mean waves") as info:
+        build("waves", 3, wavs=3)
+    one_line(info)
+    with pytest.raises(ConfigError, match="backbone waves: waves: given 'a', .*integer") as info:
+        build("waves", 3, waves="a")
+    one_line(info)
+
+
+def test_names_and_defaults_of_a_family_are_checked(tables):
+    for name in ("mlp", "kan", "metakan", "metawaves"):
+        with pytest.raises(ConfigError, match=f"{name}: the name is taken") as info:
+            backbones.family(name, Waves)
+        one_line(info)
+    with pytest.raises(ConfigError, match="unknown option of backbone waves 'wavs'; did you mean waves") as info:
+        backbones.family("waves", Waves, wavs=3)
+    one_line(info)
+    assert backbones.BACKBONES == BACKBONES
+    first = backbones.family("waves", Waves)
+    assert backbones.family("waves", Waves) != first  # its file was read again
+    with pytest.raises(ConfigError, match="taken"):
+        backbones.family("waves", BSpline)
+
+
+def test_options_are_those_of_the_dataclasses():
+    common = [field.name for field in fields(backbones.KANOptions)]
+    meta = [field.name for field in fields(backbones.MetaKANOptions)]
+    assert meta[: len(common)] == common
+    assert list(backbones.defaults("kan")) == [*common, "grid_size", "spline_order", "base"]
+    assert list(backbones.defaults("metakan")) == [*meta, "grid_size", "spline_order", "base"]
 
 
 SIZES = {  # weights of an edge, its base included

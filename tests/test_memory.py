@@ -9,10 +9,12 @@ from conftest import configuration, one_line, planned
 import kanpde
 from benchmarks.memory import peak_bytes
 from kanpde import Run
+from kanpde.backbones import build
 from kanpde.config import PhaseConfig
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import resident_bytes
 from kanpde.ground.samplers import stream
+from kanpde.jets.jet import Footprint, Step, footprint
 from kanpde.operators import OPERATORS, Forward
 from kanpde.problems import Poisson
 from kanpde.training import memory
@@ -123,6 +125,38 @@ def test_estimate_is_of_the_right_size(dim, backbone, solver):
     step()
     objective.u.zero_grad()
     assert 0.5 < memory.estimate(plan)[1] / peak_bytes(step, 0, torch.device("cpu")) < 2.5
+
+
+FOOTPRINTS = [  # bytes of a step
+    ("mlp", {}, Step(1000, 100, 4, 1), 317304000),
+    ("mlp", {"widths": (8,)}, Step(50, 49, 8, 2), 276400),
+    ("kan", {}, Step(100, 3, 4, 2), 7191200),
+    ("kan", {}, Step(4000, 1000, 4, 1), 149552640),
+    ("kan", {}, Step(20000, 10000, 4, 2), 4410288640),
+    ("kan", {"norm": "all"}, Step(30, 12, 4, 1), 3944160),
+    ("metakan", {"widths": (128, 128)}, Step(100, 100, 8, 2), 143840640),
+    ("fastkan", {"widths": (20, 20)}, Step(200, 10, 4, 2), 16531200),
+    ("wavkan", {}, Step(100, 48, 4, 2), 35284800),
+    ("gramkan", {"bias": True}, Step(64, 1000, 4, 2), 115442688),
+]
+
+
+@pytest.mark.parametrize("name, options, step, expected", FOOTPRINTS)
+def test_footprints_of_layers_stay_what_they_are(name, options, step, expected):
+    """Streamed and whole layers, one that keeps no features of its second pass, norms, tangents and Gram matrices."""
+    parts = [footprint(module, step) for module in build(name, step.dim, **options).modules()]
+    kept, working = 5 * step.dim + sum(part.kept for part in parts), max(part.working for part in parts)
+    assert int(step.itemsize * (step.points * kept + working)) == expected
+
+
+def test_a_module_of_ones_own_has_a_footprint():
+    class Wide(torch.nn.Module):
+        """Holds seven numbers of a point."""
+
+    step = Step(10, 3, 4, 1)
+    assert footprint(Wide(), step) == Footprint(0, 0)
+    footprint.register(Wide, lambda module, step: Footprint(kept=7))
+    assert footprint(Wide(), step) == Footprint(7, 0)
 
 
 @pytest.mark.parametrize("text, size", [("8GB", 8 * 10**9), ("1.5 GiB", 3 * 2**29), ("500mb", 5 * 10**8)])

@@ -12,7 +12,7 @@ from kanpde import backbones
 from kanpde.domains import Ball, Box, Cylinder
 from kanpde.jets import jet
 from kanpde.jets.ansatz import Ansatz, Field
-from kanpde.jets.gram import Dense, Diagonal, Sampled, Tangents
+from kanpde.jets.gram import Dense, Diagonal, Part, Sampled, Tangents
 from kanpde.jets.jet import Jet, LayerNorm, MissingJetRule, Product, Sine, push
 from kanpde.kan import layers, weights
 from kanpde.kan.basis import BSpline, Gram, Wavelet
@@ -740,6 +740,23 @@ def test_rule_of_ones_own_is_used(monkeypatch):
     monkeypatch.setattr(jet, "_RULES", dict(jet._RULES))
     jet.rule(Square)(lambda m, y: jet.elementwise(y, m(y.value), 2 * y.value, torch.full_like(y.value, 2)))
     check_forward(compose(nn.Linear(3, 4), Square(), nn.Linear(4, 4), Square(), nn.Linear(4, 1)), points(4, 3), of_x)
+
+
+def test_rule_of_ones_own_is_told_what_is_wanted(monkeypatch):
+    class Twice(nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    seen = []
+
+    def twice(module, y, wanted):
+        seen.append(wanted)
+        return jet.elementwise(y, module(y.value), torch.full_like(y.value, 2), torch.zeros_like(y.value))
+
+    monkeypatch.setattr(jet, "_RULES", dict(jet._RULES))
+    jet.rule(Twice, told=True)(twice)
+    check_forward(compose(nn.Linear(3, 4), Twice(), nn.Tanh(), nn.Linear(4, 1)), points(4, 3), of_x)
+    assert set(seen) == {Part.FULL}
 
 
 @pytest.mark.parametrize("order", [1, 2])

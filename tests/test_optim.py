@@ -15,9 +15,9 @@ from kanpde.ground.samplers import stream
 from kanpde.kan.jacobian import covers, jacobian
 from kanpde.optim import GaussNewton, RestartingLBFGS
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
+from kanpde.optim.optimisers import make_optimizer, schedule
 from kanpde.problems import Function, Heat, Poisson
 from kanpde.training.objective import Objective
-from kanpde.optim.optimisers import make_optimizer, schedule
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -16,11 +16,11 @@ from kanpde.config import PhaseConfig
 from kanpde.domains import Box
 from kanpde.ground.errors import ConfigError
 from kanpde.optim import RestartingLBFGS
+from kanpde.optim.optimisers import make_optimizer
 from kanpde.problems import Poisson
 from kanpde.runs.stored import config_of, extended
 from kanpde.solve import _result_table
 from kanpde.training.loop import Training
-from kanpde.optim.optimisers import make_optimizer
 from kanpde.training.plan import Plan
 
 SMALL = {

@@ -15,12 +15,12 @@ from kanpde import Run
 from kanpde.config import PhaseConfig, validate
 from kanpde.domains import Box
 from kanpde.ground.errors import ConfigError
+from kanpde.optim.optimisers import schedule
 from kanpde.problems import Poisson
 from kanpde.runs.names import release, reserve
 from kanpde.runs.stored import config_of
 from kanpde.training import loop as training
 from kanpde.training.objective import Objective
-from kanpde.optim.optimisers import schedule
 
 SMALL = {
     "points": {"interior": 20, "test": 300, "validation": 200},

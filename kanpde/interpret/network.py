@@ -8,19 +8,16 @@ The d of a f(b x + c) + d is part of the bias b_o: one constant for each node.
 
 import copy
 from collections.abc import Iterator
-from math import expm1, log
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from kanpde.ground.errors import ConfigError
 from kanpde.interpret.functions import Function, function
 from kanpde.jets.jet import Affine
 from kanpde.kan.basis import Wavelet
 from kanpde.kan.basis.base import Basis, LinearBasis
-from kanpde.kan.basis.wavelet import SMALLEST, WAVELETS
 from kanpde.kan.grids import refined, refit
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import materialize
@@ -112,21 +109,8 @@ class EdgeLayer(nn.Module):
 
     def _numeric(self, x: Tensor, inputs: tuple[int, ...], edges: tuple[Numeric, ...]) -> Tensor:
         """Values (N, E) of edges from these inputs."""
-        theta, basis = torch.stack([edge.theta for edge in edges], -2), self.basis  # (E, size), or one for each point
-        if isinstance(basis, Wavelet):
-            return _wavelet(basis, ((x - basis.low) * basis.scale() - 1)[:, inputs], theta)
-        if self.norm is None:
-            features = basis.features(x, 0)[0]
-        else:
-            features = torch.cat([basis.functions(self.norm(x), 0)[0], basis.base_function(x, 0)[0]], -1)
-        return (features[:, inputs] * theta).sum(-1)
-
-
-def _wavelet(basis: Wavelet, z: Tensor, theta: Tensor) -> Tensor:
-    """w psi((z - mu) / sigma) as the basis defines it, with operations that any theta (..., E, 3) goes through."""
-    raw, mu, w = theta.unbind(-1)
-    sigma = SMALLEST + softplus(raw + log(expm1(1 - SMALLEST)))
-    return w * WAVELETS[basis.wavelet](0, 0, (z - mu) / sigma)[0]
+        theta = torch.stack([edge.theta for edge in edges], -2)  # (E, size), or one for each point
+        return self.basis.each(x, theta, inputs, None if self.norm is None else self.norm(x))
 
 
 def _symbolic(f: Function, x: Tensor, edges: tuple[Symbolic, ...]) -> Tensor:

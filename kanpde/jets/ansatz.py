@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet, Scaling
-from kanpde.jets.pieces import recorded
+from kanpde.jets.tracing import in_torch_func, recorded
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Field:
             NotDifferentiable: that is not its field, see `kanpde.jets.differentiable`.
         """
         check_differentiable(function, x)
-        if torch._C._are_functorch_transforms_active():  # Gauss-Newton's vmap over points takes no torch.autograd
+        if in_torch_func():  # Gauss-Newton's vmap over points takes no torch.autograd
             gradient = torch.func.grad(lambda x: function(x).sum())
             second = [torch.func.grad(lambda x, i=i: gradient(x)[:, i].sum())(x)[:, i] for i in range(x.shape[1])]
             return Field(function(x), gradient(x), torch.stack(second, 1))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from kanpde.ground.errors import ConfigError
-from kanpde.jets.pieces import has_numbers, transformed
+from kanpde.jets.tracing import has_numbers, transformed
 
 POINTS = 8
 NUMBERS = 2**17  # coordinates of all points at most

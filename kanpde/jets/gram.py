@@ -8,7 +8,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from kanpde.jets.pieces import add_up, plainly
+from kanpde.jets.pieces import add_up
+from kanpde.jets.tracing import plainly
 
 
 class Part(IntEnum):
@@ -17,6 +18,19 @@ class Part(IntEnum):
     NONE = 0
     DIAGONAL = 1
     FULL = 2
+
+
+FEW = 1.5  # inputs for each feature up to which their tangents cost less than the Gram matrix of the features
+
+
+def is_few(inputs: int, features: int) -> bool:
+    """Whether the tangents of so many inputs cost less than a Gram matrix of so many features."""
+    return inputs <= FEW * features
+
+
+def numbers_of(inputs: int, features: int) -> int:
+    """Numbers of either, whichever is taken, at a point."""
+    return features * (inputs if is_few(inputs, features) else features)
 
 
 class _SymmetricProduct(torch.autograd.Function):
@@ -58,7 +72,7 @@ class Diagonal:
 
     def is_few(self, features: int) -> bool:
         """Whether the tangents of all inputs cost less than a Gram matrix of so many features."""
-        return self.s.shape[-1] <= FEW * features
+        return is_few(self.s.shape[-1], features)
 
     def linear(self, w: Tensor, wanted: Part = Part.FULL) -> "Dense | Diagonal | Tangents":
         if wanted == Part.DIAGONAL:
@@ -169,6 +183,3 @@ class Tangents:
 
     def __add__(self, other: "Tangents") -> "Tangents":
         return replace(self, rows=self.rows + other.rows)
-
-
-FEW = 1.5  # inputs for each feature up to which their tangents cost less than the Gram matrix of the features

@@ -11,16 +11,16 @@ and is pushed forward module by module, in one pass. `gram` takes four forms on 
 never ask which, and leave out what no later module reads.
 """
 
-import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kanpde.jets.gram import Part
+from kanpde.jets.gram import Part, numbers_of
 from kanpde.jets.pieces import add
 
 
@@ -88,17 +88,16 @@ class _Rule(NamedTuple):
 _RULES: dict[type[nn.Module], _Rule] = {}
 
 
-def rule(*modules: type[nn.Module], reads: Callable[[nn.Module, Part], Part] | None = None):
+def rule(*modules: type[nn.Module], reads: Callable[[nn.Module, Part], Part] | None = None, told: bool = False):
     """Register the function below, (module, jet) -> jet, as the jet rule of these module types.
 
     Args:
         reads: (module, wanted) -> how much of the given Gram matrix the rule reads where `wanted` of its result is
-            read; default all. A function of three arguments, (module, jet, wanted), is told `wanted`, and may leave
-            out what is not.
+            read; default all.
+        told: the function is (module, jet, wanted) -> jet, told what is wanted; it may leave out what is not.
     """
 
     def register(function):
-        told = len(inspect.signature(function).parameters) == 3
         pushed = function if told else lambda module, jet, wanted: function(module, jet)
         _RULES.update(dict.fromkeys(modules, _Rule(pushed, reads or (lambda module, wanted: Part.FULL))))
         return function
@@ -139,7 +138,7 @@ def _wanted_along(module: nn.Sequential, wanted: Part) -> list[Part]:
     return parts[::-1]
 
 
-@rule(nn.Sequential, reads=lambda module, wanted: _wanted_along(module, wanted)[0])
+@rule(nn.Sequential, reads=lambda module, wanted: _wanted_along(module, wanted)[0], told=True)
 def _sequential(module: nn.Sequential, jet: Jet, wanted: Part) -> Jet:
     for child, part in zip(module, _wanted_along(module, wanted)[1:], strict=True):
         jet = push(child, jet, part)
@@ -161,7 +160,7 @@ def _identity(module: nn.Module, jet: Jet) -> Jet:
     return jet
 
 
-@rule(nn.Linear, reads=_all_or_nothing)
+@rule(nn.Linear, reads=_all_or_nothing, told=True)
 def _linear(module: nn.Linear, jet: Jet, wanted: Part) -> Jet:
     w = module.weight.mT
     return Jet(
@@ -348,3 +347,39 @@ def _product(module: Product, jet: Jet) -> Jet:
     elif lap is not None:
         lap = lap @ pair_sum
     return Jet(module(jet.value), None if jet.along is None else scaled.along @ pair_sum, gram, lap)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Memory
+
+
+class Step(NamedTuple):
+    """What the memory of a training step depends on beside the network."""
+
+    points: int
+    dim: int
+    itemsize: int  # bytes of a number
+    passes: int  # 2 with the gradient of the residual, which keeps what it differentiates, else 1
+
+
+class Footprint(NamedTuple):
+    """Numbers that a module holds in a training step: those kept of each point, and those of all points at a time."""
+
+    kept: int = 0
+    working: float = 0
+
+
+@singledispatch
+def footprint(module: nn.Module, step: Step) -> Footprint:
+    """What a module holds beside its children, in a forward pass of jets and the backward pass of their loss.
+
+    Nothing of one that has not registered: `@footprint.register` with the type in the annotation, as `nn.Linear`.
+    """
+    return Footprint()
+
+
+@footprint.register
+def _linear_footprint(module: nn.Linear, step: Step) -> Footprint:
+    """Inputs; value, lap and two directions, and a Gram matrix before and after the function that follows."""
+    n_in, n_out = module.in_features, module.out_features
+    return Footprint(step.passes * (n_in + 4 * n_out + 2 * numbers_of(step.dim, n_out)))

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from kanpde.jets.pieces import recomputed, recorded
+from kanpde.jets.pieces import recomputed
+from kanpde.jets.tracing import recorded
 from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.layers import check_norm, check_sizes
 

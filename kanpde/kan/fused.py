@@ -23,11 +23,17 @@ import torch
 from torch import Tensor
 
 from kanpde.jets.gram import Part
-from kanpde.jets.pieces import add, plainly, recomputed, recorded
+from kanpde.jets.pieces import add, recomputed
+from kanpde.jets.tracing import apart, differentiated_once, plainly, recorded, uncompiled
 from kanpde.kan.basis.base import LinearBasis, closed
 from kanpde.kan.weights import Recipe
 
 KEEP_BYTES = 2**28  # of the features of a layer whose backward pass is differentiated: above it, again piece by piece
+
+
+def is_large(features: int) -> bool:
+    """Whether features of so many bytes are too much to keep for a backward pass that is differentiated."""
+    return features > KEEP_BYTES
 
 
 class Inputs(NamedTuple):
@@ -70,7 +76,7 @@ class Layer:
             value=_matrix(b[0]).mT @ _matrix(theta),
             rows=tuple(r @ a for r in rows),
             bend=None if q is None else _matrix(b[2] * _each(q)).mT @ _matrix(theta),
-            gram=None if g is None else _Congruence.apply(self, a, g) if _differentiated() else self.gram(a, g),
+            gram=None if g is None else _Congruence.apply(self, a, g) if differentiated_once() else self.gram(a, g),
         )
 
     def pull(self, inputs: Inputs, constants: tuple, weights: tuple, bar: Outputs, need: Inputs) -> tuple:
@@ -155,11 +161,6 @@ class _Congruence(torch.autograd.Function):
         return None, of_a, ctx.layer.grad_g(a, g, grad) if ctx.needs_input_grad[2] else None
 
 
-def _differentiated() -> bool:
-    """Whether the compiler will differentiate what it sees, once: not where torch.func does within."""
-    return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
-
-
 class Compiled:
     """A layer whose pieces torch.compile has fused, once for each shape."""
 
@@ -177,8 +178,7 @@ class Compiled:
         key = method, settings, self.contents, x.dtype, x.device, _shapes(given)
         if key not in _COMPILED:
             layer = self.layer
-            piece = lambda *given: method(layer, *given, *settings)
-            piece.__code__ = piece.__code__.replace(co_name=f"piece_{len(_COMPILED)}")  # a cache of its own in torch
+            piece = apart(lambda *given: method(layer, *given, *settings), f"piece_{len(_COMPILED)}")
             _COMPILED[key] = torch.compile(piece, dynamic=False, fullgraph=True)
         return _COMPILED[key](*given)
 
@@ -242,7 +242,7 @@ def _stream(layer: Layer | Compiled, basis: LinearBasis, inputs: Inputs, recipe:
     return stream.outputs(run(stream, *inputs[:3], *inputs.rows, *recipe.pieces, *recipe.shared))
 
 
-@torch.compiler.disable
+@uncompiled
 def _stream_uncompiled(layer: Layer, basis: LinearBasis, inputs: Inputs, recipe: Recipe, chunk: int) -> Outputs:
     """Within a compiled step: the loop over the pieces is not unrolled, each piece is compiled by itself."""
     return _stream(Compiled(layer), basis, inputs, recipe, chunk)
@@ -276,7 +276,7 @@ class _Stream:
 
     def is_large(self, x: Tensor) -> bool:
         """Whether all pieces of a backward pass that is differentiated itself are too much to keep."""
-        return self.chunk < x.shape[-1] and x.numel() * self.basis.footprint(0, 4) * x.element_size() > KEEP_BYTES
+        return self.chunk < x.shape[-1] and is_large(x.numel() * self.basis.footprint(0, 4) * x.element_size())
 
     def _sorted(self, tensors: tuple) -> tuple[tuple, tuple, tuple]:
         """Rows, pieces and shared tensors."""

@@ -5,11 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from kanpde.jets.gram import Dense, Diagonal, Part, Sampled, Tangents
-from kanpde.jets.jet import Jet, general, layer_norm_terms, rule
-from kanpde.jets.pieces import add, add_up, exporting, has_numbers, recorded
+from kanpde.jets.gram import Dense, Diagonal, Part, Sampled, Tangents, numbers_of
+from kanpde.jets.jet import Footprint, Jet, Step, footprint, general, layer_norm_terms, rule
+from kanpde.jets.pieces import add, add_up
+from kanpde.jets.tracing import exporting, has_numbers, in_torch_func, readable, recorded
 from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
-from kanpde.kan.fused import Inputs, Layer, push
+from kanpde.kan.fused import Inputs, Layer, is_large, push
 from kanpde.kan.values import values
 
 SPARE = 0.25  # share of the functions from which leaving them out pays
@@ -17,6 +18,7 @@ WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not stream
 DIFFERENTIATED_BYTES = 2**26  # the same where it compiles a pass with its gradient by x, which cannot be streamed
 CHUNK_BYTES = 10 * 2**20  # what one piece of a streamed layer may hold; larger pieces leave the cache
 GPU_CHUNK_BYTES = 2**28  # of a GPU, where smaller pieces leave it idle
+FEWEST = 16  # inputs of a piece
 
 
 class KANLinear(nn.Module):
@@ -115,7 +117,7 @@ class KANLinear(nn.Module):
     def _live(self, x: Tensor) -> tuple[slice, Tensor | None]:
         """The basis functions that x needs, and the weights of an edge that belong to them and the base; or all."""
         count, size = self.basis.count, self.basis.size
-        live = self.basis.live(x) if _eager(x) else slice(0, count)
+        live = self.basis.live(x) if readable(x) else slice(0, count)
         columns = [*range(live.start, live.stop), *range(count, size)]
         if len(columns) > (1 - SPARE) * size:
             return slice(0, count), None
@@ -138,14 +140,14 @@ class KANLinear(nn.Module):
     def chunk(self, x: Tensor, per_input: int) -> int:
         """Inputs to a piece, for `per_input` numbers per point and input."""
         compiling = recorded()
-        if self.in_features <= 16 or not has_numbers(x) or exporting():  # an exported network takes any points
+        if self.in_features <= FEWEST or not has_numbers(x) or exporting():  # an exported network takes any points
             return self.in_features
         bytes_of_input = x.element_size() * (max(1, len(x)) * per_input + self.weights.generated_per_input)
-        whole = DIFFERENTIATED_BYTES if torch._C._are_functorch_transforms_active() else WHOLE_BYTES
+        whole = DIFFERENTIATED_BYTES if in_torch_func() else WHOLE_BYTES
         if compiling and self.in_features * bytes_of_input <= whole:
             return self.in_features
         piece = CHUNK_BYTES if x.device.type == "cpu" else GPU_CHUNK_BYTES
-        return min(self.in_features, max(16, piece // bytes_of_input))
+        return min(self.in_features, max(FEWEST, piece // bytes_of_input))
 
     def slices(self, chunk: int) -> list[slice]:
         return [slice(i, min(i + chunk, self.in_features)) for i in range(0, self.in_features, chunk)]
@@ -170,18 +172,17 @@ def check_sizes(basis: Basis, weights: nn.Module, inputs: int, edges: int, outpu
         )
 
 
-def _eager(x: Tensor) -> bool:
-    """Whether a branch may depend on the numbers in x."""
-    return not recorded() and not torch._C._are_functorch_transforms_active() and has_numbers(x)
-
-
 def _is_one(s: Tensor | None) -> bool:
     """Whether a diagonal, the same for all points, is known to be that of the identity."""
     fixed = s is not None and s.ndim == 2 and len(s) == 1 and not s.requires_grad
-    return fixed and _eager(s) and bool((s == 1).all())
+    return fixed and readable(s) and bool((s == 1).all())
 
 
-@rule(KANLinear, reads=lambda layer, wanted: Part.FULL if wanted or layer.norm is not None else Part.DIAGONAL)
+def _reads(layer: KANLinear, wanted: Part) -> Part:
+    return Part.FULL if wanted or layer.norm is not None else Part.DIAGONAL
+
+
+@rule(KANLinear, reads=_reads, told=True)
 def _kan_linear(layer: KANLinear, jet: Jet, wanted: Part) -> Jet:
     """With A_io = phi'_io(x_i): along' = along A, gram' = A^T gram A, lap' = sum_i phi''_io gram_ii + lap A."""
     if jet.gram is not None and layer.basis.smoothness < 2:
@@ -255,3 +256,23 @@ def _kan_linear_normed(layer: KANLinear, jet: Jet) -> Jet:
         torch.cat([functions.slope, base.slope], 1) if slope else None,
         functions.bend + base.bend if order == 2 else None,
     )
+
+
+@footprint.register
+def _kan_linear_footprint(layer: KANLinear, step: Step) -> Footprint:
+    """The outputs with their Gram matrix, and features and slopes of the inputs, of a streamed layer those of a piece.
+
+    A gradient of the residual keeps features and slopes, unless they are `is_large`, and all else twice.
+    """
+    inputs, out, size = layer.in_features, layer.out_features, step.itemsize
+    features = lambda order: inputs * (layer.basis.footprint(out, order) + order * out)
+    whole = step.points * features(3)
+    streamed = whole * size > CHUNK_BYTES and inputs > FEWEST and layer.norm is None
+    kept = 3 * out + numbers_of(step.dim, out)
+    if step.passes == 2 and not (streamed and is_large(step.points * features(4) * size)):
+        kept += features(4)
+    if layer.norm is not None:  # Jacobian and Gram matrix of what the functions and the base see
+        kept += step.passes * 6 * inputs**2
+    if not layer.fuses:
+        kept += step.passes * features(2)
+    return Footprint(kept, 1.5 * CHUNK_BYTES // size if streamed else whole)

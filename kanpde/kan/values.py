@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kanpde.jets.pieces import exporting, has_numbers, plainly, transformed
+from kanpde.jets.tracing import exporting, has_numbers, plainly, transformed
 from kanpde.kan.basis.base import LinearBasis, closed, contract_features, fill
 from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
 from kanpde.kan.weights import Recipe

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from kanpde.jets.pieces import has_numbers, plainly, recorded, transformed
+from kanpde.jets.tracing import compiling, constant, has_numbers, plainly, recorded, transformed
 
 
 class Recipe(NamedTuple):
@@ -113,7 +113,7 @@ class MetaLearner(nn.Module):
         few = prompts.shape[0] * prompts.shape[2] < TABLE_FROM
         # on a GPU the sums over the edges of a segment need atomics; on several threads, what torch 2.13 compiles of
         # them writes beyond its buffers
-        alone = prompts.device.type == "cpu" and not (torch.compiler.is_compiling() and _threads() > 1)
+        alone = prompts.device.type == "cpu" and not (compiling() and _threads() > 1)
         return prompts.shape[1] == 1 and alone and not few
 
     def extra_repr(self) -> str:
@@ -121,7 +121,7 @@ class MetaLearner(nn.Module):
         return f"prompt_dim={prompt_dim}, hidden={hidden}, size={len(self.w2)}, bias={self.b1 is not None}"
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _threads() -> int:
     """A constant to the compiler, which cannot trace it."""
     return torch.get_num_threads()

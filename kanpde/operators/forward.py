@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
-import torch._functorch.config
 from torch import Tensor, nn
 
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.gram import Diagonal, Part
 from kanpde.jets.jet import Jet, push
+from kanpde.jets.tracing import compiler_settings, in_torch_func
 from kanpde.operators.base import Operator, coefficients_for, with_own_gradient
 
+RECOMPILATIONS = 256  # at most: one for each network and number of points
 COMPILE_SINCE = (2, 11)  # version of torch: older ones do not trace the layers (2.6), or were not tried
 ACTIVATIONS = 0.7  # share of the activations that a compiled step saves for its backward pass; the rest comes again
 
@@ -98,7 +99,7 @@ class Forward(Operator):
         return self._push(u, x, s, directions)
 
     def _push(self, net: nn.Module, x: Tensor, s, directions, reads_grad_sq: bool = True) -> Jet:
-        training = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+        training = torch.is_grad_enabled() and not in_torch_func()
         run = compiled(pushed, graphs=x.is_cuda) if self.compile and training else pushed
         return run(net, x, None if s is None else Diagonal(s), directions, reads_grad_sq)
 
@@ -107,14 +108,12 @@ class Forward(Operator):
 def compiled(function: Callable, graphs: bool, whole: bool = False) -> Callable:
     """`function`, compiled for the shapes it meets; with `graphs` replayed as CUDA graphs.
 
-    Of a function that is to be compiled `whole`, and cannot be, torch._dynamo.exc.TorchDynamoException is raised.
+    Of a function that is to be compiled `whole`, and cannot be, torch raises its TorchDynamoException.
     """
     made = torch.compile(function, dynamic=False, fullgraph=whole, mode="reduce-overhead" if graphs else None)
 
     def run(*args):
-        many = torch._dynamo.config.patch(recompile_limit=256)  # one for each network and number of points
-        lean = torch._functorch.config.patch(activation_memory_budget=ACTIVATIONS)
-        with many, lean:
+        with compiler_settings(RECOMPILATIONS, ACTIVATIONS):
             return made(*args)
 
     return run

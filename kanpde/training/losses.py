@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz, gradient_of
+from kanpde.jets.tracing import in_torch_func
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators.base import Operator
 from kanpde.operators.forward import Forward, compiled
@@ -121,7 +122,7 @@ class Loss:
             return {"interior": torch.stack([residual(x), residual(x)])}
         if self.gradient == "none" or not torch.is_grad_enabled():
             return {"interior": residual(x)}
-        if operator.compile and not _functorch():
+        if operator.compile and not in_torch_func():
             r, slope = _compiled_with_gradient(u, operator, x)
             r, slope = scale * r, scale * slope
         else:
@@ -152,22 +153,18 @@ def one_number(name: str, term) -> Tensor:
 
 def _with_gradient(function: Callable[[Tensor], Tensor], x: Tensor, graph: bool = True) -> tuple[Tensor, Tensor]:
     """function(x) (N,) and its gradient (N, d), with or without its graph."""
-    if _functorch():  # per-sample gradients
-        return _with_gradient_by_functorch(function, x)
+    if in_torch_func():  # per-sample gradients
+        return _with_gradient_by_torch_func(function, x)
     x = x.detach().requires_grad_()
     value = function(x)
     (slope,) = torch.autograd.grad(value.sum(), x, create_graph=graph)
     return value, slope
 
 
-def _with_gradient_by_functorch(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+def _with_gradient_by_torch_func(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     summed = lambda x: ((y := function(x)).sum(), y)
     slope, value = torch.func.grad(summed, has_aux=True)(x)
     return value, slope
-
-
-def _functorch() -> bool:
-    return torch._C._are_functorch_transforms_active()
 
 
 def _compiled_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,4 +181,4 @@ def _compiled_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Te
 
 def _left_side_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:
     side = u.problem.left_side if u.problem.has_source else u.problem.residual
-    return _with_gradient_by_functorch(lambda x: side(operator(u, x), x), x)
+    return _with_gradient_by_torch_func(lambda x: side(operator(u, x), x), x)

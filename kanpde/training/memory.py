@@ -3,14 +3,10 @@
 import re
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from kanpde.config.schema import MEMORY
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import resident_bytes
-from kanpde.jets.gram import FEW
-from kanpde.kan.fused import KEEP_BYTES
-from kanpde.kan.layers import CHUNK_BYTES, KANLinear
+from kanpde.jets.jet import Step, footprint
 
 if TYPE_CHECKING:
     from kanpde.training.plan import Plan
@@ -27,30 +23,13 @@ def parse(limit: str) -> int:
 def estimate(plan: "Plan") -> tuple[int, int]:
     """Bytes of parameters with gradient, two moments and best copy; and of what a step on all its points holds.
 
-    Of a point: its coordinates, their directions and gradients; of each layer the outputs with a Gram matrix, or the
-    tangents where inputs are few; and of one layer at a time the features and slopes, of a streamed one a piece. A
-    gradient of the residual keeps features and slopes of all layers, up to `KEEP_BYTES` of each, and the rest twice.
+    Of a point: its coordinates, their directions and gradients, and what the layers keep (`kanpde.jets.jet.footprint`);
+    and what one layer at a time works with.
     """
     net, size, dim = plan.net, plan.dtype.itemsize, plan.problem.domain.dim
-    n = sum(plan.counts.values())
-    kept, working, passes = 5 * dim, 0, 1 if plan.config.loss.gradient == "none" else 2
-    for layer in net.modules():
-        inputs, out = getattr(layer, "in_features", 0), getattr(layer, "out_features", 0)
-        second = out * (dim if dim <= FEW * out else out)
-        if isinstance(layer, KANLinear):
-            kept += 3 * out + second
-            piece = n * inputs * (layer.basis.footprint(out, 3) + 3 * out)
-            streamed = piece * size > CHUNK_BYTES and inputs > 16 and layer.norm is None
-            working = max(working, 1.5 * CHUNK_BYTES // size if streamed else piece)
-            features = inputs * (layer.basis.footprint(out, 4) + 4 * out)
-            if passes == 2 and not (streamed and n * features * size > KEEP_BYTES):
-                kept += features
-            if layer.norm is not None:  # Jacobian and Gram matrix of what the functions and the base see
-                kept += passes * 6 * inputs**2
-            if layer.norm is not None or not layer.fuses:
-                kept += passes * inputs * (layer.basis.footprint(out, 2) + 2 * out)
-        elif isinstance(layer, nn.Linear):
-            kept += passes * (inputs + 4 * out + 2 * second)
+    n, passes = sum(plan.counts.values()), 1 if plan.config.loss.gradient == "none" else 2
+    layers = [footprint(module, Step(n, dim, size, passes)) for module in net.modules()]
+    kept, working = 5 * dim + sum(layer.kept for layer in layers), max(layer.working for layer in layers)
     return 5 * size * sum(p.numel() for p in net.parameters()), int(size * (n * kept + working))
 
 

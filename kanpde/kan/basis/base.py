@@ -1,6 +1,6 @@
 """What a basis of edge functions offers a layer: the number of weights of an edge, and their contraction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import sqrt
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kanpde.jets.pieces import has_numbers, plainly, transformed
+from kanpde.jets.tracing import has_numbers, plainly, transformed
 from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
 
 Derivatives = tuple[Tensor, ...]  # f, f', f'', ... each (N, in, functions)
@@ -63,6 +63,13 @@ class Basis(nn.Module):
         """The sums over the edges at x (N, in) with theta (in, size, out); `curvature` is q (1 or N, in).
 
         `inputs` says which inputs of the layer the columns of x are.
+        """
+        raise NotImplementedError
+
+    def each(self, x: Tensor, theta: Tensor, inputs: Sequence[int], normed: Tensor | None = None) -> Tensor:
+        """phi_e at x_i, (N, E), of edges taken one by one: i is inputs[e], theta (E, size), or (N, E, size).
+
+        With `normed` (N, in), the basis functions stand at it and the base function at x.
         """
         raise NotImplementedError
 
@@ -156,6 +163,13 @@ class LinearBasis(Basis):
     def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
         order = 2 if curvature is not None else int(slope)
         return contract_features(self.features(x, order, inputs), theta, slope, curvature)
+
+    def each(self, x: Tensor, theta: Tensor, inputs: Sequence[int], normed: Tensor | None = None) -> Tensor:
+        if normed is None:
+            features = self.features(x, 0)[0]
+        else:
+            features = torch.cat([self.functions(normed, 0)[0], self.base_function(x, 0)[0]], -1)
+        return (features[:, inputs] * theta).sum(-1)
 
     def footprint(self, n_out: int, order: int) -> int:
         return self.size * (order + 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from kanpde.jets.pieces import plainly
+from kanpde.jets.tracing import compiling, plainly
 from kanpde.kan.basis.base import LinearBasis
 
 LOCAL_FROM = 20  # intervals from which the k + 1 splines that live at a point are computed instead of all
@@ -85,7 +85,7 @@ def bspline_derivatives(
     """[B^(first), ..., B^(last)] of the grid_size + k splines at x, which are a new axis, or of the `live` ones."""
     count, local = grid_size + k, grid_size >= LOCAL_FROM
     out = out or [None] * (last + 1 - first)
-    highest = last + torch.compiler.is_compiling()  # the compiler differentiates once more
+    highest = last + compiling()  # the compiler differentiates once more
     unit = 1.0 if local or max(highest, 2) >= k else factorial(k) ** (-1 / k)
     per_step = scale * (grid_size / 2 * unit)
     tau = (x - low) * per_step

@@ -1,5 +1,6 @@
 """Wavelets with a scale, a shift and a weight per edge (WavKAN)."""
 
+from collections.abc import Sequence
 from functools import partial
 from math import comb, expm1, log, pi, sqrt
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from kanpde.jets.pieces import has_numbers, plainly, recorded
+from kanpde.jets.tracing import has_numbers, plainly, recorded
 from kanpde.kan.basis.base import Basis, Edges
 from kanpde.kan.basis.base_functions import gaussian_derivatives
 
@@ -42,7 +43,7 @@ class Wavelet(Basis):
     def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
         psi, scale = WAVELETS[self.wavelet], self.scale(inputs)
         raw, mu, w = theta.unbind(1)  # each (in, out)
-        rate = 1 / (SMALLEST + softplus(raw + _OFFSET))  # 1 / sigma
+        rate = 1 / _sigma(raw)
         z = (x - self.low[inputs]) * scale - 1
         sums = _WaveletSum.forward if plainly() else _WaveletSum.apply
         value = sums(psi, z, mu, rate, w)
@@ -57,6 +58,12 @@ class Wavelet(Basis):
             slope=first * (w * rate) if slope else None,
             bend=None if bend is None else torch.einsum("nio,io,ni->no", second, w * rate**2, bend),
         )
+
+    def each(self, x: Tensor, theta: Tensor, inputs: Sequence[int], normed: Tensor | None = None) -> Tensor:
+        """In operations that any theta goes through; there is no base function."""
+        raw, mu, w = theta.unbind(-1)
+        z = (((x if normed is None else normed) - self.low) * self.scale() - 1)[:, inputs]
+        return w * WAVELETS[self.wavelet](0, 0, (z - mu) / _sigma(raw))[0]
 
     def footprint(self, n_out: int, order: int) -> int:
         return 4 * n_out if order else 1
@@ -76,6 +83,11 @@ class Wavelet(Basis):
 
 
 _OFFSET = log(expm1(1 - SMALLEST))  # softplus(_OFFSET) = 1 - SMALLEST
+
+
+def _sigma(raw: Tensor) -> Tensor:
+    """The scale of a wavelet: positive, and 1 of the weight 0."""
+    return SMALLEST + softplus(raw + _OFFSET)
 
 
 class _Wavelet(torch.autograd.Function):
