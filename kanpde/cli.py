@@ -10,13 +10,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from kanpde import backbones, operators, problems
-from kanpde.config import library, load
+from kanpde.config import load
 from kanpde.ground.errors import ConfigError
 from kanpde.records import columns
 from kanpde.records.run import replacing
 from kanpde.runs.models import Run
 from kanpde.solve import INTERRUPTED, console, run_app, solve
+from kanpde.users.listing import members_in, shipped
 
 app = typer.Typer(
     add_completion=False,
@@ -193,24 +193,16 @@ def folds(
 
 
 @app.command(name="list")
-def list_() -> None:
-    """Show the problems, backbones, bases, operators and solvers, a line each."""
-    from kanpde.kan.basis import BASES
-
-    sections = {
-        "problems": problems.PROBLEMS,
-        "backbones": backbones.BACKBONES,
-        "bases": BASES,
-        "operators": operators.OPERATORS,
-    }
+def list_(
+    file: Annotated[Path | None, typer.Argument(help="A file of one's own whose members are shown instead.")] = None,
+) -> None:
+    """Show the problems, backbones, bases, operators, optimisers and solvers, a line each."""
+    sections = shipped() if file is None else members_in(str(file))
     table = Table(show_header=False, box=None)
     for title, members in sections.items():
         table.add_row(Text(title, "bold"), "")
-        for name, member in members.items():
-            table.add_row(f"  {name}", member.__doc__.strip().splitlines()[0])
-    table.add_row(Text("solvers", "bold"), "")
-    for path in sorted(library("solvers").glob("*.yaml")):
-        table.add_row(f"  {path.stem}", path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
+        for name, line in members.items():
+            table.add_row(f"  {name}", line)
     console.print(table)
 
 

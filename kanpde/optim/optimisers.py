@@ -29,6 +29,7 @@ class Optimiser:
 
     Attributes:
         make: (phase, groups) -> the optimiser.
+        about: a line on it.
         by_gradients: whether its step reads gradients alone, so that two trial steps show what is wrong with options.
         keeps_points: whether it sees one function for the whole phase: the same points, the same probes.
         wants_system: whether its step reads the residuals and their Jacobian, `kanpde.training.residuals`.
@@ -36,6 +37,7 @@ class Optimiser:
     """
 
     make: Callable[[PhaseConfig, Groups], torch.optim.Optimizer]
+    about: str = ""
     by_gradients: bool = True
     keeps_points: bool = False
     wants_system: bool = False
@@ -46,7 +48,8 @@ class Optimiser:
         """A class of optimisers of one's own; it may have the attribute keeps_points or wants_system."""
         keeps_points, wants_system = getattr(kind, "keeps_points", False), getattr(kind, "wants_system", False)
         make = _of_all if keeps_points or wants_system else _of_groups
-        return cls(partial(make, lambda: kind), not keeps_points and not wants_system, keeps_points, wants_system)
+        by_gradients = not keeps_points and not wants_system
+        return cls(partial(make, lambda: kind), "", by_gradients, keeps_points, wants_system)
 
 
 def rates(phase: PhaseConfig, u: Ansatz) -> Groups:
@@ -159,13 +162,24 @@ def _soap() -> type[torch.optim.Optimizer]:
 
 
 OPTIMISERS = {
-    "adam": Optimiser(partial(_of_groups, lambda: torch.optim.Adam)),
-    "adamw": Optimiser(partial(_of_groups, lambda: torch.optim.AdamW)),
-    "soap": Optimiser(partial(_of_groups, _soap, max_precondition_dim=MAX_PRECONDITION_DIM)),
-    "muon": Optimiser(partial(_of_groups, _muon, split=_matrices_apart)),
-    "lbfgs": Optimiser(_lbfgs, by_gradients=False, keeps_points=True),
+    "adam": Optimiser(partial(_of_groups, lambda: torch.optim.Adam), "Adaptive moments (Kingma & Ba 2015)."),
+    "adamw": Optimiser(partial(_of_groups, lambda: torch.optim.AdamW), "Adam whose weights decay apart from them."),
+    "soap": Optimiser(
+        partial(_of_groups, _soap, max_precondition_dim=MAX_PRECONDITION_DIM),
+        "Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024).",
+    ),
+    "muon": Optimiser(
+        partial(_of_groups, _muon, split=_matrices_apart), "Orthogonal momentum of matrices, and Adam (AdaMuon)."
+    ),
+    "lbfgs": Optimiser(
+        _lbfgs,
+        "Quasi-Newton steps with a line search, on points that stay.",
+        by_gradients=False,
+        keeps_points=True,
+    ),
     "gauss_newton": Optimiser(
         partial(_of_all, lambda: GaussNewton),
+        "Damped Gauss-Newton steps of the residuals, for few parameters.",
         by_gradients=False,
         wants_system=True,
         beside_sparsity={"scaling": 0.0},  # damping that is scaled by curvature would leave all edges

@@ -17,7 +17,7 @@ from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.jet import Affine
-from kanpde.kan.basis.polynomial import Polynomial
+from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
 from kanpde.operators import OPERATORS, Forward, Operator
 from kanpde.optim.optimisers import OPTIMISERS, for_sparsity
@@ -266,14 +266,9 @@ def _compile(config: RunConfig, inputs: int) -> bool:
         return False
     if config.compile != "auto":
         return config.compile
-    too_much = config.loss.gradient != "none" and (inputs > WHOLE_UP_TO or _recursive(config.backbone["name"]))
+    basis = getattr(backbones.BACKBONES.get(config.backbone["name"]), "basis", Basis)
+    too_much = config.loss.gradient != "none" and (inputs > WHOLE_UP_TO or basis.recursive)
     return config.steps >= COMPILE_FROM and not too_much and compiles(config.device)
-
-
-def _recursive(backbone: str) -> bool:
-    """Whether its functions come from a recurrence: written out, its derivatives take minutes to compile."""
-    family = backbones.FAMILIES.get(backbone.removeprefix("meta"))
-    return family is not None and issubclass(family[0], Polynomial)
 
 
 @cache

@@ -59,20 +59,29 @@ _FOLDERS: dict[str, _Folder] = {}  # by the name of the module of a user's file
 def load_class(name: str, kind: str = "problem") -> type:
     """The class in a user's file, `my_pde.py:MyProblem`; `kind` is what it is, for messages."""
     file, _, cls = name.rpartition(":")
-    path = Path(file)
-    if path.suffix != ".py" or not cls.isidentifier():
+    if Path(file).suffix != ".py" or not cls.isidentifier():
         raise ConfigError(f"{kind} {name}: needed is a file ending in .py and a class in it, such as my_pde.py:MyPDE")
+    return class_from_source(_text(file, f"{kind} {name}"), cls, file)
+
+
+def load_module(file: str) -> ModuleType:
+    """A user's file, executed."""
+    if Path(file).suffix != ".py":
+        raise ConfigError(f"{file}: needed is a file ending in .py")
+    return _module(_text(file, file), file)
+
+
+def _text(file: str, what: str) -> str:
     try:
-        if not os.path.isfile(path):
-            raise ConfigError(f"{kind} {name}: no file {file}")
-        source = path.read_text(encoding="utf-8")
+        if not os.path.isfile(file):
+            raise ConfigError(f"{what}: no file {file}")
+        return Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{kind} {name}: {file} cannot be read: {error}") from None
-    return class_from_source(source, cls, str(path))
+        raise ConfigError(f"{what}: {file} cannot be read: {error}") from None
 
 
 def class_from_source(source: str, cls: str, file: str, beside: Mapping[str, str] | None = None) -> type:
-    """Execute the source of a user's problem file as a module and return its class.
+    """Execute the source of a user's file as a module and return its class.
 
     The modules beside the file can be imported, at once and later within its functions. They are this file's own, so
     one of the same name beside another file is another; sys.path stays as it is.
@@ -82,6 +91,16 @@ def class_from_source(source: str, cls: str, file: str, beside: Mapping[str, str
     Raises:
         ConfigError: what the file raises, with its line; no such class.
     """
+    module = _module(source, file, beside)
+    if not hasattr(module, cls):
+        root = module.__name__
+        classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__.startswith(root)]
+        raise ConfigError(suggest(f"class in {file}", cls, classes))
+    return getattr(module, cls)
+
+
+def _module(source: str, file: str, beside: Mapping[str, str] | None = None) -> ModuleType:
+    """The module of a source, executed."""
     folder = Path(file).resolve().parent
     root = PREFIX + hashlib.sha256(f"{folder}\n{source}".encode()).hexdigest()[:12]
     for name in [name for name in sys.modules if name == root or name.startswith(f"{root}.")]:
@@ -97,10 +116,7 @@ def class_from_source(source: str, cls: str, file: str, beside: Mapping[str, str
         _execute(source, file, module)
     except (Exception, SystemExit) as error:
         raise ConfigError(place(error) or f"{file}: {type(error).__name__}: {error}") from error
-    if not hasattr(module, cls):
-        classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__.startswith(root)]
-        raise ConfigError(suggest(f"class in {file}", cls, classes))
-    return getattr(module, cls)
+    return module
 
 
 def _execute(source: str, file: str, module: ModuleType) -> None:

@@ -36,6 +36,7 @@ class Basis(nn.Module):
 
     size: int
     smoothness = float("inf")  # continuous derivatives: second-order operators need 2
+    recursive = False  # functions that come from a recurrence: written out, their derivatives take minutes to compile
 
     def __init__(self, in_features: int, grid_range=(-1.0, 1.0)):
         super().__init__()

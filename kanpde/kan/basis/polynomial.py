@@ -27,6 +27,8 @@ class Polynomial(LinearBasis):
         squash: tanh or none.
     """
 
+    recursive = True
+
     def __init__(self, in_features: int, degree: int, grid_range, base: str, squash: str):
         if degree < 1:
             raise ValueError(f"polynomials need degree >= 1, given {degree}")
