@@ -19,6 +19,7 @@ from kanpde.operators import Autograd, Forward, Operator
 F64 = torch.float64
 DRAWS = 2000  # of an operator that estimates
 SIGMAS = 6  # standard errors that its mean may be off by
+STEP = 1e-5  # of differences
 
 
 @dataclass
@@ -221,11 +222,13 @@ def _drawn(report: Report, what: str, domain, place: str, n: int, seed: int, law
 def check_basis(basis: type[Basis], seed: int = 0, tolerance: float = 1e-9, **options) -> Report:
     """Check in float64 that a class of bases has the derivatives that it says it has.
 
-    Slopes and curvatures of the edges against automatic differentiation of their values, edges one by one against
-    their sums, the gradient by the weights against a difference; and the jet of a network of it.
+    Slopes, curvatures and third derivatives against central differences, as automatic differentiation goes through
+    the same formulas; the gradient by the weights likewise; edges one by one against their sums; and the jet of a
+    network of it against nested differentiation.
 
     Args:
         basis: called as basis(in_features, grid_range=..., **options).
+        tolerance: on what differs by rounding; differences may be off by 1e-6.
     Raises:
         AssertionError: in one line, what does not agree and by how much.
 
@@ -238,19 +241,15 @@ def check_basis(basis: type[Basis], seed: int = 0, tolerance: float = 1e-9, **op
     uniform = lambda *shape: torch.rand(*shape, generator=generator, dtype=F64)
     with _checking():
         made = basis(n_in, grid_range=[(-1.0, 1.0), (0.0, 2.0), (-3.0, 0.5)], **options).double()
-        x = (made.low + (made.high - made.low) * (0.05 + 0.9 * uniform(n, n_in))).requires_grad_()
+        x = made.low + (made.high - made.low) * (0.05 + 0.9 * uniform(n, n_in))
         theta = (0.5 + uniform(n_in, made.size, n_out)).requires_grad_()
         for name in ("init_activation", "init_scale"):
             shape = tuple(getattr(made, name)().shape)
             report.holds(shape == (made.size,), f"{name} has shape {shape}, not ({made.size},)")
-        sums = made.contract(x, theta, slope=True, curvature=x.new_ones(1, n_in) if made.smoothness > 1 else None)
-        slope, bend = _derivatives(lambda: made.contract(x, theta).value, x)
-        report.close("slopes", sums.slope, "automatic differentiation", slope, tolerance)
-        if made.smoothness > 1:
-            report.close("curvatures", sums.bend, "automatic differentiation", bend.sum(1), tolerance)
+        _check_derivatives(report, made, x, theta.detach())
         inputs = [i for i in range(n_in) for _ in range(n_out)]
         each = made.each(x, theta.transpose(1, 2).flatten(0, 1), inputs).unflatten(1, (n_in, n_out))
-        report.close("edges one by one", each.sum(1), "their sums", sums.value, tolerance)
+        report.close("edges one by one", each.sum(1), "their sums", made.contract(x, theta).value, tolerance)
         _check_gradient(report, lambda theta: made.contract(x, theta).value.sum(), theta, generator)
         if made.smoothness > 1:
             network_of = backbones.specialise(backbones.kan, basis)
@@ -259,19 +258,27 @@ def check_basis(basis: type[Basis], seed: int = 0, tolerance: float = 1e-9, **op
     return report
 
 
-def _derivatives(values: Callable[[], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """First and second derivatives (N, in, out) of sums (N, out) of functions of one coordinate of x (N, in) each."""
-    first, second = [], []
-    for column in values().unbind(1):
-        (slope,) = torch.autograd.grad(column.sum(), x, create_graph=True)
-        first.append(slope)
-        again = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-        second.append(torch.autograd.grad(slope.sum(), x, **again)[0] if slope.requires_grad else 0 * slope)
-    return torch.stack(first, -1), torch.stack(second, -1)
+def _check_derivatives(report: Report, basis: Basis, x: Tensor, theta: Tensor) -> None:
+    """Each of the first, second and third derivative of the edges against a difference of the one before."""
+    one, h = x.new_ones(1, x.shape[1]), STEP
+
+    def sums(x: Tensor) -> list[Tensor]:
+        edges = basis.contract(x, theta, slope=True, curvature=one if basis.smoothness > 1 else None)
+        return [edges.value, edges.slope.sum(1), *([] if edges.bend is None else [edges.bend])]
+
+    at = x.clone().requires_grad_()
+    derivatives = [part.detach() for part in sums(at)]
+    if basis.smoothness > 2:  # what the gradient of a residual reads
+        third = [torch.autograd.grad(y.sum(), at, retain_graph=True)[0].sum(1) for y in sums(at)[2].unbind(1)]
+        derivatives.append(torch.stack(third, 1))
+    above, below = (sums(x + step) for step in (h, -h))
+    names = ("slopes", "curvatures", "third derivatives")
+    for name, given, up, down in zip(names, derivatives[1:], above, below, strict=False):
+        report.close(name, given, "a central difference", (up - down) / (2 * h), 1e-6)
 
 
 def _check_gradient(report: Report, function: Callable[[Tensor], Tensor], theta: Tensor, generator) -> None:
-    direction, h = torch.randn(theta.shape, generator=generator, dtype=F64), 1e-5
+    direction, h = torch.randn(theta.shape, generator=generator, dtype=F64), STEP
     (gradient,) = torch.autograd.grad(function(theta), theta)
     with torch.no_grad():
         difference = (function(theta + h * direction) - function(theta - h * direction)) / (2 * h)
