@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from math import sqrt
 
 import pytest
@@ -145,6 +146,12 @@ def refused(module: str, *argv: str) -> None:
     """Assert that python -m module with these arguments ends with exit code 2 and one line."""
     done = subprocess.run([sys.executable, "-m", module, *argv], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+@contextmanager
+def jobs_here(work, tasks, jobs, threads=1):
+    """In place of `results` of benchmarks.common.study: one task after another in this process, where patches reach."""
+    yield ((task, work(task)) for task in tasks)
 
 
 def call(capsys, *args):

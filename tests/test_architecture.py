@@ -103,13 +103,6 @@ def test_arrows_of_the_design_that_floors_do_not_show():
     assert of("jets") <= {"jets", "ground"} and of("domains") <= {"domains", "jets", "ground"}
 
 
-def test_rooms_of_benchmarks_share_what_is_common_and_nothing_else():
-    for module, path in MODULES.items():
-        if module.startswith("benchmarks."):
-            others = {room_of(m) for m in imports(path) if m.startswith("benchmarks.")}
-            assert others <= {room_of(module), "common"}, f"{module} imports of {others}"
-
-
 @pytest.mark.parametrize("path", ALL, ids=module_of)
 def test_public_names_are_documented(path):
     tree = ast.parse(path.read_text())

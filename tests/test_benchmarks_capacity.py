@@ -3,11 +3,11 @@
 import pytest
 import torch
 from conftest import F64, close, one_line
-from kanpde.metrics import Floors
-from kanpde.samplers import stream
 
-from benchmarks import capacity
-from kanpde.config import ConfigError
+from benchmarks.accuracy import capacity
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.metrics import Floors
+from kanpde.ground.samplers import stream
 from kanpde.problems import Poisson
 
 

@@ -3,10 +3,11 @@
 import h5py
 import pytest
 import torch
-from kanpde.record import Run
 
-from benchmarks import budget, compactness
-from kanpde import similarity
+from benchmarks.common import budget
+from benchmarks.formulas import compactness
+from kanpde.interpret import similarity
+from kanpde.runs.models import Run
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import jobs_here
 
-from benchmarks import defaults
+from benchmarks.accuracy import defaults
+from benchmarks.common import study
 from kanpde import train
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
 
 README = Path(__file__).parent.parent / "README.md"
@@ -47,17 +49,18 @@ def test_the_table_has_means_deviations_and_the_least_floor_in_bold(tmp_path):
     floors = {"constant": "0.5", "affine": "0.25", "additive": "nan", "taylor2": "0.125", "no_training": "3"}
     rows = [row("poisson-20-kan", seed, error, **floors) for seed, error in ((23, 1e-3), (24, 3e-3))]
     out = tmp_path / "defaults.md"
-    defaults.write({defaults.Task(r["case"], int(r["seed"])): r for r in rows}, out)
+    defaults.study(out).add(rows)
     line = next(text for text in out.read_text().splitlines() if text.startswith("| poisson"))
     assert "| 0.002 ± 0.0014 |" in line and "| 23 24 | 2,900 | 3,000 |" in line
     assert line.endswith("| 0.5 | 0.25 | - | **0.125** | 3 |")
     assert list(csv.DictReader(out.with_suffix(".csv").open())) == rows
-    assert defaults.kept(out.with_suffix(".csv")).keys() == {("poisson-20-kan", 23), ("poisson-20-kan", 24)}
+    assert set(map(defaults.task_of, defaults.study(out).rows())) == {("poisson-20-kan", 23), ("poisson-20-kan", 24)}
 
 
 def test_runs_that_are_done_are_not_run_again(tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(defaults, "trained", lambda task, args: ran.append(task) or row(*task, 1e-3))
+    monkeypatch.setattr(defaults, "trained", lambda task, args: ran.append(task) or [row(*task, 1e-3)])
+    monkeypatch.setattr(study, "results", jobs_here)
     given = ["--cases", "heat-10-kan", "--runs", str(tmp_path), "--out", str(tmp_path / "d.md"), "--seeds"]
     defaults.main([*given, "23"])
     defaults.main([*given, "23", "24"])

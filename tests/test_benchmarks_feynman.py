@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import one_line
-from kanpde.equations import equations
 
-from benchmarks import feynman, printed
-from benchmarks.report import RESULTS
-from kanpde.config import ConfigError
+from benchmarks.common import printed
+from benchmarks.common.study import RESULTS
+from benchmarks.formulas import feynman
+from kanpde.ground.errors import ConfigError
+from kanpde.problems.equations import equations
 
 
 def row(equation="I.12.5", net="kan", grid=5, rmse=1e-3, printed_=2e-3, constant=1.0, sample=0, law="arcsine") -> dict:
@@ -38,7 +39,7 @@ def test_beaten_is_below_the_printed_number_and_the_constant(rmse, constant, is_
 def test_rows_are_kept_in_the_order_of_the_paper_and_rendered_again_alike(tmp_path):
     out = tmp_path / "t.md"
     rows = [row(grid=20), row(), row(net="metakan", rmse=1.0), row("I.6.20a"), row(net="metakan", grid=20)]
-    feynman.render(rows, out)
+    feynman.study(out).add(rows)
     with out.with_suffix(".csv").open() as file:
         kept = [(line["equation"], line["net"], line["grid"]) for line in csv.DictReader(file)]
     assert kept[0] == ("I.6.20a", "kan", "5") and kept[1:3] == [("I.12.5", "kan", "5"), ("I.12.5", "metakan", "5")]

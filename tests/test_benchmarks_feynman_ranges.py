@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from kanpde.samplers import stream
 
-from benchmarks import feynman_ranges
+from benchmarks.formulas import feynman_ranges
+from kanpde.ground.samplers import stream
 
 
 @pytest.mark.parametrize("low", [-1.0, 0.0, 0.5])

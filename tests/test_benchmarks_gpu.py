@@ -10,15 +10,16 @@ import pytest
 import torch
 from conftest import one_line
 
-from benchmarks import gpu, rows, sides
-from kanpde.config import ConfigError
+from benchmarks.common import timing
+from benchmarks.speed import gpu, sides
+from kanpde.ground.errors import ConfigError
 
 CPU = torch.device("cpu")
 TINY = replace(gpu.SMALL, dims=(4, 6), check_dims=(4,), single_dim=8, row_seconds=0.01, steps=4, every=2)
 
 
-def table(path) -> rows.Table:
-    return rows.Table(path / "gpu.md", gpu.COLUMNS, gpu.drawing("cpu", "command"))
+def table(path) -> gpu.Table:
+    return gpu.Table(path / "gpu.md", gpu.drawing("cpu", "command"))
 
 
 def benchmark(path, seconds=60.0) -> gpu.Benchmark:
@@ -108,10 +109,10 @@ def test_a_failed_check_is_exit_code_1(tmp_path, monkeypatch):
 
 def test_rates_take_about_the_time_asked_for():
     done = []
-    found = rows.rates(lambda n: (done.append(n), time.sleep(0.002 * n)), 0.1)
+    found = timing.rates(lambda n: (done.append(n), time.sleep(0.002 * n)), 0.1)
     assert len(found) == 5 and all(100 < rate <= 500 for rate in found)
     assert done[:2] == [2, 1]
-    assert len(rows.rates(lambda n: time.sleep(0.02 * n), 0.01)) == 1  # a slow step is measured once
+    assert len(timing.rates(lambda n: time.sleep(0.02 * n), 0.01)) == 1  # a slow step is measured once
 
 
 @pytest.mark.parametrize(

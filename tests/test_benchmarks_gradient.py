@@ -2,10 +2,10 @@
 
 import pytest
 
-from benchmarks import gradient
-from kanpde import losses
-from kanpde.config import ConfigError
+from benchmarks.speed import gradient
+from kanpde.ground.errors import ConfigError
 from kanpde.operators import Forward
+from kanpde.training import losses
 
 
 def in_place_of_the_compiler(monkeypatch, factor=1.0):
@@ -33,5 +33,5 @@ def test_sides_that_differ_are_an_error(monkeypatch):
 
 
 def test_sizes_that_make_no_sense_are_refused():
-    with pytest.raises(ConfigError, match="--repeats is at least 1"):
+    with pytest.raises(ConfigError, match="--repeats must be at least 1"):
         gradient.main(["--repeats", "0"])

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import F64, one_line, refused
-from kanpde.samplers import stream
 
-from benchmarks import harder
+from benchmarks.accuracy import harder
 from kanpde import backbones, count_parameters
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
 from kanpde.problems import Poisson
 
 

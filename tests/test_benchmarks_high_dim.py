@@ -1,14 +1,14 @@
 """The benchmark of high dimension: runs of a given length, that go on where they stopped, and a table of them."""
 
 import pytest
-from conftest import one_line, refused
-from kanpde.api import train
-from kanpde.record import Run
+from conftest import configuration, one_line, refused
 
-from benchmarks import budget, high_dim
-from kanpde import setup
-from kanpde.config import ConfigError
+from benchmarks.accuracy import high_dim
+from benchmarks.common import budget
+from kanpde.ground.errors import ConfigError
 from kanpde.problems import AllenCahn
+from kanpde.runs.api import train
+from kanpde.runs.models import Run
 
 SMALL = {
     "points": {"interior": 8, "test": 64, "validation": 32},
@@ -18,7 +18,7 @@ SMALL = {
 
 
 def config(**changed):
-    return setup.config_for(AllenCahn(4), {**SMALL, **changed})
+    return configuration(AllenCahn(4), {**SMALL, **changed})
 
 
 def test_quick_run_and_the_same_again(tmp_path, capsys):

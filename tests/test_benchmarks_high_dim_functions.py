@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import F64, generator, one_line, refused
-from kanpde.api import train
-from kanpde.record import Run
 
-from benchmarks import high_dim_functions as table4
-from benchmarks import printed
-from kanpde import count_parameters, setup
-from kanpde.config import ConfigError
+from benchmarks.common import printed
+from benchmarks.formulas import high_dim_functions as table4
+from kanpde import count_parameters
+from kanpde.ground.errors import ConfigError
 from kanpde.kan.weights import Meta
+from kanpde.runs.api import train
+from kanpde.runs.models import Run
+from kanpde.training.plan import Plan
+from kanpde.users.members import problem_of
 
 Made = tuple[Run, table4.Task]
 
@@ -21,8 +23,7 @@ Made = tuple[Run, table4.Task]
 def built(cell: str, equal: bool = True) -> torch.nn.Module:
     """The network of a cell as it starts, without the fixed maps around it."""
     made = table4.config(table4.Task(cell, 0))
-    problem = setup.problem(made)
-    net = setup.backbone(setup.resolved(made, problem), problem, trained=True)
+    net = Plan.of(made).net
     if equal:
         table4.equal_prompts(net)
     return net.to(F64)
@@ -52,7 +53,7 @@ def test_every_printed_cell_once_on_the_printed_rows():
     assert len(table4.CELLS) == len(printed.rows(4)) == 36
     for cell, like in table4.CELLS.items():
         made = table4.config(table4.Task(cell, 3))
-        problem, points = setup.problem(made), made.points
+        problem, points = problem_of(made.problem), made.points
         assert (problem.dim, problem.formula) == (like["dimension"], like["function"])
         assert points.interior + points.validation == points.test == 1000 and points.refresh == "fixed"
         assert made.seed == 3 and made.dtype == "float64"
@@ -119,7 +120,7 @@ def test_below_is_below_the_printed_number_and_the_constant(cell, rmse, constant
 def test_report_in_the_order_of_the_paper(tmp_path):
     rows = [row_of("f3-1000-metakan", 1e-3), row_of("f2-50-kan", 2.0, 3.0), row_of("f1-10-metakan", 1e-4, seed=1)]
     rows += [row_of("f1-10-metakan", 0.5), row_of("f1-10-kan", 0.5)]
-    table4.render(rows, tmp_path / "t.md")
+    table4.study(tmp_path / "t.md").add(rows)
     text = (tmp_path / "t.md").read_text()
     lines = [
         line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| f") and " n |" not in line
@@ -134,7 +135,7 @@ def test_report_in_the_order_of_the_paper(tmp_path):
     assert lines[3][4] == "NA" and lines[0][4:7] == ["5.92e-04", "5.00e-01", "1.00e+00"]
     assert "\nkan: below the printed number and the constant in 1 of 2 runs. Not in f1-10-kan (seed 0)." in text
     assert "in 2 of 3 runs. Not in f1-10-metakan (seed 0)." in text
-    assert table4.kept(tmp_path / "t.csv") == sorted(
+    assert table4.study(tmp_path / "t.md").rows() == sorted(
         rows, key=lambda r: (list(table4.CELLS).index(r["cell"]), r["seed"])
     )
 

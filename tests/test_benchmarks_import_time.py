@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import import_time
+from benchmarks.speed import import_time
 from kanpde.ground.errors import ConfigError
 
 HEAVY = (  # loaded where they are used: each takes a tenth of a second to two

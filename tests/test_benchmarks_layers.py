@@ -8,9 +8,9 @@ import torch
 from conftest import one_line, refused
 from torch import nn
 
-from benchmarks import layers
-from kanpde import setup
-from kanpde.config import ConfigError
+from benchmarks.speed import layers
+from kanpde.ground.errors import ConfigError
+from kanpde.training.plan import compiles
 
 
 def test_quick_run_without_peers(tmp_path, monkeypatch):
@@ -24,7 +24,7 @@ def test_quick_run_without_peers(tmp_path, monkeypatch):
     assert text.count("| torch-conv-kan") == 2
     lines = [line for line in text.splitlines() if line.startswith("| kan |")]
     assert len(lines) == 4 and all(line.split(" | ")[3] == "1.00" for line in lines)
-    assert text.count("| nn.Linear and SiLU, compiled | ") == 3 * setup.compiles("cpu")
+    assert text.count("| nn.Linear and SiLU, compiled | ") == 3 * compiles("cpu")
     assert "- pykan / kanpde at 20-12-1: not installed (wanted: at least 20)" in text
     assert "autograd / kanpde in generating weights = " in text and "| autograd | " in text
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import memory
+from benchmarks.speed import memory
 
 CPU = torch.device("cpu")
 

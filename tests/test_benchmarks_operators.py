@@ -5,12 +5,12 @@ import csv
 import pytest
 import torch
 from conftest import one_line, refused
-from kanpde.samplers import stream
 
-from benchmarks import operators
+from benchmarks.speed import operators
 from kanpde import Ansatz
 from kanpde.backbones import build
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
 from kanpde.operators import SDGD
 from kanpde.problems import AllenCahn
 
@@ -89,8 +89,8 @@ def test_steps_in_high_dimension():
 @pytest.mark.parametrize(
     "options, complaint",
     [
-        (["--dims", "15"], "--dims at least 16"),
-        (["--repeats", "0"], "--points and --repeats are at least 1"),
+        (["--dims", "15"], "--dims must be at least 16, given 15"),
+        (["--repeats", "0"], "--repeats must be at least 1, given 0"),
         (["--compile-all", "--no-compile"], "not allowed with"),
         (["--backbones", "metakann"], "metakann"),
     ],

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import peer_sides, peers
-from benchmarks.report import exiting
+from benchmarks.common.study import exiting
+from benchmarks.speed import peer_sides, peers
 from kanpde import Ansatz
-from kanpde.config import ConfigError
+from kanpde.ground.errors import ConfigError
 from kanpde.operators import Forward
 from kanpde.problems import AllenCahn, Poisson
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from conftest import one_line
-from kanpde.equations import equations
 
-from benchmarks import recovery
-from kanpde.config import ConfigError
+from benchmarks.formulas import recovery
+from kanpde.ground.errors import ConfigError
+from kanpde.problems.equations import equations
 
 
 def row(equation: str, side: str, mse: float = 1.0, error: float = 1.0, **more) -> recovery.Row:
@@ -57,8 +57,8 @@ def test_limits_count_as_the_docstring_says():
 
 def test_rows_are_kept_in_the_order_of_the_equations(tmp_path):
     out = tmp_path / "recovery.md"
-    recovery.render([row("II.3.24", "kanpde", found=""), row("I.12.5", "pykan"), row("I.12.5", "kanpde")], out)
-    rows = recovery.kept(out.with_suffix(".csv"), recovery.COLUMNS)
+    recovery.study(out).add([row("II.3.24", "kanpde", found=""), row("I.12.5", "pykan"), row("I.12.5", "kanpde")])
+    rows = recovery.study(out).rows()
     assert [(r["equation"], r["side"]) for r in rows] == [
         ("I.12.5", "kanpde"),
         ("I.12.5", "pykan"),
@@ -68,7 +68,7 @@ def test_rows_are_kept_in_the_order_of_the_equations(tmp_path):
     recovery.main(["--render", "--out", str(out)])
     assert out.read_text() == before
     recovery.main(["--equations", "I.12.5", "--out", str(out)])  # done: no process is started for it
-    assert recovery.kept(out.with_suffix(".csv"), recovery.COLUMNS) == rows
+    assert recovery.study(out).rows() == rows
 
 
 def test_totals_are_of_each_side_and_of_what_both_have_done():
@@ -91,7 +91,7 @@ def test_a_foreign_csv_is_refused(tmp_path):
     [
         (["--equations", "I.12.55"], "I.12.5"),
         (["--seconds", "0"], "above 0"),
-        (["--jobs", "0"], "above 0"),
+        (["--jobs", "0"], "--jobs must be at least 1"),
         (["--sides", "pykan"], "--peer"),
     ],
 )

@@ -2,16 +2,17 @@
 
 import csv
 import re
-import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import one_line, refused
-from kanpde.api import train
-from kanpde.record import Run
+from conftest import jobs_here, one_line, refused
 
-from benchmarks import table8
-from kanpde.config import ConfigError
+from benchmarks.common.study import Ended
+from benchmarks.paper import table8
+from kanpde.ground.errors import ConfigError
+from kanpde.runs.api import train
+from kanpde.runs.models import Run
 
 CELLS = ["allen_cahn-100-kan", "allen_cahn-100-metakan"]
 STEMS = [f"{cell}-default-seed0-coefficients0" for cell in CELLS]
@@ -46,13 +47,12 @@ def started(monkeypatch) -> list[list[str]]:
     """The commands of the processes that would be started, which end at once."""
     commands = []
 
-    def start(words, **_):
+    def start(words, log, one_thread):
         commands.append(words)
-        return subprocess.CompletedProcess(words, 0)
+        return Ended(0, 0.0)
 
-    monkeypatch.setattr(subprocess.CompletedProcess, "poll", lambda self: self.returncode, raising=False)
-    monkeypatch.setattr(subprocess.CompletedProcess, "send_signal", lambda self, number: None, raising=False)
-    monkeypatch.setattr(table8.subprocess, "Popen", start)
+    monkeypatch.setattr(table8, "results", jobs_here)
+    monkeypatch.setattr(table8, "program", start)
     monkeypatch.setattr(table8, "_done", lambda row: "")
     return commands
 
@@ -121,21 +121,16 @@ def test_a_changed_solver_is_refused(quick):
         options.write_text(before)
 
 
-def test_ctrl_c_ends_the_runs_and_renders(tmp_path, monkeypatch, capsys):
-    processes, start = [], table8.start
+def test_ctrl_c_renders(tmp_path, monkeypatch, capsys):
+    @contextmanager
+    def interrupted(*_, **__):
+        raise SystemExit(130)
+        yield
 
-    def noted(task, args):
-        processes.append(start(task, args))
-        return processes[-1]
-
-    def sleep(seconds):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(table8, "start", noted)
-    monkeypatch.setattr(table8.time, "sleep", sleep)
+    monkeypatch.setattr(table8, "results", interrupted)
     with pytest.raises(SystemExit) as info:
         table8.main(argv(tmp_path))
-    assert info.value.code == 130 and len(processes) == 1 and processes[0].poll() is not None
+    assert info.value.code == 130
     assert (tmp_path / "results/table8.md").is_file() and "the same command goes on" in capsys.readouterr().out
 
 
@@ -144,6 +139,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, c
         return ["false"] if task.cell == "poisson-20-kan" else ["sh", "-c", "echo one; echo two >&2; exit 3"]
 
     monkeypatch.setattr(table8, "command", call)
+    monkeypatch.setattr(table8, "results", jobs_here)
     with pytest.raises(SystemExit) as info:
         table8.main(argv(tmp_path))
     said = capsys.readouterr().out
@@ -236,12 +232,12 @@ def test_figure_8_shows_both_networks(quick):
     ("arguments", "said"),
     [
         (["--cells", "poison-20-kan"], "unknown cell 'poison-20-kan'; did you mean poisson-20-kan?"),
-        (["--minutes", "-1"], "--minutes and --cap are above 0, given -1 and 15"),
+        (["--minutes", "-1"], "--minutes must be above 0, given -1"),
         (["--minutes", "nan"], "above 0"),
         (["--cap", "0"], "above 0"),
         (["--solvers", "papers"], "invalid choice: 'papers'"),
         (["--seeds", "-1"], "at least 0"),
-        (["--jobs", "0"], "--jobs at least 1"),
+        (["--jobs", "0"], "--jobs must be at least 1"),
         (["--figure"], "no finished run allen_cahn-100-*"),
     ],
 )

@@ -8,13 +8,15 @@ from argparse import Namespace
 import pytest
 import torch
 from conftest import F64, one_line, refused
-from kanpde.checks import check
 
-from benchmarks import budget, variants
-from kanpde import setup
-from kanpde.config import ConfigError, PhaseConfig, find, read_yaml
+from benchmarks.accuracy import variants
+from benchmarks.common import budget
+from kanpde.config import PhaseConfig, dump, find
+from kanpde.config.reading import read_yaml
+from kanpde.ground.errors import ConfigError
 from kanpde.kan import network
 from kanpde.problems import AllenCahn, Heat, Poisson
+from kanpde.training.plan import Plan
 
 ARGS = Namespace(device="cpu", solver="default", quick=False, problem="poisson")
 ALL = {(study, label): variant for study, table in variants.STUDIES.items() for label, variant in table.items()}
@@ -58,16 +60,16 @@ def test_every_variant_is_a_run_of_its_own(backbone):
     for (study, label), variant in ALL.items():
         if variants.applies(variant, backbone):
             config = made(variant, backbone)
-            check(config, problem, setup.backbone(config, problem))
+            Plan.of(config, problem)
             if variant and "start" not in variant:
-                assert seen.setdefault(setup.dump(config), label) == label, (study, label)
-    assert setup.dump(made({}, backbone)) not in seen
+                assert seen.setdefault(dump(config), label) == label, (study, label)
+    assert dump(made({}, backbone)) not in seen
     names = [re.sub(r"[^a-z0-9.]+", "-", label.lower()) for (_, label), variant in ALL.items() if variant]
     assert len(set(names)) == len(names)
 
 
 def test_soft_constraints_have_points_for_problems_with_time():
-    check(config := made(variants.SOFT, "kan", Heat(3)), Heat(3), setup.backbone(config, Heat(3)))
+    Plan.of(made(variants.SOFT, "kan", Heat(3)), Heat(3))
 
 
 def test_phases_are_those_that_the_labels_say():
@@ -93,13 +95,13 @@ def test_what_applies_to_a_backbone():
 def test_starts_scale_the_prompts_and_the_spread_and_are_taken_back():
     config, problem = made({}), Poisson(4)
     prompts = lambda net: net[0].weights.prompts.detach()
-    plain, kept = setup.backbone(config, problem), network.META_SPREAD
+    plain, kept = Plan.of(config, problem).net, network.META_SPREAD
     with pytest.raises(RuntimeError), variants.started(prompts=3.0):
-        wide = setup.backbone(config, problem)
+        wide = Plan.of(config, problem).net
         raise RuntimeError
     with variants.started(spread=0.0):
-        flat = setup.backbone(config, problem)
-    again = setup.backbone(config, problem)
+        flat = Plan.of(config, problem).net
+    again = Plan.of(config, problem).net
     assert torch.equal(prompts(wide), 3 * prompts(plain)) and torch.equal(prompts(flat), prompts(plain))
     theta = flat[0].weights.learner(prompts(flat))[:, :, 0].to(F64)  # one activation, times each prompt
     assert torch.linalg.matrix_rank(theta, rtol=1e-4) == 1

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from dataclasses import replace
 
 import h5py
@@ -12,11 +11,11 @@ import torch
 from conftest import generator, network, one_line
 from torch import nn
 
-from benchmarks import classify, conv, data, images, series
-from benchmarks.recipes import Recipe, Task
+from benchmarks.common.study import exiting
+from benchmarks.images import classify, conv, data, dense, series
+from benchmarks.images.recipes import Recipe, Task
 from kanpde.ground.construct import call
 from kanpde.ground.errors import ConfigError
-from kanpde.solve import run_app
 from kanpde.training.loop import RunFailed
 
 EXAMPLES = {"train": 240, "test": 100}
@@ -342,14 +341,16 @@ def command(tmp_path, monkeypatch, capsys):
             raise ConfigError("backbone mlp: grid_size 99")
         return build(shape, classes, g)
 
-    for module in (images, conv):
+    for module in (dense, conv):
         monkeypatch.setattr(module, "FAMILY", replace(module.FAMILY, build=stub))
 
-    def run(line, module=images):
-        monkeypatch.setattr(sys, "argv", ["x", *line.split()])
-        with pytest.raises(SystemExit) as info:
-            run_app(module.app)
-        return info.value.code, *capsys.readouterr()
+    def run(line, module=dense):
+        code = 0
+        try:
+            exiting(lambda: module.main(line.split()), "x")
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
 
     run.specs = specs
     return run
@@ -365,7 +366,7 @@ def test_several_seeds_a_table_and_no_work_twice(command, tmp_path):
     assert [p.name for p in paths] == [f"tiny-mlp-32-16-g5-a1-2-seed{k}.h5" for k in (0, 1)]
     assert command.specs[0] == {"name": "mlp", "hidden": (32, 16), "grid_size": 5, "a": [1, 2]}  # only what was given
     config = json.loads(contents(paths[0])[0]["config"])
-    assert config["recipe"]["lr"] == {**images.DEFAULT.lr, "rest": 0.01}
+    assert config["recipe"]["lr"] == {**dense.DEFAULT.lr, "rest": 0.01}
     assert (config["recipe"]["epochs"], config["recipe"]["weight_decay"]) == (1, 0)
     assert config["options"]["hidden"] == [32, 16]
     accuracy = [contents(p)[0]["test_accuracy"] for p in paths]

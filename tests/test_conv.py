@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import pad, unfold
 
-from benchmarks.memory import peak_bytes
+from benchmarks.speed.memory import peak_bytes
 from kanpde.ground.metrics import saved_memory
 from kanpde.kan import network
 from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Gram, Legendre, Wavelet

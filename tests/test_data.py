@@ -14,7 +14,7 @@ from scipy.io import savemat
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.data import DATASETS, Images, augment, normalise, read, resize28, split_validation
+from benchmarks.images.data import DATASETS, Images, augment, normalise, read, resize28, split_validation
 from kanpde.ground.errors import ConfigError
 
 REAL = Path(os.environ.get("KANPDE_DATA") or Path(__file__).parents[2] / "shared" / "data")

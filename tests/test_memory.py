@@ -7,7 +7,7 @@ import torch
 from conftest import configuration, one_line, planned
 
 import kanpde
-from benchmarks.memory import peak_bytes
+from benchmarks.speed.memory import peak_bytes
 from kanpde import Run
 from kanpde.backbones import build
 from kanpde.config import PhaseConfig

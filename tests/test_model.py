@@ -10,8 +10,7 @@ import torch
 from conftest import F64, close, network, one_line, points
 from torch.func import functional_call
 
-from benchmarks.nets import CONV_NETS
-from kanpde import Run
+from benchmarks.images.nets import CONV_NETS
 from kanpde.backbones import build
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz
@@ -19,6 +18,7 @@ from kanpde.kan.jacobian import covers, jacobian
 from kanpde.kan.weights import Meta
 from kanpde.problems import Poisson
 from kanpde.runs.api import resume, train
+from kanpde.runs.models import Run
 
 SHARED = {
     "network": lambda: network("metakan", 2),

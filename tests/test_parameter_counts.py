@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import generator, one_line
 
-from benchmarks import nets, parameter_counts, printed
+from benchmarks.common import printed
+from benchmarks.images import nets
+from benchmarks.paper import parameter_counts
 from kanpde import backbones
 from kanpde.ground.construct import construct
 from kanpde.ground.errors import ConfigError

@@ -12,8 +12,8 @@ import pytest
 import sympy
 import torch
 
-from benchmarks import pykan_fit
-from benchmarks.pykan_fit import Best, Peer, formula_values, load, moments, relative_mse, structure
+from benchmarks.formulas import pykan_fit
+from benchmarks.formulas.pykan_fit import Best, Peer, formula_values, load, moments, relative_mse, structure
 from kanpde.ground.errors import ConfigError
 
 X = sympy.symbols("x_1 x_2")

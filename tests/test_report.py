@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import one_line
 
-from benchmarks import figures, printed, report
-from kanpde import Run
+from benchmarks.common import printed
+from benchmarks.common.study import exiting
+from benchmarks.paper import figures, report
 from kanpde.ground.errors import ConfigError
+from kanpde.runs.models import Run
 
 SOURCE = Path(__file__).parents[2] / "shared" / "paper" / "printed_results.json"
 EPOCHS = 4
@@ -249,14 +251,14 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
     Path("junk.h5").write_text("junk")
     classified(Path("pde.h5"), kind="pde")
     with pytest.raises(SystemExit) as info:
-        report.exiting(lambda: report.main(arguments), "report")
+        exiting(lambda: report.main(arguments), "report")
     error = capsys.readouterr().err
     assert info.value.code == 2 and error.count("\n") == 1 and error.startswith("report: ") and said in error
 
 
 def test_an_unknown_figure_is_one_line_and_exit_code_2(capsys):
     with pytest.raises(SystemExit) as info:
-        figures.exiting(lambda: figures.main(["tradeof"]), "figures")
+        exiting(lambda: figures.main(["tradeof"]), "figures")
     error = capsys.readouterr().err
     assert info.value.code == 2 and error.count("\n") == 1 and "'tradeof'" in error
 

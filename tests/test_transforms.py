@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import functional_call, jacfwd, jacrev, jvp, vmap
 
-from benchmarks.nets import CONV_NETS
+from benchmarks.images.nets import CONV_NETS
 from kanpde.backbones import BACKBONES, build
 from kanpde.jets.ansatz import Ansatz
 from kanpde.operators import Forward

@@ -1,0 +1,1 @@
+"""Errors that training reaches on PDEs, and what they depend on."""

@@ -1,0 +1,1 @@
+"""Functions fitted from rows, and the formulas that are found."""

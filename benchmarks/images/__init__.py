@@ -1,0 +1,1 @@
+"""Image classifiers: data sets, networks, training, command lines."""

@@ -1,0 +1,1 @@
+"""Time and memory of steps and layers, beside other packages."""
