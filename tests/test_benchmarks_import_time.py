@@ -48,5 +48,5 @@ def test_a_side_is_a_process_and_fails_with_it():
 
 
 def test_numbers_that_make_no_sense_are_refused():
-    with pytest.raises(ConfigError, match="--repeats is at least 1"):
+    with pytest.raises(ConfigError, match="--repeats must be at least 1, given 0"):
         import_time.main(["--repeats", "0"])

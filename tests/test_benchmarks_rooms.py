@@ -30,7 +30,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "recovery",
         "report",
     ),
-    *("stde_jax", "table8", "variants"),
+    *("stde_jax", "table8", "unchanged", "variants"),
 )
 
 

@@ -6,18 +6,15 @@ Each start is a process of its own, the sides in turn, one of each before the fi
 bytecode and of files. Medians are quoted, and the least, which other work on the machine disturbs less.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.common.machine import machine
-from benchmarks.common.study import Parser, deliver, exiting
-from kanpde.ground.errors import ConfigError
+from benchmarks.common.study import Parser, at_least, deliver, exiting, markdown
 
 BASE = "import torch"
 SIDES = {
@@ -50,33 +47,26 @@ def measure(names: Sequence[str], repeats: int) -> dict[str, list[float]]:
 
 def report(times: dict[str, list[float]]) -> str:
     """Markdown: medians, the least, and their ratios to those of torch alone."""
-    head = [
-        "# Time to start",
-        "",
-        f"`python -m benchmarks.import_time`: {machine()}, load {os.getloadavg()[0]:.1f} at the end; interleaved",
-        f"processes, {len(times[BASE])} of each.",
-        "",
-        "| process | median, s | least, s | median / torch | least / torch |",
-        "| :-- | --: | --: | --: | --: |",
-    ]
+    about = f"{machine()}, load {os.getloadavg()[0]:.1f} at the end; interleaved processes, {len(times[BASE])} of each."
+    heading = ("process", "median, s", "least, s", "median / torch", "least / torch")
     median = {name: statistics.median(found) for name, found in times.items()}
     least = {name: min(found) for name, found in times.items()}
+    ratio = lambda of, name: f"{of[name] / of[BASE]:.2f}"
     lines = [
-        f"| `{name}` | {median[name]:.2f} | {least[name]:.2f} | {median[name] / median[BASE]:.2f} | "
-        f"{least[name] / least[BASE]:.2f} |"
+        [f"`{name}`", f"{median[name]:.2f}", f"{least[name]:.2f}", ratio(median, name), ratio(least, name)]
         for name in times
     ]
-    return "\n".join([*head, *lines]) + "\n"
+    return "\n".join(
+        ["# Time to start", "", "`python -m benchmarks.import_time`: " + about, "", *markdown(heading, lines), ""]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="import_time", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, and deliver the table."""
+    parser = Parser("import_time", __doc__).common(quick="one process of each import, to try the script")
     parser.add_argument("--repeats", type=int, default=7, help="processes of a side")
-    parser.add_argument("--quick", action="store_true", help="one process of each import, to try the script")
-    parser.add_argument("--out", type=Path, help="write the table there as well")
     args = parser.parse_args(argv)
-    if args.repeats < 1:
-        raise ConfigError("--repeats is at least 1")
+    at_least(args, {"repeats": 1})
     text = report(measure(QUICK, 1) if args.quick else measure(list(SIDES), args.repeats))
     if args.out:
         deliver(text, args.out)

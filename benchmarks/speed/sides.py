@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kanpde.training.optimisers import make_optimizer, schedule
 from torch import Tensor
 
 from benchmarks.common.timing import rates, to_targets
@@ -27,6 +26,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import errors
 from kanpde.ground.samplers import stream
 from kanpde.operators import Autograd, Forward
+from kanpde.optim.optimisers import make_optimizer, schedule
 from kanpde.problems import AllenCahn
 
 NETS, STDE, POINTS = ("metakan", "kan", "mlp"), "mlp, STDE in JAX", 100

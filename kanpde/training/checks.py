@@ -21,7 +21,7 @@ from kanpde.kan.layers import KANLinear
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators import Forward
 from kanpde.operators.autograd import check_nested
-from kanpde.optim.optimisers import OPTIMISERS, make_optimizer
+from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, rates
 from kanpde.problems.frames import centre_and_lengths, largest_factor
 from kanpde.training import memory, statements
 from kanpde.users.code import check_numbers, check_residual, check_statements
@@ -63,7 +63,7 @@ def check(plan: "Plan") -> None:
     check_start(plan)
     statements.check(plan)
     for phase in config.phases:
-        make_optimizer(phase, Ansatz(problem, net))
+        rates(phase, Ansatz(problem, net))
         check_options(phase, config.device, net)
         check_phase(phase, plan)
     check_grids(plan)
@@ -111,11 +111,14 @@ def check_operator(plan: "Plan") -> None:
 
 
 def check_options(phase: PhaseConfig, device: str, net: nn.Module) -> None:
-    """Raises ConfigError where two steps of an optimiser with the user's own options fail."""
-    if not OPTIMISERS[phase.optimizer].by_gradients or not phase.options or device != "cpu":
+    """Raises ConfigError where two steps of an optimiser of the user's own, or with the user's own options, fail."""
+    optimiser = OPTIMISERS[phase.optimizer]
+    if not phase.options and ":" not in phase.optimizer:  # nothing that would not have been tried before
         return
     trial = Ansatz(None, copy.deepcopy(net))
     optimizer = make_optimizer(phase, trial)
+    if not optimiser.by_gradients or device != "cpu":
+        return
     for p in trial.parameters():
         p.grad = torch.ones_like(p)
     try:

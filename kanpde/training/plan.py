@@ -1,8 +1,12 @@
 """The plan of a run: a value made once and checked once, from a configuration, that everything after it reads."""
 
+import os
+import shutil
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -273,9 +277,15 @@ def _compile(config: RunConfig, inputs: int) -> bool:
 
 @cache
 def compiles(device: str) -> bool:
-    """Whether torch.compile works here: it needs a new enough torch, on a CPU a C++ compiler, on a GPU Triton."""
+    """Whether there is what torch.compile needs: a new enough torch, on a CPU a C++ compiler, on a GPU Triton.
+
+    Steps that it fails for all the same run without it, `kanpde.training.objective`.
+    """
     try:
         Forward(compile=True)  # an old torch is refused
-        return torch.compile(lambda t: t + 1)(torch.zeros(1, device=device)).item() == 1
-    except Exception:  # whatever is missing, it does not
+    except ValueError:
         return False
+    if device != "cpu":
+        return find_spec("triton") is not None
+    headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    return headers and any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "cl")))

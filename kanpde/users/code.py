@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -102,8 +103,8 @@ def _tensor(found) -> Tensor | None:
 def _becomes(value: Tensor, shape: tuple[int, ...]) -> bool:
     """Whether it has this shape after broadcasting with another of this shape."""
     try:
-        return torch.broadcast_shapes(value.shape, shape) == shape
-    except RuntimeError:
+        return np.broadcast_shapes(tuple(value.shape), shape) == shape  # that of torch imports sympy
+    except ValueError:
         return False
 
 
