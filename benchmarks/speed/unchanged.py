@@ -2,10 +2,10 @@
 
     python -m benchmarks.unchanged --before CHECKOUT [--repeats 5] [--quick] [--out benchmarks/results/unchanged.md]
 
---before is another checkout of kanpde, such as `git worktree add ../before 69df4df`; the other side is the one that this
-script is of. A run is a process of its own, on one thread, with everything seeded: problems, backbones, solvers and
-optimisers of five kinds. Of each the loss of every step, and the weights at its end, are compared bit for bit. Steps are
-timed in --repeats processes of each side in turn; the median over their steps is quoted, without the first three.
+--before is another checkout of kanpde, such as `git worktree add ../before 837070c`; the other side is the one that
+this script is of. A run is a process of its own, on one thread, with everything seeded: problems, backbones, solvers
+and optimisers of five kinds. Of each the loss of every step, and the weights at its end, are compared bit for bit.
+Steps are timed in --repeats processes of each side in turn; the median is quoted, without the first three of each.
 """
 
 import argparse
@@ -115,12 +115,14 @@ def compared(before: Path, name: str, repeats: int, steps: int) -> list[str]:
 
 def commit(checkout: Path) -> str:
     """The commit of a checkout, and a digest of what is not committed."""
-    git = lambda *words: subprocess.run(
-        ["git", "-C", str(checkout), *words], capture_output=True, text=True, check=True
-    )
-    changes = git("diff", "HEAD", "--", "kanpde").stdout
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(checkout), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    changes = git("diff", "HEAD", "--", "kanpde")
     digest = hashlib.sha256(changes.encode()).hexdigest()[:7]
-    return git("rev-parse", "--short", "HEAD").stdout.strip() + (f" with changes {digest}" if changes else "")
+    return git("rev-parse", "--short", "HEAD").strip() + (f" with changes {digest}" if changes else "")
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
