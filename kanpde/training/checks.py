@@ -233,7 +233,8 @@ def held_jet(plan: "Plan", x: Tensor) -> Jet:
     except Exception:  # of whatever a problem of one's own holds
         u = Ansatz(problem, copy.deepcopy(net), plan.hard)
         u.problem_parameters = None
-    operator = Forward() if has_rules(net) else plan.operator.uncompiled()  # the cheapest there is
+    mine = plan.operator.uncompiled()
+    operator = Forward() if has_rules(net) and not mine.needs_rules else mine  # the cheapest there is
     jet = operator(u.to("cpu", x.dtype).eval(), x, generator=stream(0, "check/operator"))
     return Jet(**{name: None if part is None else part.detach() for name, part in vars(jet).items()})
 
