@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One would guess that torch.broadcast_shapes, which compares a few integers, costs microseconds.
-# Its first call in a process imports torch.fx.experimental.symbolic_shapes and with it sympy, some 900 modules more:
+# Its first call in a process imports torch.fx.experimental.symbolic_shapes and with it sympy, some 490 modules more:
 # about half as long again as `import torch` took. numpy.broadcast_shapes gives the same answer and imports nothing.
 # It matters to users of kanpde who check the shapes of what a function returns at the start of a short command, where
 # this was a third of the time of a dry run; nothing in the documentation of the function says so.

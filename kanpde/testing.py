@@ -3,18 +3,20 @@
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kanpde import backbones
-from kanpde.domains.base import kinds_of, laws_of, tells_inside
+from kanpde.domains.base import Domain, kinds_of, laws_of, tells_inside
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.differentiable import NotDifferentiable
 from kanpde.jets.jet import Jet, has_rules
 from kanpde.kan.basis.base import Basis
 from kanpde.operators import Autograd, Forward, Operator
+from kanpde.problems import Problem
 
 F64 = torch.float64
 DRAWS = 2000  # of an operator that estimates
@@ -40,7 +42,7 @@ class Report:
         self.lines.append((what, source, gap / size))
 
     @staticmethod
-    def holds(condition, message: str) -> None:
+    def holds(condition: object, message: str) -> None:
         """Raises AssertionError with the message where a condition does not hold."""
         if not condition:
             raise AssertionError(message)
@@ -71,7 +73,7 @@ def _own_generator(report: Report, what: str):
 # Problems
 
 
-def check_problem(problem, points: int = 8, seed: int = 0, tolerance: float = 1e-9) -> Report:
+def check_problem(problem: Problem, points: int = 8, seed: int = 0, tolerance: float = 1e-9) -> Report:
     """Check in float64, against nested differentiation, that a problem agrees with itself.
 
     Shapes of coefficients, directions and residual; the same values at every call; factor and lift are what their
@@ -172,7 +174,7 @@ def _check_exact(report: Report, problem, x: Tensor, tolerance: float) -> None:
 # Domains
 
 
-def check_domain(domain, points: int = 200, seed: int = 0, tolerance: float = 1e-9) -> Report:
+def check_domain(domain: Domain, points: int = 200, seed: int = 0, tolerance: float = 1e-9) -> Report:
     """Check in float64 that a domain agrees with itself.
 
     By every law, points are in the domain, in the dtype asked for, and the same for the same generator; almost all lie
@@ -219,7 +221,7 @@ def _drawn(report: Report, what: str, domain, place: str, n: int, seed: int, law
 # Bases, networks, operators
 
 
-def check_basis(basis: type[Basis], seed: int = 0, tolerance: float = 1e-9, **options) -> Report:
+def check_basis(basis: type[Basis], seed: int = 0, tolerance: float = 1e-9, **options: Any) -> Report:
     """Check in float64 that a class of bases has the derivatives that it says it has.
 
     Slopes, curvatures and third derivatives against central differences, as automatic differentiation goes through
@@ -291,7 +293,9 @@ def _check_jet(report: Report, net: nn.Module, x: Tensor, tolerance: float) -> N
         report.close(f"jet: {name}", getattr(found, name), "nested differentiation", getattr(expected, name), tolerance)
 
 
-def check_backbone(builder: str | Callable, dim: int = 3, seed: int = 0, tolerance: float = 1e-9, **options) -> Report:
+def check_backbone(
+    builder: str | Callable[..., nn.Module], dim: int = 3, seed: int = 0, tolerance: float = 1e-9, **options: Any
+) -> Report:
     """Check that a network by name, or a function (dim_in, dim_out, *, generator, **options), can be trained and kept.
 
     Values (N, 1), the same for the same seed, with the global generator untouched; weights that another of it takes

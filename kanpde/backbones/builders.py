@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import Signature, signature
 from math import sqrt
-from typing import Literal, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from pydantic import PositiveInt
@@ -90,7 +90,7 @@ def takes(kind: type[KANOptions]) -> Callable[[Callable], Callable]:
 
     def decorate(network_of: Callable) -> Callable:
         @wraps(network_of, assigned=("__module__", "__name__", "__qualname__", "__doc__"))  # not its annotations
-        def template(basis: type[Basis], dim_in: int, dim_out: int = 1, *, generator: torch.Generator, **of_basis):
+        def template(basis: type[Basis], dim_in: int, dim_out: int = 1, *, generator: torch.Generator, **of_basis: Any):
             options = kind(**{name: of_basis.pop(name) for name in fields if name in of_basis})
             ranges = lambda number: options.hidden_range if number else options.grid_range  # the first fits the data
             basis_for = lambda number, n_in: basis(n_in, grid_range=ranges(number), **of_basis)
@@ -98,7 +98,7 @@ def takes(kind: type[KANOptions]) -> Callable[[Callable], Callable]:
 
         *given, of_basis = signature(template, follow_wrapped=False).parameters.values()
         named = [p.replace(kind=p.KEYWORD_ONLY) for p in fields.values()]
-        template.__signature__ = Signature([*given, *named, of_basis])
+        template.__signature__ = Signature([*given, *named, of_basis], return_annotation=nn.Sequential)
         return template
 
     return decorate
@@ -128,7 +128,7 @@ def metakan(
     return network.stack(sizes, basis_for, weights_for, options.bias, options.norm, options.centred)
 
 
-def specialise(template: Callable, basis: type[Basis], **changed) -> Callable:
+def specialise(template: Callable[..., nn.Module], basis: type[Basis], **changed: Any) -> Callable[..., nn.Module]:
     """The builder `template` for a basis: its options are the template's and the basis' own, defaults as `changed`."""
     hints = get_type_hints(basis.__init__, include_extras=True)
     of_basis = {name: p for name, p in signature(basis).parameters.items() if name not in ("in_features", "grid_range")}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {"mlp": mlp}
 FAMILIES: dict[str, tuple[type[Basis], dict]] = {}  # a basis by the name of its network, and its changed defaults
 
 
-def family(name: str, basis: type[Basis], **changed) -> tuple[Callable, Callable]:
+def family(name: str, basis: type[Basis], **changed: Any) -> tuple[Callable, Callable]:
     """Make a basis a backbone by name, and with `meta` before it the same with generated weights.
 
     Args:
@@ -65,7 +66,7 @@ family("fourierkan", Fourier)
 
 
 def build(
-    name: str, dim_in: int, dim_out: int = 1, *, generator: torch.Generator | None = None, **options
+    name: str, dim_in: int, dim_out: int = 1, *, generator: torch.Generator | None = None, **options: Any
 ) -> nn.Module:
     """Build a backbone, (N, dim_in) -> (N, dim_out), in the default dtype on the CPU (move it with .to).
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Ball(Domain):
         set_fields(self, dim=dimension(self), radius=length("Ball", "radius", self.radius))
 
     def interior(
-        self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind
+        self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind: Any
     ) -> Tensor:
         """n points (n, dim); `kind` may hold dtype."""
         check_law(law)
@@ -41,7 +42,7 @@ class Ball(Domain):
             direction, u = directions(n, self.dim, generator, uniform=u[:, :-1]), u[:, -1:]
         return self.radius * (u if law == "radial" else u ** (1 / self.dim)) * direction
 
-    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind) -> Tensor:
+    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind: Any) -> Tensor:
         """n points uniform on the sphere."""
         uniform = None if sequence == "random" else uniforms(n, self.dim, generator, sequence, **kind)
         return self.radius * directions(n, self.dim, generator, uniform=uniform, **kind)

@@ -4,6 +4,7 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from math import isfinite
 from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,11 +63,11 @@ class Domain(metaclass=_Complete):
     laws: tuple[str, ...]
 
     @abstractmethod
-    def interior(self, n: int, generator: torch.Generator, law: str, sequence: str = "random", **kind) -> Tensor:
+    def interior(self, n: int, generator: torch.Generator, law: str, sequence: str = "random", **kind: Any) -> Tensor:
         """n points of the domain by a law, of a sequence random or sobol (`kanpde.ground.samplers.uniforms`)."""
 
     @abstractmethod
-    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind) -> Tensor:
+    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind: Any) -> Tensor:
         """n points on the boundary, in space; read where the constraint is soft."""
 
     @abstractmethod
@@ -96,37 +97,37 @@ def check_law(law: str, laws: Sequence[str] = LAWS) -> None:
 # What a domain has; one of a user's own need not derive from `Domain`, and may lack what its runs do not read
 
 
-def laws_of(domain) -> tuple[str, ...]:
+def laws_of(domain: Any) -> tuple[str, ...]:
     """The names of a domain's laws; a single one may stand for itself."""
     return (domain.laws,) if isinstance(domain.laws, str) else tuple(domain.laws)
 
 
-def time_of(domain) -> float | None:
+def time_of(domain: Any) -> float | None:
     """The length of time, which is then the last coordinate; None: there is no time."""
     return getattr(domain, "time", None)
 
 
-def space_of(domain):
+def space_of(domain: Any) -> Any:
     """The domain in space, which is the domain itself where there is no time."""
     return getattr(domain, "space", domain)
 
 
-def kinds_of(domain) -> tuple[str, ...]:
+def kinds_of(domain: Any) -> tuple[str, ...]:
     """The kinds of points that it draws, of interior, boundary and initial."""
     return tuple(kind for kind in ("interior", "boundary", "initial") if hasattr(domain, kind))
 
 
-def is_framed(domain) -> bool:
+def is_framed(domain: Any) -> bool:
     """Whether it has centre and half-widths, for units and pictures."""
     return hasattr(domain, "frame")
 
 
-def tells_inside(domain) -> bool:
+def tells_inside(domain: Any) -> bool:
     """Whether it knows which points lie in it."""
     return hasattr(domain, "contains")
 
 
-def looks_like_one(domain) -> bool:
+def looks_like_one(domain: Any) -> bool:
     """Whether it is an object with any member of a domain."""
     return not isinstance(domain, type) and any(hasattr(domain, member) for member in MEMBERS)
 

@@ -1,6 +1,7 @@
 """The box."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Box(Domain):
         return each(self.low), each(self.high)
 
     def interior(
-        self, n: int, generator: torch.Generator, law: str = "volume", sequence: str = "random", **kind
+        self, n: int, generator: torch.Generator, law: str = "volume", sequence: str = "random", **kind: Any
     ) -> Tensor:
         """n points (n, dim); `kind` may hold dtype."""
         check_law(law)
@@ -53,7 +54,7 @@ class Box(Domain):
         low, high = self._limits()
         return low.to(t) + (high - low).to(t) * t
 
-    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind) -> Tensor:
+    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind: Any) -> Tensor:
         """n points uniform on the 2 dim faces: a face as often as it is large, prod_{j != i} width_j."""
         x = self.interior(n, generator, sequence=sequence, **kind)
         low, high = (side.to(x.device) for side in self._limits())

@@ -1,6 +1,7 @@
 """Space-time."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,17 +30,17 @@ class Cylinder(Domain):
         return self.space.laws
 
     def interior(
-        self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind
+        self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind: Any
     ) -> Tensor:
         """n points (n, dim): space by its law and sequence, time uniform and always plain."""
         return self._in_time(self.space.interior(n, generator, law or self.laws[0], sequence, **kind), generator)
 
-    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind) -> Tensor:
+    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind: Any) -> Tensor:
         """n points on the lateral boundary."""
         return self._in_time(self.space.boundary(n, generator, sequence, **kind), generator)
 
     def initial(
-        self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind
+        self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind: Any
     ) -> Tensor:
         """n points at t = 0."""
         x = self.space.interior(n, generator, law or self.laws[0], sequence, **kind)

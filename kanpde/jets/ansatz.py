@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class Ansatz(nn.Module):
         hard: False makes u the network itself; the boundary values are then a term of the loss.
     """
 
-    def __init__(self, problem, net: nn.Module, hard: bool = True):
+    def __init__(self, problem: Any, net: nn.Module, hard: bool = True) -> None:
         super().__init__()
         self.problem, self.net, self.hard = problem, net, hard
         parameters = getattr(problem, "parameters", None)

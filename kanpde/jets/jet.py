@@ -105,7 +105,7 @@ def rule(*modules: type[nn.Module], reads: Callable[[nn.Module, Part], Part] | N
     return register
 
 
-def has_rules(module) -> bool:
+def has_rules(module: nn.Module) -> bool:
     """Whether a jet can go through this module and all that it is made of."""
     if not isinstance(module, nn.Module) or type(module) not in _RULES:
         return False

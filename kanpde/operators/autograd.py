@@ -1,5 +1,6 @@
 """The oracle: nested automatic differentiation of any function, d second derivatives one by one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ class Autograd(Operator):
 
     def __call__(
         self,
-        u,
+        u: Callable[[Tensor], Tensor],
         x: Tensor,
         s: Tensor | None = None,
         directions: Tensor | None = None,

@@ -1,5 +1,6 @@
 """What an operator is: u and points in, jet out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -29,7 +30,7 @@ class Operator:
 
     def __call__(
         self,
-        u,
+        u: Callable[[Tensor], Tensor],
         x: Tensor,
         s: Tensor | None = None,
         directions: Tensor | None = None,

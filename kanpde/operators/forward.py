@@ -76,7 +76,7 @@ class Forward(Operator):
 
     def __call__(
         self,
-        u,
+        u: Callable[[Tensor], Tensor],
         x: Tensor,
         s: Tensor | None = None,
         directions: Tensor | None = None,

@@ -5,6 +5,7 @@ they estimate all of L u, as published, with more variance. Probes are drawn onc
 `per_point`. Through a network with jet rules they are one forward pass; any other module takes nested differentiation.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -26,7 +27,7 @@ class _Estimator(Operator):
 
     def __call__(
         self,
-        u,
+        u: Callable[[Tensor], Tensor],
         x: Tensor,
         s: Tensor | None = None,
         directions: Tensor | None = None,
@@ -41,7 +42,15 @@ class _Estimator(Operator):
     def nests(self, net: nn.Module) -> bool:
         return not has_rules(net)
 
-    def variance(self, u, x: Tensor, s: Tensor | None = None, *, generator: torch.Generator, draws: int = 8) -> Tensor:
+    def variance(
+        self,
+        u: Callable[[Tensor], Tensor],
+        x: Tensor,
+        s: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+        draws: int = 8,
+    ) -> Tensor:
         """Variance of the estimate of L u at each point (N,), measured over independent draws."""
         with torch.no_grad():
             return torch.stack([self(u, x, s, generator=generator).lap for _ in range(draws)]).var(0)

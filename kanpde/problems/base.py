@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kanpde.domains.base import drawn_in, time_of
+from kanpde.domains.base import Domain, drawn_in, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
@@ -36,7 +36,7 @@ class Problem:
     rows_sha256: ClassVar[str | None] = None  # the fingerprint of the table that is fitted
 
     @property
-    def domain(self):
+    def domain(self) -> Domain:
         """The domain; its `dim` is the number of inputs of u."""
         raise NotImplementedError(f"{type(self).__name__} states no domain")
 

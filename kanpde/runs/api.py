@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError
 from kanpde.kan.network import count_parameters
-from kanpde.problems.base import own
+from kanpde.problems.base import Problem, own
 from kanpde.runs import summary
 from kanpde.runs.claims import remove_leftovers
 from kanpde.runs.models import Run, start_from
@@ -30,14 +31,14 @@ ENDED = ("finished", "diverged")  # statuses of runs that have nothing left to d
 @torch.inference_mode(False)
 @torch.enable_grad()
 def train(
-    problem,
+    problem: Problem,
     net: nn.Module | None = None,
     *,
     config: RunConfig | None = None,
     out: str | Path | None = None,
     on_step: Callback | None = None,
     on_evaluation: Callback | None = None,
-    **overrides,
+    **overrides: Any,
 ) -> Run:
     """Solve a problem and return its run.
 
@@ -100,7 +101,7 @@ def begin(
 def resume(
     path: str | Path,
     *,
-    problem=None,
+    problem: Problem | None = None,
     net: nn.Module | None = None,
     steps: int | None = None,
     stop: Mapping | None = None,

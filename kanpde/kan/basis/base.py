@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Basis(nn.Module):
     smoothness = float("inf")  # continuous derivatives: second-order operators need 2
     recursive = False  # functions that come from a recurrence: written out, their derivatives take minutes to compile
 
-    def __init__(self, in_features: int, grid_range=(-1.0, 1.0)):
+    def __init__(self, in_features: int, grid_range: Any = (-1.0, 1.0)) -> None:
         super().__init__()
         limits = torch.as_tensor(grid_range, dtype=torch.get_default_dtype())
         if limits.shape not in ((2,), (in_features, 2)):
