@@ -303,10 +303,14 @@ class Waves(Fourier):
 
 
 @pytest.fixture
-def tables(monkeypatch):
+def tables():
     """The tables of networks as they were, afterwards."""
-    for name in ("BACKBONES", "FAMILIES"):
-        monkeypatch.setattr(backbones, name, dict(getattr(backbones, name)))
+    tables = backbones.BACKBONES, backbones.FAMILIES
+    before = [dict(table) for table in tables]
+    yield
+    for table, was in zip(tables, before, strict=True):
+        table.clear()
+        table.update(was)
 
 
 def test_a_basis_becomes_a_backbone(tables):

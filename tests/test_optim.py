@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import F64, close, one_line, planned
+from conftest import F64, close, configuration, one_line, planned
 from torch import Tensor, nn
 
 from kanpde import backbones
@@ -18,6 +18,7 @@ from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 from kanpde.optim.optimisers import make_optimizer, schedule
 from kanpde.problems import Function, Heat, Poisson
 from kanpde.training.objective import Objective
+from kanpde.training.plan import Plan
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -210,7 +211,7 @@ def test_lbfgs_restarts_where_the_function_jumps():
 
 def objective(problem, net: str = "kan", **config) -> Objective:
     given = {"dtype": "float64", "backbone": {"name": net, "widths": [4]}, **config}
-    plan = planned(problem, given)
+    plan = Plan.of(configuration(problem, given), problem, stored=True)  # terms of one's own are not looked at yet
     return Objective(plan, plan.ansatz())
 
 
@@ -365,7 +366,7 @@ def test_jacobian_of_a_fit_from_one_reverse_pass_is_that_of_the_jets(case, law, 
     problem = Function(formula="a*b+c", ranges=dict.fromkeys("abc", (-1.0, 2.0)))
     o = objective(problem, backbone={"name": "kan", "widths": [3, 2], **FITS[case]}, loss={"weights": {"interior": 2}})
     rows = {"interior": problem.domain.interior(300, stream(0, "rows"), law, dtype=F64)}
-    monkeypatch.setattr("kanpde.training.objective.BLOCK_NUMBERS", 1)  # more than one block
+    monkeypatch.setattr("kanpde.training.residuals.BLOCK_NUMBERS", 1)  # more than one block
     system = o.system(rows, stream(0, "probes"), list(o.u.parameters()))
     plain = [torch.cat(parts) for parts in zip(*system.blocks(), strict=True)]
     assert system._fits_plainly()

@@ -150,7 +150,7 @@ def test_error_picture_prefers_the_random_slice_then_a_plane(run, tmp_path, monk
 def test_import_is_cheap_and_the_main_pictures_need_no_vtk(run, tmp_path):
     code = f"""
 import sys, kanpde.plot
-from kanpde.record import Run
+from kanpde import Run
 assert not {{"matplotlib", "pyvista", "vtkmodules"}} & sys.modules.keys()
 kanpde.plot.main_pictures(Run.open({str(run.path)!r}), {str(tmp_path)!r})
 assert not {{"pyvista", "vtkmodules", "matplotlib.pyplot"}} & sys.modules.keys()

@@ -176,7 +176,7 @@ def test_kept_and_last_weights_far_apart_are_a_warning(tmp_path):
     training = SimpleNamespace(
         objective=SimpleNamespace(total=lambda terms: sum(terms.values())),
         best={"terms": {"interior": 1.0, "boundary": 1e-3}, "step": 10},
-        dtype=torch.float32,
+        plan=SimpleNamespace(dtype=torch.float32),
         state=SimpleNamespace(step=20, loss=1.0),
         run=run,
     )

@@ -13,6 +13,7 @@ from conftest import OF_DERIVATIVES
 
 from kanpde import Run, cli, config, solve
 from kanpde.problems import FITS
+from kanpde.users import listing
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--set", "points.interior=10", "--set", "points.test=300", "--set", "points.validation=50"]
@@ -210,7 +211,7 @@ def test_ctrl_c_outside_of_training_is_one_line(capsys, folder, monkeypatch, arg
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "open", interrupted)
-    monkeypatch.setattr(cli, "library", interrupted)
+    monkeypatch.setattr(listing, "library", interrupted)
     assert call(capsys, cli.main, *args) == (130, "", "kanpde: interrupted\n")
 
 

@@ -71,7 +71,7 @@ class ForgotToSay(Poisson):
         (WrongFactor(4), "factor: grad"),
         (WrongBoundary(4), "boundary"),
         (WrongShape(4), "shape"),
-        (WrongExact(4), "exact solution has shape"),
+        (WrongExact(4), "exact solution on the boundary has shape"),
         (WrongCoefficients(3), "coefficients"),
         (WrongLift(3), "lift: hessian"),
         (Moody(3), "two calls"),

@@ -8,14 +8,10 @@ from types import ModuleType
 FORMER = {
     "ansatz": "jets.ansatz",
     "api": "runs.api",
-    "columns": "records.columns",
-    "equations": "problems.equations",
-    "formulas": "problems.formulas",
-    "frames": "problems.frames",
     "jet": "jets.jet",
     "losses": "training.losses",
     "metrics": "ground.metrics",
-    "record": "records.run",
+    "record": "runs.models",
     "samplers": "ground.samplers",
 }
 

@@ -85,8 +85,9 @@ class Plan:
             frame = Frame.of(problem) if config.units == "frame" else None
             operator = _operator(config, problem)
             loss = _loss(config, operator, frame)
-            given, net = net, _backbone(config, problem, frame, stored) if net is None else net
-            net = _with_units(config, problem, frame if given is None else None, loss, net, stored)
+            units = frame if net is None else None  # a network that is given is one of x
+            net = _backbone(config, problem, frame, stored) if net is None else net
+            net = _with_units(config, problem, units, loss, net, stored)
             plan = cls(
                 config=config,
                 problem=problem,
@@ -139,17 +140,23 @@ def _backbone(config: RunConfig, problem: Problem, frame: Frame | None, stored: 
     net = construct("backbone", backbones.BACKBONES, options, problem.n_inputs, 1, generator=drawn)
     if problem.fits_rows:
         units = Units.unknown(problem.dim) if stored else problem.units
-        return nn.Sequential(units.scaling_inputs(), *net, units.scaling_output())
+        return nn.Sequential(units.scaling_inputs(), *_layers(net), units.scaling_output())
     if any(isinstance(layer, KANLinear) and layer.basis.smoothness < 2 for layer in net.modules()):
-        raise ConfigError(f"backbone.spline_order: given {options['spline_order']}, second derivatives need at least 3")
-    return nn.Sequential(frame.scaling_inputs(), *net) if frame else net
+        if order := options.get("spline_order"):
+            raise ConfigError(f"backbone.spline_order: given {order}, second derivatives need at least 3")
+        raise ConfigError(f"backbone {options['name']}: its functions have no continuous second derivatives")
+    return nn.Sequential(frame.scaling_inputs(), *_layers(net)) if frame else net
+
+
+def _layers(net: nn.Module) -> list[nn.Module]:
+    return list(net) if type(net) is nn.Sequential else [net]
 
 
 def _with_units(
     config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, net: nn.Module, stored: bool
 ) -> nn.Module:
     """c + s net where `start` or the units of the domain ask for it; one that ends with such a map stays as it is."""
-    layers = list(net) if type(net) is nn.Sequential else [net]
+    layers = _layers(net)
     if problem.fits_rows or isinstance(layers[-1], Affine) or not (frame or config.start == "constant"):
         return net
     if stored:
