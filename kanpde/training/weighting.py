@@ -6,7 +6,6 @@ in them weighs 1. An emphasis reads the residuals of a step's points with `updat
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,38 +17,14 @@ Gradients = tuple[Tensor | None, ...]  # by each parameter
 SMALLEST = 1e-9  # share of the sum of all terms below which the gradient of a term counts as none
 
 
-class Balance(Protocol):
-    """What balances are."""
+class Balance:
+    """What balances derive from; a member writes `update_by_parts`, and what a checkpoint holds of it.
+
+    Attributes:
+        weights: by the name of a term; one that is not in them weighs 1.
+    """
 
     weights: dict[str, float]
-
-    def update(
-        self,
-        terms: dict[str, Tensor],
-        residuals: dict[str, Tensor],
-        parameters: Sequence[Tensor],
-        generator: torch.Generator,
-    ) -> None:
-        """Read one step."""
-
-    def update_by_parts(self, parts: Parts, parameters: Sequence[Tensor], generator: torch.Generator) -> None:
-        """Read one step whose terms are the sums over parts."""
-
-    def state_dict(self) -> dict: ...
-
-    def load_state_dict(self, state: dict) -> None: ...
-
-
-class _Shares:
-    """lambda_k = sum_j g_j / g_k, averaged over updates; g is the `_size` by the norm of the gradient of what `_read`
-    takes from the terms or the n residuals."""
-
-    def __init__(self, every: int = 100, decay: float = 0.9):
-        if every < 1:
-            raise ValueError(f"every is a number of steps >= 1, given {every}")
-        self.every, self.decay = every, _checked(decay)
-        self.weights: dict[str, float] = {}
-        self.steps = 0
 
     def update(
         self,
@@ -62,7 +37,29 @@ class _Shares:
         self.update_by_parts([(terms, residuals)], parameters, generator)
 
     def update_by_parts(self, parts: Parts, parameters: Sequence[Tensor], generator: torch.Generator) -> None:
-        """Read one step whose terms are the sums over parts; those of steps between two updates are left alone."""
+        """Read one step whose terms are the sums over parts."""
+        raise NotImplementedError(f"{type(self).__name__} states no update_by_parts")
+
+    def state_dict(self) -> dict:
+        return {"weights": dict(self.weights)}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.weights = dict(state["weights"])
+
+
+class _Shares(Balance):
+    """lambda_k = sum_j g_j / g_k, averaged over updates; g is the `_size` by the norm of the gradient of what `_read`
+    takes from the terms or the n residuals."""
+
+    def __init__(self, every: int = 100, decay: float = 0.9):
+        if every < 1:
+            raise ValueError(f"every is a number of steps >= 1, given {every}")
+        self.every, self.decay = every, _checked(decay)
+        self.weights: dict[str, float] = {}
+        self.steps = 0
+
+    def update_by_parts(self, parts: Parts, parameters: Sequence[Tensor], generator: torch.Generator) -> None:
+        """Steps between two updates are left alone."""
         self.steps += 1
         if (self.steps - 1) % self.every:
             return
@@ -150,7 +147,7 @@ def _norm(gradients: Gradients) -> float:
     return torch.linalg.vector_norm(torch.stack(norms)).item() if norms else 0.0
 
 
-class ReLoBRaLo:
+class ReLoBRaLo(Balance):
     r"""Relative loss balancing with random lookback: larger weights for terms that decrease more slowly.
 
     lambda <- decay lambda' + (1 - decay) b(last), with b_k(then) = m softmax_k(L_k / (temperature L_k(then))) over the
@@ -175,16 +172,6 @@ class ReLoBRaLo:
         self.weights: dict[str, float] = {}
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
-
-    def update(
-        self,
-        terms: dict[str, Tensor],
-        residuals: dict[str, Tensor],
-        parameters: Sequence[Tensor],
-        generator: torch.Generator,
-    ) -> None:
-        """Read the values of one step's terms; needs no gradients, and is meant for every step."""
-        self.update_by_parts([(terms, residuals)], parameters, generator)
 
     def update_by_parts(self, parts: Parts, parameters: Sequence[Tensor], generator: torch.Generator) -> None:
         """Read one step whose terms are the sums over parts."""
