@@ -1,10 +1,13 @@
 """Helpers of the tests: seeded generators, networks with weights of order one, relative comparison."""
 
+import os
+import runpy
 import signal
-import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, suppress
+from io import StringIO
 from math import sqrt
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +36,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_compilations():
+    """What torch.compile has made is found again by the next session, in the user's cache unless it is told where."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+            with suppress(OSError, RuntimeError):  # no home, or one that cannot be written to
+                folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kanpde" / "inductor"
+                folder.mkdir(parents=True, exist_ok=True)
+                patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -143,9 +158,12 @@ def check_off_knots(net: nn.Module, x: Tensor) -> None:
 
 
 def refused(module: str, *argv: str) -> None:
-    """Assert that python -m module with these arguments ends with exit code 2 and one line."""
-    done = subprocess.run([sys.executable, "-m", module, *argv], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    """Assert that python -m module with these arguments, run in this process, ends with exit code 2 and one line."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(StringIO()) as said:
+        patch.setattr(sys, "argv", [module, *argv])
+        with pytest.raises(SystemExit) as info:
+            runpy.run_module(module, run_name="__main__")
+    assert info.value.code == 2 and len(said.getvalue().splitlines()) == 1
 
 
 @contextmanager

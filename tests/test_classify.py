@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from functools import cache
 
 import h5py
 import pytest
@@ -186,21 +187,36 @@ def test_the_best_epoch(tmp_path, monkeypatch, measured, best):
 # Interruption and failure
 
 
+STOPPED = replace(TASK, recipe=replace(RECIPE, augment="crop", label_smoothing=0.1))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The file of a whole run and its last weights, once for all steps at which another stops."""
+
+    @cache
+    def made():
+        path, last = tmp_path_factory.mktemp("whole") / "a.h5", {}
+        classify.train(STOPPED, build, path, on_epoch=lambda training: last.update(state(training.net)))
+        return path, last
+
+    return made
+
+
 @pytest.mark.parametrize("step", [1, 8, 12, 18])  # of 3 epochs of 6: at the start, within, at an end, at the last
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, step):
-    task = replace(TASK, recipe=replace(RECIPE, augment="crop", label_smoothing=0.1))
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, step, uninterrupted):
+    whole, last_of_whole = uninterrupted()
     last = {}
 
     def keep(training):
         last[training.path.name] = state(training.net)
 
-    classify.train(task, build, tmp_path / "a.h5", on_epoch=keep)
-    attrs = classify.train(task, build, tmp_path / "b.h5", on_batch=ctrl_c_at(step), on_epoch=keep)
+    attrs = classify.train(STOPPED, build, tmp_path / "b.h5", on_batch=ctrl_c_at(step), on_epoch=keep)
     assert attrs["status"] == "interrupted" == contents(tmp_path / "b.h5")[0]["status"]
     assert "test_accuracy" not in attrs
     steps = []
     classify.train(
-        task,
+        STOPPED,
         build,
         tmp_path / "b.h5",
         resume=True,
@@ -208,14 +224,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, step):
         on_batch=lambda training: steps.append(training.step),
     )
     assert steps == list(range(step + 1, 19))  # nothing is computed twice
-    (attrs, history, test), (attrs_b, history_b, test_b) = contents(tmp_path / "a.h5"), contents(tmp_path / "b.h5")
+    (attrs, history, test), (attrs_b, history_b, test_b) = contents(whole), contents(tmp_path / "b.h5")
     assert history.keys() == history_b.keys()
     assert all((history[name] == history_b[name]).all() for name in history.keys() - CHANGING)
     for name in ("test_accuracy", "test_loss", "best_epoch", "best_validation_accuracy", "parameters", "config"):
         assert attrs[name] == attrs_b[name], name
     assert (test["predictions"] == test_b["predictions"]).all()
-    best, best_b = (torch.load(tmp_path / f"{name}.pt")["best"]["weights"] for name in "ab")
-    for one, other in ((last["a.h5"], last["b.h5"]), (best, best_b)):
+    best, best_b = (torch.load(path.with_suffix(".pt"))["best"]["weights"] for path in (whole, tmp_path / "b.h5"))
+    for one, other in ((last_of_whole, last["b.h5"]), (best, best_b)):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 

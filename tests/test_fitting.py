@@ -1,5 +1,6 @@
 """Function fitting: the rows are what they are said to be, a model keeps their units, and a fit goes on exactly."""
 
+from functools import cache
 from math import asin, pi, sqrt
 from pathlib import Path
 
@@ -310,11 +311,23 @@ RESUMED = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The table and the whole run of a case, once for all its stops."""
+
+    @cache
+    def made(case):
+        folder = tmp_path_factory.mktemp("whole")
+        p = Data(file=str(table(folder / "t.csv")))
+        return p, fit(folder / "whole.h5", p, **RESUMED[case])
+
+    return made
+
+
 @pytest.mark.parametrize("stop_at", [7, 10, 16])
 @pytest.mark.parametrize("case", RESUMED, ids=list(RESUMED))
-def test_a_fit_of_a_table_goes_on_bit_for_bit(tmp_path, case, stop_at, monkeypatch):
-    p = Data(file=str(table(tmp_path / "t.csv")))
-    whole = fit(tmp_path / "whole.h5", p, **RESUMED[case])
+def test_a_fit_of_a_table_goes_on_bit_for_bit(tmp_path, case, stop_at, monkeypatch, uninterrupted):
+    p, whole = uninterrupted(case)
     interrupt_after(monkeypatch, stop_at)
     part = fit(tmp_path / "part.h5", p, **RESUMED[case])
     assert part.attrs["status"] == "interrupted" and part.attrs["steps"] == stop_at

@@ -1,13 +1,11 @@
 """The start from the best constant, and first layers that are zero at the origin."""
 
 import copy
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import F64, generator
+from conftest import F64, call, generator
 from scipy.optimize import minimize_scalar
 
 from kanpde import Run
@@ -106,16 +104,15 @@ def test_a_network_made_in_python_starts_so_too_and_goes_on(tmp_path):
     assert resume(run.path, net=new(), steps=2).attrs["steps"] == 2
 
 
-def test_a_run_of_the_command_line_starts_so_once_and_goes_on(tmp_path):
+def test_a_run_of_the_command_line_starts_so_once_and_goes_on(capsys, tmp_path):
     path = str(tmp_path / "run.h5")
-    call = [sys.executable, "-m", "kanpde.solve", "--quiet"]
     given = ("start=constant", "points.test=500", "slices.volume=0")
     sets = [word for setting in given for word in ("--set", setting)]
-    subprocess.run([*call, "poisson", "--dim", "4", "--steps", "1", "--out", path, *sets], check=True)
+    assert call(capsys, "solve", "poisson", "--dim", 4, "--steps", 1, "--out", path, "--quiet", *sets) == (0, "", "")
     run = Run.open(path)
     assert run.history["rel_l2"][0] < 2 * run.floors["constant"]
     assert sum(isinstance(module, Affine) for module in run.load_model().modules()) == 1
-    subprocess.run([*call, "--resume", path, "--steps", "2"], check=True)
+    assert call(capsys, "solve", "--resume", path, "--steps", 2, "--quiet") == (0, "", "")
     assert Run.open(path).attrs["steps"] == 2
 
 

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import pytest
@@ -87,10 +87,16 @@ RESUMED = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The whole run of a case, once for all its stops."""
+    return cache(lambda case: small(tmp_path_factory.mktemp("whole"), **RESUMED[case]))
+
+
 @pytest.mark.parametrize("stop_at", [7, 8, 10])
 @pytest.mark.parametrize("case", RESUMED, ids=list(RESUMED))
-def test_resuming_gives_bit_for_bit_the_uninterrupted_run(tmp_path, case, stop_at, monkeypatch):
-    whole = small(tmp_path, "whole", **RESUMED[case])
+def test_resuming_gives_bit_for_bit_the_uninterrupted_run(tmp_path, case, stop_at, monkeypatch, uninterrupted):
+    whole = uninterrupted(case)
     interrupt_after(monkeypatch, stop_at)
     part = small(tmp_path, "part", **RESUMED[case])
     assert part.attrs["status"] == "interrupted" and Run.open(part.path).attrs["status"] == "interrupted"
@@ -107,7 +113,8 @@ def test_resuming_gives_bit_for_bit_the_uninterrupted_run(tmp_path, case, stop_a
 
 
 def test_training_reduces_the_error(tmp_path):
-    run = small(tmp_path, phases=[{**ADAM, "steps": 200, "lr": 1e-2}], backbone={"name": "kan", "widths": [8]})
+    given = {"backbone": {"name": "kan", "widths": [8]}, "evaluation": {"every": 20}}
+    run = small(tmp_path, phases=[{**ADAM, "steps": 100, "lr": 1e-2}], **given)
     assert run.history["rel_l2"][-1] < 0.3 * run.history["rel_l2"][0]
     assert run.rel_l2 == pytest.approx(min(run.history["rel_l2"]), rel=0.2)
 
@@ -303,9 +310,9 @@ class Inverse(Poisson):
 
 
 def test_inverse_problem_finds_its_coefficient(tmp_path):
-    phases = [{**ADAM, "steps": 600, "lr": {"rest": 1e-2, "problem": 2e-2}}]
+    phases = [{**ADAM, "steps": 400, "lr": {"rest": 1e-2, "problem": 2e-2}}]
     options = {"backbone": {"name": "kan", "widths": [8]}, "loss": {"weights": {"observed": 10.0}}, "phases": phases}
-    options["solver"] = "adam"
+    options |= {"solver": "adam", "evaluation": {"every": 50}}
     run = small(tmp_path, problem=Inverse(2), **options)
     assert run.history["parameters/a"][0] == 0.5
     assert run.history["parameters/a"][-1] == pytest.approx(2, abs=0.1)
@@ -510,7 +517,8 @@ def test_gauss_newton_goes_far_below_adam(tmp_path):
 @pytest.mark.parametrize("optimizer", ["soap", "muon"])
 def test_gradient_enhanced_runs_learn(tmp_path, optimizer):
     """From as many points, less error than without the gradient; both of few points."""
-    given = {"backbone": "kan", "seed": 1, "points": {**SMALL["points"], "interior": 4, "refresh": "fixed"}}
+    points = {**SMALL["points"], "interior": 4, "refresh": "fixed"}
+    given = {"backbone": "kan", "seed": 1, "points": points, "evaluation": {"every": 50}}
     given["phases"] = [{**ADAM, "optimizer": optimizer, "steps": 200, "lr": 3e-3}]
     errors = {
         gradient: small(tmp_path, gradient, loss={"gradient": gradient}, **given).history["rel_l2"][-1]

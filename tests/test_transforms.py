@@ -77,9 +77,13 @@ def test_convolutions_have_a_forward_derivative(name):
     close(jvp(net, (x,), (normal(x),))[1], (jacrev(net)(x) * normal(x)).flatten(2).sum(2), 1e-11)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+TRAINED = ["kan", "metakan", "kan of higher order", "kan of fine grids", "metawavkan", "fastkan"]
+
+
 @pytest.mark.parametrize(
-    "case", ["kan", "metakan", "kan of higher order", "kan of fine grids", "metawavkan", "fastkan"]
+    "case, backend",
+    [(case, "aot_eager") for case in TRAINED]  # which traces as eager does, and the backward pass too
+    + [pytest.param(case, "eager", marks=[pytest.mark.slow] if case != "kan" else []) for case in TRAINED],
 )
 def test_a_compiled_network_trains_as_it_is(case, backend):
     """Two steps of Adam."""
