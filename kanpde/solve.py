@@ -37,7 +37,9 @@ INTERRUPTED = 130  # the exit code of Ctrl-C
 def solve(
     problem: Annotated[str | None, typer.Argument(help="YAML file, or a shipped name such as allen_cahn.")] = None,
     dim: Annotated[int | None, typer.Option(help="Dimension of the problem (problem.dim).")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Network: mlp, kan, metakan, my_file.py:Name (backbone.name).")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Network: kan, metakan, my_file.py:Name (backbone.name).")
+    ] = None,
     solver: Annotated[str | None, typer.Option(help="YAML file, or shipped (see kanpde list).")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the training; problem.seed is that of the coefficients.")
