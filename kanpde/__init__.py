@@ -11,7 +11,7 @@ from kanpde.kan.network import count_parameters
 from kanpde.problems import Problem
 from kanpde.runs.api import resume, train
 from kanpde.runs.models import Run
-from kanpde.training.loop import RunFailed
+from kanpde.training.training import RunFailed
 
 __version__ = "0.1.0"
 sys.meta_path.append(Former)  # last: for what is not found otherwise

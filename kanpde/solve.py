@@ -25,8 +25,9 @@ from kanpde.runs.models import Run
 from kanpde.runs.names import check_out
 from kanpde.runs.stored import agreeing
 from kanpde.training import memory
-from kanpde.training.loop import RunFailed, State
+from kanpde.training.loop import State
 from kanpde.training.plan import Plan
+from kanpde.training.training import RunFailed
 from kanpde.users.code import blame
 from kanpde.users.members import short_name
 

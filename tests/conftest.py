@@ -186,11 +186,11 @@ def call(capsys, *args):
 
 def interrupt_after(monkeypatch, step: int) -> None:
     """Raise the signal of Ctrl-C at the end of a step."""
-    original = training.Training._step
+    original = training.ResidualTraining._step
 
     def stepped(self, *args):
         original(self, *args)
         if self.state.step == step:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(training.Training, "_step", stepped)
+    monkeypatch.setattr(training.ResidualTraining, "_step", stepped)

@@ -17,7 +17,7 @@ from benchmarks.images import classify, conv, data, dense, series
 from benchmarks.images.recipes import Recipe, Task
 from kanpde.ground.construct import call
 from kanpde.ground.errors import ConfigError
-from kanpde.training.loop import RunFailed
+from kanpde.training.training import RunFailed
 
 EXAMPLES = {"train": 240, "test": 100}
 RECIPE = Recipe(epochs=3, batch=32, lr={"rest": 3e-3}, validation=60)
@@ -69,7 +69,7 @@ def contents(path):
     """(attributes, history, predictions and labels) of a result file."""
     with h5py.File(path) as file:
         columns = {name: column[()] for name, column in file["history"].items()}
-        test = {name: column[()] for name, column in file["test"].items()} if "test" in file else {}
+        test = {name: column[()] for name, column in file["field"].items()} if "field" in file else {}
         return dict(file.attrs), columns, test
 
 
@@ -96,7 +96,7 @@ def test_learns_and_writes_what_it_did(tmp_path):
     assert history.keys() == columns and all(len(column) == 3 for column in history.values())
     assert list(history["epoch"]) == [1, 2, 3]
     assert attrs["best_validation_accuracy"] == history["validation_accuracy"].max()
-    assert attrs["test_accuracy"] == pytest.approx(100 * (test["predictions"] == test["labels"]).mean())
+    assert attrs["test_accuracy"] == pytest.approx(100 * (test["classes"] == test["labels"]).mean())
     assert (torch.from_numpy(test["labels"]) == tiny("tiny", "test").y).all()
     assert returned == {k: v for k, v in attrs.items() if k != "schema_version"}
     assert list(torch.load(path.with_suffix(".pt"), weights_only=True)) == ["best"]
@@ -151,7 +151,7 @@ def test_the_weights_with_the_best_validation_are_tested(tmp_path):
 
     def spoil(training):
         """After the second epoch, the network knows nothing; its rate is too small to learn again."""
-        if len(training.history["epoch"]) == 2:
+        if len(training.run.history["epoch"]) == 2:
             kept.update(state(training.net))
             for p in training.net.parameters():
                 p.data.zero_()
@@ -179,7 +179,7 @@ def test_the_weights_with_the_best_validation_are_tested(tmp_path):
 )
 def test_the_best_epoch(tmp_path, monkeypatch, measured, best):
     rest = iter([*measured, (1.0, 50.0)])
-    monkeypatch.setattr(classify.Training, "evaluate", lambda self, images: (*next(rest), images.y))
+    monkeypatch.setattr(classify.Classification, "evaluate", lambda self, images: (*next(rest), images.y))
     assert classify.train(TASK, build, tmp_path / "a.h5")["best_epoch"] == best
 
 
@@ -209,7 +209,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, step, u
     last = {}
 
     def keep(training):
-        last[training.path.name] = state(training.net)
+        last[training.run.path.name] = state(training.net)
 
     attrs = classify.train(STOPPED, build, tmp_path / "b.h5", on_batch=ctrl_c_at(step), on_epoch=keep)
     assert attrs["status"] == "interrupted" == contents(tmp_path / "b.h5")[0]["status"]
@@ -229,7 +229,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, step, u
     assert all((history[name] == history_b[name]).all() for name in history.keys() - CHANGING)
     for name in ("test_accuracy", "test_loss", "best_epoch", "best_validation_accuracy", "parameters", "config"):
         assert attrs[name] == attrs_b[name], name
-    assert (test["predictions"] == test_b["predictions"]).all()
+    assert (test["classes"] == test_b["classes"]).all()
     best, best_b = (torch.load(path.with_suffix(".pt"))["best"]["weights"] for path in (whole, tmp_path / "b.h5"))
     for one, other in ((last_of_whole, last["b.h5"]), (best, best_b)):
         assert all(torch.equal(one[name], other[name]) for name in one)

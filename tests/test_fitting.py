@@ -24,7 +24,7 @@ from kanpde.records import columns
 from kanpde.runs import folds
 from kanpde.runs.predict import predict
 from kanpde.training.evaluation import Evaluator
-from kanpde.training.loop import Training
+from kanpde.training.loop import ResidualTraining
 from kanpde.training.losses import Loss
 from kanpde.training.objective import Objective
 
@@ -391,7 +391,7 @@ def test_best_weights_that_lose_by_a_move_of_the_grids_make_way_for_others(tmp_p
     """Their score is that of what they have become, else weights that are better by then would never be kept."""
     scores = []
     loss_of = lambda self, u: (scores.append(u is self.tested), {"interior": 1.0 + len(scores)})[1]
-    monkeypatch.setattr(Training, "validation", loss_of)
+    monkeypatch.setattr(ResidualTraining, "validation", loss_of)
     run = fit(
         tmp_path / "run.h5",
         phases=[{**LM, "steps": 2}, {**LM, "steps": 2, "update_grid": True}],

@@ -18,15 +18,15 @@ from kanpde.jets.jet import Footprint, Step, footprint
 from kanpde.operators import OPERATORS, Forward
 from kanpde.problems import Poisson
 from kanpde.training import memory
-from kanpde.training.loop import Training
+from kanpde.training.loop import ResidualTraining
 from kanpde.training.objective import Objective
 
 SMALL = {"backbone": "kan", "points": {"interior": 30, "test": 40, "validation": 10}, "dtype": "float64"}
 SOFT = {"constraint": "soft", "points": {**SMALL["points"], "boundary": 7}}
 
 
-def training(path, **settings) -> Training:
-    return Training(planned(Poisson(4), {**SMALL, "steps": 3, **settings}), Run(path / "run.h5"))
+def training(path, **settings) -> ResidualTraining:
+    return ResidualTraining(planned(Poisson(4), {**SMALL, "steps": 3, **settings}), Run(path / "run.h5"))
 
 
 @pytest.mark.parametrize("micro_batch", [1, 7, 29, 30, 100])
@@ -87,7 +87,7 @@ def test_no_number_depends_on_micro_batches(tmp_path, case, micro_batch):
     given |= {key: value for key, value in COMBINATIONS[case].items() if key != "points"}
     if given["constraint"] == "hard":
         del given["points"]["boundary"]
-    made = [Training(planned(problem, given), Run(tmp_path / "run.h5")) for _ in range(2)]
+    made = [ResidualTraining(planned(problem, given), Run(tmp_path / "run.h5")) for _ in range(2)]
     made[1].objective.micro_batch = micro_batch
     points = {name: pool() for name, pool in made[0].pools.items()}
     for _ in range(2):

@@ -20,7 +20,7 @@ from kanpde.optim.optimisers import make_optimizer
 from kanpde.problems import Poisson
 from kanpde.runs.stored import config_of, extended
 from kanpde.solve import _result_table
-from kanpde.training.loop import Training
+from kanpde.training.loop import ResidualTraining
 from kanpde.training.plan import Plan
 
 SMALL = {
@@ -116,7 +116,7 @@ def test_the_score_is_the_weighted_loss_at_points_that_training_does_not_see(tmp
     given = {**SOFT, "dtype": "float64", "steps": 1, "loss": loss, "backbone": backbone}
     run = run_of(Plate(2), tmp_path / "run.h5", **given)
     problem = Plate(2)
-    training = Training(Plan.of(config_of(run), problem, stored=True), run)
+    training = ResidualTraining(Plan.of(config_of(run), problem, stored=True), run)
     training.load_state_dict(torch.load(run.checkpoint, weights_only=True))
     x = training.evaluator.held_out["interior"].requires_grad_()
     u, edge = training.u, training.evaluator.held_out["boundary"]
@@ -141,7 +141,7 @@ def test_losses_are_compared_with_one_set_of_weights(tmp_path):
 
     def evaluated(terms):
         state.step = next(step)
-        Training._keep_best(training, terms)
+        ResidualTraining._keep_best(training, terms)
         return training.best["step"]
 
     assert evaluated({"a": 1.0, "b": 1.0}) == 0
@@ -181,7 +181,7 @@ def test_kept_and_last_weights_far_apart_are_a_warning(tmp_path):
         run=run,
     )
     with pytest.warns(UserWarning, match=r"^kept \(step 10\) and last weights differ in boundary 0.001 and 0.0021$"):
-        assert Training._verdict(training, {"interior": 1.9, "boundary": 2.1e-3}) == "finished"
+        assert ResidualTraining._verdict(training, {"interior": 1.9, "boundary": 2.1e-3}) == "finished"
 
 
 def test_of_a_failed_run_the_best_weights_are_shown(tmp_path):
@@ -231,7 +231,7 @@ def test_checkpoints_of_older_runs_go_on(tmp_path):
     terms = saved["best"].pop("terms")
     saved["best"]["score"] = 1e-9
     torch.save(saved, run.checkpoint)
-    training = Training(Plan.of(extended(config_of(run), 30), stored=True), run)
+    training = ResidualTraining(Plan.of(extended(config_of(run), 30), stored=True), run)
     training.load_state_dict(torch.load(run.checkpoint, weights_only=True))
     assert training.best["terms"] == pytest.approx(terms, rel=1e-6)
 

@@ -236,7 +236,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 
 
 def test_run_killed_before_its_last_pictures_is_finished_by_resuming(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.Training, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(training.ResidualTraining, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     assert small(tmp_path, steps=5).attrs["status"] == "interrupted"
     monkeypatch.undo()
     assert "u" not in Run.open(tmp_path / "run.h5").field
@@ -542,7 +542,7 @@ def test_average_is_that_of_the_weights_of_all_steps(tmp_path):
 
 def test_points_that_adapt_have_larger_residuals(tmp_path):
     given = {"backbone": "kan", "points": {"interior": 200, "adapt": {"candidates": 8, "power": 8, "offset": 0}}}
-    made = training.Training(planned(Poisson(4), given), Run(tmp_path / "run.h5"))
+    made = training.ResidualTraining(planned(Poisson(4), given), Run(tmp_path / "run.h5"))
     size = lambda x: made.objective.residual(x, made.streams["operator"]).abs().mean()
     assert size(made.pools["interior"]()) > 1.2 * size(Poisson(4).domain.interior(200, made.streams["interior"]))
 

@@ -23,7 +23,8 @@ from kanpde.runs.stored import config_of
 from kanpde.training import plan
 from kanpde.training.checks import check_device
 from kanpde.training.cuts import SLICE
-from kanpde.training.loop import RunFailed, Training, WriteFailed
+from kanpde.training.loop import ResidualTraining
+from kanpde.training.training import RunFailed, WriteFailed
 
 ENDED = ("finished", "failed")
 
@@ -46,7 +47,7 @@ def cost(problem, config: RunConfig, pilot: int = 6) -> Cost:
     evaluation, ticks = config.evaluation.model_copy(update={"every": pilot}), []
     short = config.model_copy(update={"phases": rescale(config.phases, pilot), "evaluation": evaluation})
     with TemporaryDirectory() as folder:
-        training = Training(plan.Plan.of(short, problem), Run(Path(folder) / "pilot.h5"))
+        training = ResidualTraining(plan.Plan.of(short, problem), Run(Path(folder) / "pilot.h5"))
         if training.loop(lambda state: ticks.append(time.perf_counter())) == "interrupted":
             raise KeyboardInterrupt
         last = time.perf_counter() - ticks[-1]

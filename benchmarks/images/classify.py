@@ -1,13 +1,10 @@
 """Training of one image classifier: a visible loop, model selection on a validation split, and exact resumption."""
 
 import json
-import shutil
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -15,20 +12,17 @@ from torch.nn.functional import cross_entropy
 from benchmarks.common.machine import machine
 from benchmarks.images.data import Images
 from benchmarks.images.recipes import Recipe, Task
-from kanpde.ground.metrics import PeakMemory
 from kanpde.ground.samplers import stream
-from kanpde.ground.session import Clock, interruptible
 from kanpde.kan.network import count_parameters, parameter_groups
-from kanpde.records.run import replacing
+from kanpde.records.run import RunFile
 from kanpde.runs.models import fitting, load_checkpoint
-from kanpde.training.loop import RunFailed, WriteFailed, now
+from kanpde.training.training import RunFailed, Training, now, weights_of
 
-SCHEMA_VERSION = 1
 EVALUATION_BATCH = 500
 LOOK = 20  # batches between two looks at the loss: a GPU waits at each
 
 Build = Callable[[tuple[int, int, int], int, torch.Generator], nn.Module]  # (C, H, W), classes, generator -> network
-Show = Callable[["Training"], None]
+Show = Callable[["Classification"], None]
 
 
 def train(
@@ -47,24 +41,19 @@ def train(
         path: the result file (.h5); its checkpoint lies beside it with the suffix .pt.
         folder: where the data sets are; default $KANPDE_DATA.
         resume: go on where the checkpoint ends, to the result of a run that was never interrupted.
-        on_batch, on_epoch: called with the `Training` after each batch and each epoch.
+        on_batch, on_epoch: called with the `Classification` after each batch and each epoch.
     Raises:
         ConfigError: the data, the model or the checkpoint are not what the task says; nothing was written.
         RunFailed: the loss is not finite, or a result cannot be written.
     """
     net = build(task.shape, task.info.classes, stream(task.seed, "network"))
-    training = Training(task, net, task.splits(folder), path, device)
+    training = Classification(task, net, folder, path, device)
     if resume:
         with fitting(path.with_suffix(".pt")):
             training.load_state_dict(load_checkpoint(path.with_suffix(".pt")))
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if training.loop(on_batch, on_epoch) == "trained":
-            training.finish(task.read("test", folder))  # the only time that the test set is read
-    except RunFailed as error:
-        training.fail(str(error))
-        raise
-    return training.attrs
+    training.drive(on_batch, on_epoch)
+    return training.run.attrs
 
 
 def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
@@ -83,27 +72,27 @@ def dropout_stream(seed: int, step: int, device: torch.device):
         yield
 
 
-class Training:
+class Classification(Training):
     """One run: network, data, optimiser, and all that the result file and the checkpoint hold.
 
     All randomness follows from the seed and the number of the epoch or step, so a checkpoint stores no generator.
     """
 
-    def __init__(self, task: Task, net: nn.Module, splits, path: Path, device: str = "cpu"):
-        self.task, self.path, self.device = task, path, torch.device(device)
+    step = 0
+
+    def __init__(self, task: Task, net: nn.Module, folder: Path | None, path: Path, device: str = "cpu"):
+        super().__init__(RunFile(path), torch.device(device))
+        self.task, self.folder = task, folder
         self.net = net.to(self.device, getattr(torch, task.recipe.precision)).train()
-        self.train, self.validation = (self._here(images) for images in splits)
+        self.train, self.validation = (self._here(images) for images in task.splits(folder))
         self.optimizer = make_optimizer(task.recipe, self.net)
         whole, rest = divmod(len(self.train), task.recipe.batch)
         self.per_epoch = max(1, whole + (rest > 1))  # a batch norm cannot do with a single example
-        self.steps, self.step = task.recipe.epochs * self.per_epoch, 0
+        self.steps = task.recipe.epochs * self.per_epoch
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # of this epoch: loss, correct, examples
-        self.history: dict[str, list[float]] = {}
         self.best: dict = {"accuracy": -1.0, "loss": float("inf"), "epoch": 0, "weights": None}
-        self.test: dict[str, Tensor] = {}
-        self.clock, self.memory = Clock(0.0, 0), PeakMemory(self.device)
         self.order: tuple[int, Tensor] | None = None
-        self.attrs = self._attributes()
+        self.run.attrs = self._attributes()
 
     def _here(self, images: Images) -> Images:
         return Images(images.x.to(self.device), images.y.to(self.device))
@@ -127,29 +116,26 @@ class Training:
             "test_examples": 0,  # not read yet
         }
 
-    def loop(self, on_batch: Callable | None = None, on_epoch: Callable | None = None) -> str:
-        """Train to the last epoch or to Ctrl-C, which finishes the batch; returns `trained` or `interrupted`.
+    def walk(self, on_batch: Show | None = None, on_epoch: Show | None = None) -> Iterator[bool]:
+        """Train to the last epoch.
 
         Raises:
             RunFailed: the loss is not finite, or a result cannot be written.
         """
-        with interruptible() as interrupted:
-            while self.step < self.steps:
-                self._batch()
-                end = self.step % self.per_epoch == 0
-                if end or self.step % LOOK == 0:
-                    self._check_finite()
-                if on_batch:
-                    on_batch(self)
-                if end:
-                    self._end_epoch()
-                    if on_epoch:
-                        on_epoch(self)
-                if interrupted():
-                    self._check_finite()
-                    self.save("interrupted")
-                    return "interrupted"
-        return "trained"
+        if not self.step:
+            self.save("running")
+        while self.step < self.steps:
+            self._batch()
+            end = self.step % self.per_epoch == 0
+            if end or self.step % LOOK == 0:
+                self._check_finite()
+            if on_batch:
+                on_batch(self)
+            if end:
+                self._end_epoch()
+                if on_epoch:
+                    on_epoch(self)
+            yield False
 
     def _batch(self) -> None:
         task, recipe = self.task, self.task.recipe
@@ -193,8 +179,7 @@ class Training:
         if not abs(loss) < float("inf"):
             raise RunFailed(f"the validation loss is {loss} after epoch {epoch}")
         if (accuracy, -loss) > (self.best["accuracy"], -self.best["loss"]):
-            weights = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
-            self.best = {"accuracy": accuracy, "loss": loss, "epoch": epoch, "weights": weights}
+            self.best = {"accuracy": accuracy, "loss": loss, "epoch": epoch, "weights": weights_of(self.net)}
         train_loss, train_accuracy = self.running()
         row = {
             "epoch": epoch,
@@ -203,11 +188,10 @@ class Training:
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "wall_s": self.clock.seconds(),
-            "peak_memory_bytes": max([self.memory.bytes(), *self.history.get("peak_memory_bytes", [])]),
+            "peak_memory_bytes": max([self.memory.bytes(), *self.run.history.get("peak_memory_bytes", [])]),
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
         }
-        for name, value in row.items():
-            self.history.setdefault(name, []).append(float(value))
+        self.run.log(row)
         self.sums.zero_()
         self.save("running")
 
@@ -227,13 +211,17 @@ class Training:
     # -----------------------------------------------------------------------------------------------------------
     # Files
 
-    def finish(self, images: Images) -> None:
-        """Test the best weights, once; of the checkpoint, only they remain."""
-        images = self._here(images)
+    def finish(self) -> str:
+        """Test the best weights, once; the only time that the test set is read."""
+        images = self._here(self.task.read("test", self.folder))
+        last = weights_of(self.net)
         self.net.load_state_dict(self.best["weights"])
-        loss, accuracy, classes = self.evaluate(images)
-        self.test = {"predictions": classes, "labels": images.y}
-        self.attrs.update(
+        try:
+            loss, accuracy, classes = self.evaluate(images)
+        finally:
+            self.net.load_state_dict(last)
+        self.run.set_field({name: t.byte().cpu().numpy() for name, t in (("classes", classes), ("labels", images.y))})
+        self.run.attrs.update(
             test_examples=len(images),
             test_accuracy=accuracy,
             test_loss=loss,
@@ -241,56 +229,29 @@ class Training:
             best_validation_accuracy=self.best["accuracy"],
             seconds=self.clock.seconds(),
         )
-        self.save("finished")
-
-    def fail(self, message: str) -> None:
-        """Say in the result file, if it can be written, why the run ended; leave the checkpoint."""
-        self.attrs.update(status="failed", message=message, finished=now())
-        with suppress(OSError, RuntimeError):
-            self._write_results()
+        return "finished"
 
     def save(self, status: str) -> None:
-        """Write the result file and the checkpoint, each replaced whole.
-
-        Raises:
-            WriteFailed: they cannot be written; the former ones are intact.
-        """
-        self.attrs.update(status=status, finished=now())
-        try:
-            self._write_results()
-            with replacing(self.path.with_suffix(".pt")) as temporary:
-                torch.save({"best": self.best} if status == "finished" else self.state_dict(), temporary)
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            if shutil.disk_usage(self.path.parent).free < 2**20:
-                reason = "no space left on the disk"
-            raise WriteFailed(f"{self.path} cannot be written ({reason})") from None
-
-    def _write_results(self) -> None:
-        with replacing(self.path) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs.update({"schema_version": SCHEMA_VERSION, **self.attrs})
-            history = file.create_group("history")
-            for name, column in self.history.items():
-                history[name] = np.asarray(column, dtype=np.float64)
-            for name, classes in self.test.items():
-                file[f"test/{name}"] = classes.cpu().numpy().astype(np.uint8)
+        self._check_finite()  # an interrupted epoch may not have looked yet
+        super().save(status)
 
     def state_dict(self) -> dict:
-        """Everything that a bit-exact continuation needs."""
+        if self.run.attrs["status"] == "finished":
+            return {"best": self.best}
         return {
             "weights": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "sums": self.sums,
             "best": self.best,
-            "history": self.history,
+            "history": self.run.history,
             "elapsed": self.clock.seconds(),
-            "started": self.attrs["started"],
+            "started": self.run.attrs["started"],
         }
 
     def load_state_dict(self, saved: dict) -> None:
         self.net.load_state_dict(saved["weights"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.sums = saved["step"], saved["sums"].to(self.device)
-        self.best, self.history = saved["best"], saved["history"]
-        self.clock, self.attrs["started"] = Clock(saved["elapsed"], self.step), saved["started"]
+        self.best, self.run.history = saved["best"], saved["history"]
+        self.elapsed, self.run.attrs["started"] = saved["elapsed"], saved["started"]

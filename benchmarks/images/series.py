@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.common.learners import fitted_hidden
 from benchmarks.common.study import Parser, flat, spread
-from benchmarks.images.classify import Training, train
+from benchmarks.images.classify import Classification, train
 from benchmarks.images.data import DATASETS
 from benchmarks.images.nets import CONV_NETS
 from benchmarks.images.recipes import Recipe, Task
@@ -25,7 +25,7 @@ from kanpde.ground.construct import call
 from kanpde.ground.errors import ConfigError
 from kanpde.runs.models import Run
 from kanpde.training.checks import check_device
-from kanpde.training.loop import RunFailed
+from kanpde.training.training import RunFailed
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -290,7 +290,7 @@ class _Show:
         if self.bar:
             self.bar.stop()
 
-    def batch(self, training: Training) -> None:
+    def batch(self, training: Classification) -> None:
         done = (training.step - 1) % training.per_epoch + 1
         if not self.bar or (done % 20 and done < training.per_epoch):
             return
@@ -299,8 +299,8 @@ class _Show:
         text = f"loss {loss:.4f}  accuracy {accuracy:.2f} %"
         self.bar.update(self.task, total=training.per_epoch, completed=done, epoch=epoch, text=text)
 
-    def epoch(self, training: Training) -> None:
-        row = {name: column[-1] for name, column in training.history.items()}
+    def epoch(self, training: Classification) -> None:
+        row = {name: column[-1] for name, column in training.run.history.items()}
         self.say.print(
             f"epoch {row['epoch']:.0f}/{training.task.recipe.epochs}  "
             f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2f} %  "

@@ -20,8 +20,9 @@ from kanpde.runs.stored import check_rows, config_of, extended
 from kanpde.training import statements
 from kanpde.training.checkpoints import fitting, load_checkpoint
 from kanpde.training.checks import check_device
-from kanpde.training.loop import Callback, RunFailed, Training, WriteFailed, now
+from kanpde.training.loop import Callback, ResidualTraining
 from kanpde.training.plan import Plan, configured
+from kanpde.training.training import RunFailed, now
 from kanpde.users.code import blaming, check_call
 from kanpde.users.members import PYTHON, enter, kept_with, short, short_name
 
@@ -85,13 +86,14 @@ def begin(
     try:
         run.attrs = attributes(plan)
         with blaming(plan.problem, RunFailed):
-            training = Training(plan, run)
+            training = ResidualTraining(plan, run)
         if plan.config.start_from:
             start_from(training.u.net, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
         with blaming(plan.problem, RunFailed):
             run.floors = training.evaluator.floors()
-        return drive(training, on_step, on_evaluation)
+        training.drive(on_step, on_evaluation)
+        return run
     finally:
         release(run)
 
@@ -131,7 +133,7 @@ def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: 
     check_rows(run, plan.problem)
     check_device(plan.config.device)
     with blaming(plan.problem, ConfigError):
-        training = Training(plan, run)
+        training = ResidualTraining(plan, run)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)
@@ -143,26 +145,8 @@ def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: 
     for name in (*of_the_end, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
     run.attrs["config"] = dump(plan.config)
-    return drive(training, on_step, on_evaluation)
-
-
-def drive(training: Training, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
-    """Run the loop, and whatever happens leave files that say so; the checkpoint keeps the last good state."""
-    try:
-        with blaming(training.plan.problem, RunFailed):
-            status = training.loop(on_step, on_evaluation)
-            if status == "finished":
-                try:
-                    status = training.finish()
-                except KeyboardInterrupt:
-                    status = "interrupted"
-        training.save(status)
-    except WriteFailed:
-        raise
-    except Exception as error:
-        training.fail(f"{type(error).__name__}: {error}" if not isinstance(error, RunFailed) else str(error))
-        raise
-    return training.run
+    training.drive(on_step, on_evaluation)
+    return run
 
 
 def attributes(plan: Plan) -> dict:

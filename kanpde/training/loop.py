@@ -1,41 +1,30 @@
-"""Training: a visible loop over phases of optimisers, with evaluation, exact checkpoints, and callbacks."""
+"""Training on residuals: a visible loop over phases of optimisers, evaluation, exact checkpoints, callbacks."""
 
 import copy
-import shutil
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kanpde.config import PhaseConfig
-from kanpde.ground import metrics
 from kanpde.ground.samplers import Pool, resampled, stream
-from kanpde.ground.session import Clock, interruptible
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.grids import extend_grid, update_grid
 from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
-from kanpde.records.run import RunFile, replacing
+from kanpde.records.run import RunFile
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
 from kanpde.training.objective import Objective
 from kanpde.training.plan import Plan
+from kanpde.training.training import RunFailed, Training, weights_of
+from kanpde.users.code import blaming
 
 FACTOR = 2  # by which losses differ that a user is told of
-
-
-class RunFailed(RuntimeError):
-    """A run that had to end: a loss that is not finite, or a disk that is full. One line; nothing computed is lost."""
-
-
-class WriteFailed(RunFailed):
-    """A result that could not be written; the last good files are intact."""
 
 
 @dataclass
@@ -59,12 +48,13 @@ class State:
 Callback = Callable[[State], bool | None]
 
 
-class Training:
-    """One run: problem, network, points, optimiser, and all that a checkpoint holds."""
+class ResidualTraining(Training):
+    """A run on residuals: problem, network, points, optimiser, and all that a checkpoint holds."""
 
     def __init__(self, plan: Plan, run: RunFile):
-        self.plan, self.config, self.run = plan, plan.config, run
-        config, problem, self.device = plan.config, plan.problem, plan.device
+        super().__init__(run, plan.device)
+        self.plan, self.config = plan, plan.config
+        config, problem = plan.config, plan.problem
         self.u = plan.ansatz()
         drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
         self.u.fields(problem.coordinates(drawn).to(self.u.like))  # a lift is built before torch traces a step
@@ -77,7 +67,6 @@ class Training:
         self.evaluator = Evaluator(plan, self.tested)
         self.state = State(run, self.u, steps=config.steps)
         self.best: dict = {"terms": None, "step": 0, "weights": None, "stale": 0}
-        self.elapsed = 0.0  # wall-clock seconds of earlier sessions
         self.optimizer: torch.optim.Optimizer | None = None
 
     @property
@@ -112,28 +101,34 @@ class Training:
     # -----------------------------------------------------------------------------------------------------------
     # The loop
 
-    def loop(self, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> str:
-        """Train to the end, a stop criterion, a callback that returns True, or Ctrl-C; returns the status.
+    @property
+    def step(self) -> int:
+        return self.state.step
+
+    @property
+    def progress(self) -> dict:
+        return {"steps": self.state.step, "best_step": self.best["step"]}
+
+    def _work(self, *callbacks: Callback | None) -> str:
+        with blaming(self.plan.problem, RunFailed):
+            return super()._work(*callbacks)
+
+    def walk(self, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> Iterator[bool]:
+        """Train to the end of the phases; a step is the last by a stop criterion or a callback that returns True.
 
         Raises:
             RunFailed: a term or the weights are not finite, or a result that cannot be written.
         """
-        state, self.memory = self.state, metrics.PeakMemory(self.device)
-        self.clock = Clock(self.elapsed, state.step)
-        with interruptible() as interrupted:
-            if state.row is None and self.evaluate(on_evaluation):
-                return "finished"
-            for phase, optimizer, last in self._phases():
-                while state.step < last:
-                    self._step(phase, optimizer, last)
-                    stop = bool(on_step and on_step(state))
-                    if self._due():
-                        stop = self.evaluate(on_evaluation) or stop
-                    if interrupted():
-                        return "interrupted"
-                    if stop:
-                        return "finished"
-        return "finished"
+        state = self.state
+        if state.row is None and self.evaluate(on_evaluation):
+            return
+        for phase, optimizer, last in self._phases():
+            while state.step < last:
+                self._step(phase, optimizer, last)
+                stop = bool(on_step and on_step(state))
+                if self._due():
+                    stop = self.evaluate(on_evaluation) or stop
+                yield stop
 
     def _due(self) -> bool:
         """Whether this step is followed by an evaluation."""
@@ -248,8 +243,7 @@ class Training:
         best, total = self.best, self.objective.total
         early = best["step"] < self.config.evaluation.best_from
         if best["weights"] is None or early or total(terms) < total(best["terms"]):
-            weights = {k: v.detach().clone() for k, v in self.tested.state_dict().items()}
-            self.best = {"terms": terms, "step": self.state.step, "weights": weights, "stale": 0}
+            self.best = {"terms": terms, "step": self.state.step, "weights": weights_of(self.tested), "stale": 0}
         else:
             best["stale"] += 1
 
@@ -327,7 +321,7 @@ class Training:
         """The test error of the last and the best weights, the field and the slices; returns the status of the run."""
         run, evaluator, best, u = self.run, self.evaluator, self.best, self.tested
         terms = self.validation(u)
-        last = {k: v.detach().clone() for k, v in u.state_dict().items()}
+        last = weights_of(u)
         found, field, digest = evaluator.full_test()
         run.attrs["rel_l2_last"] = found["rel_l2"]
         try:
@@ -373,31 +367,7 @@ class Training:
         warnings.warn(message, stacklevel=2)
         return "finished" if overfits else "diverged"
 
-    def save(self, status: str) -> None:
-        """Write the checkpoint and the result file, each replaced whole."""
-        run = self.run
-        run.attrs.update(status=status, finished=now(), steps=self.state.step, best_step=self.best["step"])
-        try:
-            with replacing(run.checkpoint) as temporary:
-                torch.save(self.state_dict(), temporary)
-            run.save()
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            if shutil.disk_usage(run.path.parent).free < 2**20:
-                reason = "no space left on the disk"
-            intact = "; the last good file is intact" if run.path.exists() else ""
-            raise WriteFailed(f"{run.path} cannot be written ({reason}){intact}") from None
-
-    def fail(self, message: str) -> None:
-        """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint."""
-        if self.run.path.exists():
-            self.run.attrs.update(status="failed", message=message, finished=now(), steps=self.state.step)
-            self.run.attrs["best_step"] = self.best["step"]
-            with suppress(OSError, RuntimeError):
-                self.run.save()
-
     def state_dict(self) -> dict:
-        """Everything that a bit-exact continuation needs."""
         state = self.state
         return {
             "weights": self.u.state_dict(),
@@ -439,7 +409,3 @@ class Training:
         self.elapsed = float(saved["elapsed"])
         self.best = {"terms": None, **{name: saved["best"][name] for name in ("step", "weights", "stale")}}
         self.best["terms"] = saved["best"].get("terms") or self.validation(self._of_best())  # of older runs: none
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,125 @@
+"""What every training is, of a PDE or of a classifier: steps, the best weights, and two files replaced whole."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor, nn
+
+from kanpde.ground.metrics import PeakMemory
+from kanpde.ground.session import Clock, interruptible
+from kanpde.records.run import RunFile, replacing
+
+
+class RunFailed(RuntimeError):
+    """A run that had to end: a loss that is not finite, or a disk that is full. One line; nothing computed is lost."""
+
+
+class WriteFailed(RunFailed):
+    """A result that could not be written; the last good files are intact."""
+
+
+class Training:
+    """A run that learns step by step, ends by itself or by Ctrl-C, and leaves files that say how.
+
+    What derives from it states `step`, `walk`, `finish`, `state_dict`, and maybe `progress`.
+
+    Args:
+        run: the result file; the checkpoint lies beside it.
+    """
+
+    def __init__(self, run: RunFile, device: torch.device):
+        self.run, self.device = run, device
+        self.elapsed = 0.0  # wall-clock seconds of earlier sessions
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        raise NotImplementedError(f"{type(self).__name__} states no step")
+
+    @property
+    def progress(self) -> dict:
+        """Attributes of the result file that change as the run goes on."""
+        return {}
+
+    def walk(self, *callbacks: Callable | None) -> Iterator[bool]:
+        """Train; after each step, whether to stop here."""
+        raise NotImplementedError(f"{type(self).__name__} states no walk")
+
+    def finish(self) -> str:
+        """After the last step: what the results are; returns the status of the run."""
+        raise NotImplementedError(f"{type(self).__name__} states no finish")
+
+    def state_dict(self) -> dict:
+        """Everything that a bit-exact continuation needs."""
+        raise NotImplementedError(f"{type(self).__name__} states no state_dict")
+
+    def drive(self, *callbacks: Callable | None) -> None:
+        """Train, and whatever happens leave files that say so; the checkpoint keeps the last good state.
+
+        Raises:
+            RunFailed: something is not finite, or a result that cannot be written.
+        """
+        try:
+            self.save(self._work(*callbacks))
+        except WriteFailed:
+            raise
+        except Exception as error:
+            self.fail(str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}")
+            raise
+
+    def _work(self, *callbacks: Callable | None) -> str:
+        """The loop, and if it was not interrupted, the results."""
+        status = self.loop(*callbacks)
+        try:
+            return self.finish() if status == "finished" else status
+        except KeyboardInterrupt:
+            return "interrupted"
+
+    def loop(self, *callbacks: Callable | None) -> str:
+        """Train to the end, to a step that is the last, or to Ctrl-C, which finishes the step; returns the status."""
+        self.memory, self.clock = PeakMemory(self.device), Clock(self.elapsed, self.step)
+        with interruptible() as interrupted:
+            for stop in self.walk(*callbacks):
+                if interrupted():
+                    return "interrupted"
+                if stop:
+                    return "finished"
+        return "finished"
+
+    def save(self, status: str) -> None:
+        """Write the checkpoint and the result file, each replaced whole.
+
+        Raises:
+            WriteFailed: they cannot be written; the former ones are intact.
+        """
+        run = self.run
+        run.attrs.update(status=status, finished=now(), **self.progress)
+        try:
+            with replacing(run.checkpoint) as temporary:
+                torch.save(self.state_dict(), temporary)
+            run.save()
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            if shutil.disk_usage(run.path.parent).free < 2**20:
+                reason = "no space left on the disk"
+            intact = "; the last good file is intact" if run.path.exists() else ""
+            raise WriteFailed(f"{run.path} cannot be written ({reason}){intact}") from None
+
+    def fail(self, message: str) -> None:
+        """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint."""
+        if self.run.path.exists():
+            self.run.attrs.update(status="failed", message=message, finished=now(), **self.progress)
+            with suppress(OSError, RuntimeError):
+                self.run.save()
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of its state, which later steps leave as it is."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
