@@ -30,7 +30,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "recovery",
         "report",
     ),
-    *("stde_jax", "structure", "table8", "unchanged", "variants"),
+    *("mutations", "stde_jax", "structure", "table8", "unchanged", "variants"),
 )
 
 
