@@ -144,8 +144,11 @@ def _announce(say: Console, plan: Plan) -> None:
     options = ", ".join(f"{k}={v}" for k, v in config.backbone.items() if k != "name")
     net, comma, own = _parameters(plan).partition(", and")
     say.print(f"backbone  {config.backbone['name']}, {net} parameters{comma}{own} ({options})")
+    if problem.reads.derivatives:
+        say.print(f"equation  in {problem.axes}, it reads {', '.join(problem.reads.names(problem.axes))}")
     points = ", ".join(f"{n} {kind}" for kind, n in plan.counts.items())
-    scale = "1" if config.loss.scale != "2d" else "1/deviation of y" if problem.fits_rows else "1/(2d)"
+    own = not problem.reads.lap and bool(problem.reads.derivatives)
+    scale = "1" if config.loss.scale != "2d" or own else "1/deviation of y" if problem.fits_rows else "1/(2d)"
     scale += ", in the units of the domain" if plan.frame else ""
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,9 +14,12 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.differentiable import NotDifferentiable
 from kanpde.jets.jet import Jet, has_rules
+from kanpde.jets.nested import nested
+from kanpde.jets.taylor import along
 from kanpde.kan.basis.base import Basis
 from kanpde.operators import Autograd, Forward, Operator
 from kanpde.problems import Problem
+from kanpde.problems.reading import any_jet
 
 F64 = torch.float64
 DRAWS = 2000  # of an operator that estimates
@@ -121,8 +124,7 @@ def _check_equation(report: Report, problem, x: Tensor) -> None:
     if directions is not None:
         fits = directions.shape in ((m, d), (n, m, d))
         report.holds(fits, f"directions have shape {tuple(directions.shape)}, not (m, {d}) or ({n}, m, {d})")
-    one = x.new_ones(n)
-    ones = Jet(one, x.new_ones(n, m) if m else None, one if problem.reads_grad_sq else None, None if s is None else one)
+    ones = any_jet(problem, x, x.new_ones)
     network = Ansatz(problem, backbones.build("mlp", d, widths=(8,)).double(), hard=False)  # 1 may be a denominator
     with torch.no_grad():
         found = [(problem.residual(u, x), problem.residual(u, x)) for u in (ones, Forward()(network, x))]
@@ -162,8 +164,12 @@ def _check_exact(report: Report, problem, x: Tensor, tolerance: float) -> None:
     report.holds(exact.shape == (len(x),), f"the exact solution has shape {tuple(exact.shape)}, not ({len(x)},)")
     u = Autograd()(problem.exact, x, problem.coefficients(x), problem.directions(x))
     if (s_grad := problem.s_grad(x)) is not None:
-        u = Jet(u.value, u.along, Autograd()(problem.exact, x, s_grad).grad_sq, u.lap)
-    size = max(1.0, *(t.abs().max().item() for t in vars(u).values() if t is not None))
+        u = replace(u, gram=Autograd()(problem.exact, x, s_grad).grad_sq)
+    if (factors := problem.diffusion(x)) is not None:
+        second = along(problem.exact, x, factors.reshape(-1, *factors.shape[-2:]), (factors.shape[-2],) * 2).terms[1]
+        u = replace(u, diffusion=second.sum((1, 2)))
+    u = replace(u, derivatives=nested(problem.exact, x, problem.reads.derivatives), coordinates=problem.axes)
+    size = max(1.0, *(t.abs().max().item() for t in u.parts))
     worst = problem.residual(u, x).abs().max().item()
     message = f"the exact solution has the residual {worst:.1e} (its derivatives: {size:.1e})"
     report.holds(worst <= tolerance * size, message)

@@ -16,6 +16,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.jet import Affine, Jet
+from kanpde.jets.names import Coordinates, Reads
 from kanpde.kan.sparsity import edge_sizes, sparsity
 from kanpde.operators import Autograd, Forward
 from kanpde.problems import Data, Feynman, Function, HighDimFunction, Poisson
@@ -58,9 +59,9 @@ def fit(out: Path, problem=None, phases=None, solver="fit", **options) -> Run:
 @pytest.mark.parametrize("body", ["mlp", "kan"])
 def test_affine_in_the_jet_equals_autograd(body):
     class Full:  # coefficients and a direction, as an operator asks a problem for them
-        reads_grad_sq = True
+        reads, n_inputs, axes = Reads(grad_sq=True), 3, Coordinates(3)
         factor = lift = staticmethod(lambda x: None)
-        coordinates = staticmethod(lambda x: x)
+        inputs_of = staticmethod(lambda x: x)
         s_grad = staticmethod(lambda x: None)
         coefficients = staticmethod(lambda x: torch.tensor([1.0, 2.0, 0.5], dtype=F64))
         directions = staticmethod(lambda x: torch.tensor([[1.0, -1.0, 3.0]], dtype=F64))

@@ -17,9 +17,9 @@ from torch.func import functional_call, grad, vmap
 from kanpde import backbones
 from kanpde.backbones import BACKBONES, FAMILIES, build
 from kanpde.ground.errors import ConfigError
+from kanpde.jets.elementary import silu_derivatives
 from kanpde.kan import weights
 from kanpde.kan.basis import BSpline, Fourier
-from kanpde.kan.basis.base_functions import silu_derivatives
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.network import META_SPREAD, count_parameters, parameter_groups
 from kanpde.kan.weights import Direct, Meta, MetaLearner, materialize

@@ -169,11 +169,6 @@ REFUSED = {  # text of the file, settings, what is said
         "the residual reads u.lap, but the problem's coefficients are None",
     ),
     "only lap": (mine("u.lap", NO_SECOND), [], "the residual reads u.lap"),
-    "no grad_sq": (
-        mine("u.grad_sq"),
-        [],
-        "the residual reads u.grad_sq, but the problem does not say reads_grad_sq = True",
-    ),
     "(N, 2)": (mine("torch.stack([u.lap, u.lap], 1)"), [], "the residual: given is a tensor of shape (3, 2)"),
     "(N, 1)": (mine("u.lap[:, None]"), [], "shape (3, 1) and type float32 at 3 points of 2 coordinates, needed is"),
     "scalar": (mine("u.lap.mean()"), [], "given is a tensor of shape ()"),
@@ -383,7 +378,7 @@ def test_a_jet_can_be_copied_and_asked():
     jet = Jet(torch.ones(2), lap=torch.ones(2))
     again = pickle.loads(pickle.dumps(copy.deepcopy(jet)))
     assert again.lap.equal(jet.lap) and not hasattr(jet, "grad") and getattr(jet, "_x", 3) == 3
-    with pytest.raises(AttributeError, match="reads_grad_sq = True"):
+    with pytest.raises(AttributeError, match="grad_sq was not computed"):
         _ = jet.grad_sq
     with pytest.raises(AttributeError) as info:
         _ = jet.grad

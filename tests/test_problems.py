@@ -93,7 +93,7 @@ def test_residual_is_the_equation(problem):
     a = points(6, 4, seed=3)
     jet = Jet(a[:, 0], a[:, 1:2], a[:, 2].square(), a[:, 3])
     close(p.residual(jet, x), EQUATIONS[problem](jet) - p.source(x), 1e-14)
-    assert p.reads_grad_sq == (problem == "hjb") and p.has_exact
+    assert p.reads.grad_sq == (problem == "hjb") and p.has_exact
 
 
 @pytest.mark.parametrize("problem", EQUATIONS)

@@ -10,7 +10,8 @@ import kanpde
 from kanpde.config import load
 from kanpde.domains import Ball, Box, Cylinder
 from kanpde.ground.errors import ConfigError
-from kanpde.jets.ansatz import Ansatz, Field, gradient_of
+from kanpde.jets.ansatz import Ansatz, Field
+from kanpde.jets.nested import gradient_of
 from kanpde.operators import Autograd
 from kanpde.problems import PDES, Function, Heat, Poisson
 from kanpde.problems.lifts import Affine, Curved, Transfinite

@@ -101,7 +101,7 @@ def test_estimators_are_unbiased(monkeypatch, problem, estimator, opaque):
     close(torch.stack([j.lap for j in jets]).mean(0), exact.lap)
     close(jets[0].value, exact.value)
     assert not torch.allclose(jets[0].lap, exact.lap)
-    if problem.reads_grad_sq:
+    if problem.reads.grad_sq:
         close(torch.stack([j.grad_sq for j in jets]).mean(0), exact.grad_sq)
 
 

@@ -144,6 +144,7 @@ def caught(checkout: Path, mutation: Mutation) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = Parser("mutations", __doc__)
     parser.add_argument("--before", type=Path, required=True, metavar="CHECKOUT")
     parser.add_argument("--count", type=int, default=40)

@@ -157,7 +157,7 @@ class _Work:
         test = torch.cat([x for x, _ in Evaluator(self.plan, self.u).batches("test", tested)])
         rows = {}
         for name, t in (("sample", drawn[:points]), ("test", test)):
-            x = problem.coordinates(t).double()
+            x = problem.inputs_of(t).double()
             rows[name] = x, problem.exact(t).double().unsqueeze(1) if self.fits else network(x)
         sample = f"{len(rows['sample'][0]):,} {'training rows' if self.fits else 'points of the domain'}"
         self.say(f"sample    {sample}; errors also at {len(test):,} for testing")

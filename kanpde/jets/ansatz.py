@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet, Scaling
+from kanpde.jets.names import Index
+from kanpde.jets.nested import gradient_of, nested
+from kanpde.jets.taylor import Polarised, Taylor, along, has_rules, line, push
 from kanpde.jets.tracing import in_torch_func, recorded
 
 
@@ -45,13 +48,6 @@ class Field:
     def lap(self, s: Tensor) -> Tensor:
         """sum_i s_i d^2/dx_i^2, (N,)."""
         return (self.hessian_diagonal.expand_as(self.grad) * s).sum(-1)
-
-
-def gradient_of(y: Tensor, x: Tensor) -> Tensor:
-    """d sum(y) / dx, zero where y is constant, differentiable again."""
-    if not y.requires_grad:
-        return torch.zeros_like(x)
-    return torch.autograd.grad(y.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True)[0]
 
 
 class Ansatz(nn.Module):
@@ -96,7 +92,7 @@ class Ansatz(nn.Module):
             ConfigError: points of another number of coordinates, complex ones, or on another device.
         """
         if recorded():  # nothing that depends on a shape
-            return self._at(self.problem.coordinates(x))
+            return self._at(self.problem.inputs_of(x))
         if not torch.is_tensor(x):
             return self._of_array(x)
         u = self._at(self._inputs(x))
@@ -110,7 +106,7 @@ class Ansatz(nn.Module):
         if x.device != own.device:
             raise ConfigError(f"u is on {own.device}, the points are on {x.device}: move one of them with .to")
         points = x.flatten(0, -2) if x.ndim > 2 else torch.atleast_2d(x)
-        inputs = self.problem.coordinates(points)
+        inputs = self.problem.inputs_of(points)
         if x.ndim == 0 or inputs.shape[-1] != d:
             raise ConfigError(f"u takes points (N, {d}), or one point ({d},); given {tuple(x.shape)}")
         return inputs if x.is_floating_point() else inputs.to(own.dtype)
@@ -138,14 +134,14 @@ class Ansatz(nn.Module):
         L u = Lh + m Lf + 2 (S grad m) . grad f + f Lm, v . grad u = v . grad h + m v . grad f + f v . grad m, and
         |grad u|^2 likewise; S grad m and S grad h go through the network as directions of their own.
         """
-        x = self.problem.coordinates(x)
+        x = self.problem.inputs_of(x)
         m, h = self.fields(x)
         if m is None:
             if h is not None:
                 raise ValueError("a lift h needs a factor m beside it")
             return jet_of_net(self.net, x, s, directions)
         flowing = (
-            [m] if h is None or not self.problem.reads_grad_sq else [m, h]
+            [m] if h is None or not self.problem.reads.grad_sq else [m, h]
         )  # grad h . grad f is in |grad u|^2 alone
         flows = [] if s is None else [(s * field.grad).unsqueeze(1) for field in flowing]
         given = [] if directions is None else [directions.expand(len(x), -1, -1)]
@@ -172,6 +168,31 @@ class Ansatz(nn.Module):
             grad_sq = grad_sq + (s * h.grad.square()).sum(-1)
             grad_sq = grad_sq + 2 * (m.value * h_f + f.value * (s * h.grad * m.grad).sum(-1))
         return Jet(h.value + value, along, grad_sq, lap)
+
+    def derivatives(self, x: Tensor, indices: tuple[Index, ...]) -> tuple[Tensor, dict[Index, Tensor]]:
+        """u (N,) and its derivatives of any order by axes, exact: sums of those of `taylor` where there are rules."""
+        if not has_rules(self.net):
+            found = nested(self._at, self.problem.inputs_of(x), ((), *indices))
+            return found.pop(()), found
+        polarised = Polarised.of(indices)
+        u = self.taylor(x, polarised.vectors(self.problem.inputs_of(x)), polarised.counts)
+        return u.value.squeeze(-1), polarised.derivatives(u)
+
+    def taylor(self, x: Tensor, v: Tensor, counts: tuple[int, ...]) -> Taylor:
+        """The Taylor jet of u, one feature, along v (1 or N, m, d), exact.
+
+        That of f goes through its modules where they have rules. m and h, and an f without them, are differentiated
+        along the directions one order after the other.
+        """
+        x = self.problem.inputs_of(x)
+        if not has_rules(self.net):
+            return along(self._at, x, v, counts)
+        u = push(self.net, line(x, v, counts))
+        m, h = self.fields(x)
+        part = lambda of: along(lambda x: of(x).value, x, v, counts)
+        if m is not None:
+            u = part(self.problem.factor).times(u)
+        return u if h is None else part(self.problem.lift).plus(u)
 
 
 def _square_of_product(m: Field, f: Jet, m_f: Tensor, s: Tensor) -> Tensor:

@@ -12,15 +12,24 @@ never ask which, and leave out what no later module reads.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from kanpde.jets.elementary import (
+    sigmoid_derivatives,
+    silu_derivatives,
+    sine_derivatives,
+    softplus_derivatives,
+    tanh_derivatives,
+)
 from kanpde.jets.gram import Part, numbers_of
+from kanpde.jets.names import Coordinates, Index
+from kanpde.jets.nested import gradient_of
 from kanpde.jets.pieces import add
 
 
@@ -30,16 +39,23 @@ class MissingJetRule(TypeError):
 
 @dataclass(frozen=True)
 class Jet:
-    """Value, directional derivatives, Gram matrix and second-order part of n features at N points.
+    r"""Value, directional derivatives, Gram matrix and second-order part of n features at N points.
 
     The result of an operator on a scalar function drops the feature axis: value (N,), along (N, m), lap (N,), and
     the Gram matrix has one entry, `grad_sq` (N,) = sum_i s_i (du/dx_i)^2. What was not asked for is None.
+
+    The jet of a problem's u has derivatives by the names of the coordinates as well, each (N,), those that the residual
+    reads: `u.t`, `u.xx`, `u.xt`, `u.xxxx`, the same as `u.d("x", 4)`, `u.bilap` and `u.div(a, x)`; and, with a full
+    matrix A(x), `diffusion` (N,) = sum_ij a_ij d^2 u / dx_i dx_j.
     """
 
     value: Tensor
     along: Tensor | None = None
     gram: Any = None
     lap: Tensor | None = None
+    diffusion: Tensor | None = None
+    derivatives: Mapping[Index, Tensor] = field(default_factory=dict)
+    coordinates: Coordinates | None = None
 
     @property
     def grad_sq(self) -> Tensor:
@@ -48,21 +64,74 @@ class Jet:
             raise AttributeError("of a jet that has no gram")  # which __getattr__ says better
         return self.gram
 
+    def d(self, *steps: str | int) -> Tensor:
+        """A derivative by names, each followed by how often where it is not once: d("x", 3), d("x", 2, "t"), (N,)."""
+        return self._derivative(self._named().of(*steps))
+
+    @property
+    def bilap(self) -> Tensor:
+        """sum_ij d^4 u / dx_i^2 dx_j^2 over the coordinates of space, (N,)."""
+        space = self._named().space
+        pairs = [(i, j) for i in space for j in space if i <= j]
+        return sum((1 + (i < j)) * self._derivative((i, i, j, j)) for i, j in pairs)
+
+    def div(self, a: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        r"""div(a grad u) = a Lap u + grad a . grad u over the coordinates of space, (N,), for a function a(x) (N,)."""
+        space = self._named().space
+        with torch.enable_grad():
+            at = x if x.requires_grad else x.detach().requires_grad_()
+            value = a(at)
+            slope = gradient_of(value, at)
+        return sum(value * self._derivative((i, i)) + slope[:, i] * self._derivative((i,)) for i in space)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Jet":
+        """The jet whose tensors are function(those of this one)."""
+        of = lambda t: None if t is None else function(t)
+        derivatives = {index: function(t) for index, t in self.derivatives.items()}
+        return replace(self, **dict(zip(_PARTS, map(of, _fields(self)), strict=True)), derivatives=derivatives)
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """All tensors that it has."""
+        found: list[Tensor] = []
+        self.map(lambda t: found.append(t) or t)
+        return found
+
+    def _named(self) -> Coordinates:
+        if self.coordinates is None:
+            raise AttributeError("derivatives by name are of the u of a problem, whose coordinates have names")
+        return self.coordinates
+
+    def _derivative(self, index: Index) -> Tensor:
+        try:
+            return self.derivatives[index]
+        except KeyError:
+            name = self._named().names(index)
+            raise AttributeError(
+                f"u.{name} was not computed: the residual did not read it when it was called to see what it reads"
+            ) from None
+
     def __getattr__(self, name: str):
-        """Of what a jet has not: how to get it."""
+        """A derivative by name; of what a jet has not, how to get it."""
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        raise AttributeError(_instead(name), name=name, obj=None)  # without obj Python guesses no name
+        if self.coordinates is not None and (index := self.coordinates.index(name)) is not None:
+            return self._derivative(index)
+        message = _instead(name, self.coordinates)
+        raise AttributeError(message, name=name, obj=None)  # without obj Python guesses no name
 
     def __add__(self, other: "Jet") -> "Jet":
         return Jet(*(add(a, b) for a, b in zip(_fields(self), _fields(other), strict=True)))
 
 
-def _instead(name: str) -> str:
+def _instead(name: str, coordinates: Coordinates | None) -> str:
     """What to read instead of an attribute that a jet has not."""
     if name == "grad_sq":
-        return "grad_sq was not computed: a problem that reads it says reads_grad_sq = True"
+        return "grad_sq was not computed"
     gets = "a jet offers value, along, lap, grad_sq"
+    if coordinates is not None:
+        first, last = (coordinates.name(axis) for axis in (0, coordinates.count - 1))
+        gets += f", and derivatives by the names of the coordinates, such as u.{first}{first} or u.{last}"
     if re.fullmatch(r"(?i)(u_?)?(hess|lap|delta|d2|([a-z]\d?)_?\3$|dxx|dtt).*|second.*", name):
         gets += "; second derivatives: lap = sum_i s_i d^2u/dx_i^2, with s from coefficients(x)"
     elif hasattr(Tensor, name) and name not in ("grad", "t"):
@@ -72,8 +141,11 @@ def _instead(name: str) -> str:
     return f"no {name} here: {gets}"
 
 
+_PARTS = ("value", "along", "gram", "lap", "diffusion")
+
+
 def _fields(jet: Jet) -> tuple:
-    return jet.value, jet.along, jet.gram, jet.lap
+    return tuple(getattr(jet, name) for name in _PARTS)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -184,6 +256,29 @@ def elementwise(jet: Jet, value: Tensor, first: Tensor, second: Tensor) -> Jet:
     )
 
 
+_ELEMENTARY: dict[type[nn.Module], Callable[[nn.Module, Tensor, int], list[Tensor]]] = {}
+
+
+def smooth(*modules: type[nn.Module]):
+    """Register the function below, (module, y, last) -> [a, a', ..., a^(last)] at y, of modules that are elementwise.
+
+    From it come their jet rule and, for derivatives of any order, their Taylor rule (`kanpde.jets.taylor`).
+    """
+
+    def register(function):
+        _ELEMENTARY.update(dict.fromkeys(modules, function))
+        of_jet = lambda module, jet: elementwise(jet, *function(module, jet.value, 2))
+        rule(*modules, reads=_itself_and_diagonal)(of_jet)
+        return function
+
+    return register
+
+
+def elementary(module: nn.Module) -> Callable[[nn.Module, Tensor, int], list[Tensor]] | None:
+    """What was registered with `smooth` for the type of a module."""
+    return _ELEMENTARY.get(type(module))
+
+
 def general(jet: Jet, value: Tensor, jacobian: Tensor | None, second: Tensor | None) -> Jet:
     """The jet of any f(y) from its value, its Jacobian (N, n, n') and sum_ab G_ab d^2 f / dy_a dy_b (N, n')."""
     lap = None if jet.lap is None else (jet.lap.unsqueeze(-2) @ jacobian).squeeze(-2)
@@ -232,30 +327,24 @@ def layer_norm_terms(module: nn.LayerNorm, jet: Jet) -> tuple[Tensor, Tensor, Te
     return module(jet.value), jacobian, second
 
 
-@rule(nn.Tanh, reads=_itself_and_diagonal)
-def _tanh(module: nn.Module, jet: Jet) -> Jet:
-    y = torch.tanh(jet.value)
-    first = 1 - y * y
-    return elementwise(jet, y, first, -2 * y * first)
+@smooth(nn.Tanh)
+def _tanh(module: nn.Module, y: Tensor, last: int) -> list[Tensor]:
+    return tanh_derivatives(last, y)
 
 
-@rule(nn.Sigmoid, reads=_itself_and_diagonal)
-def _sigmoid(module: nn.Module, jet: Jet) -> Jet:
-    y = torch.sigmoid(jet.value)
-    first = y * (1 - y)
-    return elementwise(jet, y, first, first * (1 - 2 * y))
+@smooth(nn.Sigmoid)
+def _sigmoid(module: nn.Module, y: Tensor, last: int) -> list[Tensor]:
+    return sigmoid_derivatives(last, torch.sigmoid(y))
 
 
-@rule(nn.SiLU, reads=_itself_and_diagonal)
-def _silu(module: nn.Module, jet: Jet) -> Jet:
-    x, s = jet.value, torch.sigmoid(jet.value)
-    return elementwise(jet, x * s, s * (1 + x * (1 - s)), s * (1 - s) * (2 + x * (1 - 2 * s)))
+@smooth(nn.SiLU)
+def _silu(module: nn.Module, y: Tensor, last: int) -> list[Tensor]:
+    return silu_derivatives(0, last, y)
 
 
-@rule(nn.Softplus, reads=_itself_and_diagonal)
-def _softplus(module: nn.Softplus, jet: Jet) -> Jet:
-    s = torch.sigmoid(module.beta * jet.value)
-    return elementwise(jet, module(jet.value), s, module.beta * s * (1 - s))
+@smooth(nn.Softplus)
+def _softplus(module: nn.Softplus, y: Tensor, last: int) -> list[Tensor]:
+    return softplus_derivatives(last, y, module.beta)
 
 
 class Sine(nn.Module):
@@ -272,11 +361,9 @@ class Sine(nn.Module):
         return f"frequency={self.frequency}"
 
 
-@rule(Sine, reads=_itself_and_diagonal)
-def _sine(module: Sine, jet: Jet) -> Jet:
-    w = module.frequency
-    y = module(jet.value)
-    return elementwise(jet, y, w * torch.cos(w * jet.value), -w * w * y)
+@smooth(Sine)
+def _sine(module: Sine, y: Tensor, last: int) -> list[Tensor]:
+    return sine_derivatives(last, y, module.frequency)
 
 
 class Affine(nn.Module):
@@ -360,6 +447,7 @@ class Step(NamedTuple):
     dim: int
     itemsize: int  # bytes of a number
     passes: int  # 2 with the gradient of the residual, which keeps what it differentiates, else 1
+    counts: tuple[int, ...] = ()  # of a Taylor jet, how many directions go to order 1, 2, ...
 
 
 class Footprint(NamedTuple):

@@ -5,9 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from kanpde.jets import taylor
 from kanpde.jets.gram import Dense, Diagonal, Part, Sampled, Tangents, numbers_of
 from kanpde.jets.jet import Footprint, Jet, Step, footprint, general, layer_norm_terms, rule
 from kanpde.jets.pieces import add, add_up
+from kanpde.jets.taylor import Taylor
 from kanpde.jets.tracing import exporting, has_numbers, in_torch_func, readable, recorded
 from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
 from kanpde.kan.fused import Inputs, Layer, is_large, push
@@ -16,6 +18,7 @@ from kanpde.kan.values import values
 SPARE = 0.25  # share of the functions from which leaving them out pays
 WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed
 DIFFERENTIATED_BYTES = 2**26  # the same where it compiles a pass with its gradient by x, which cannot be streamed
+TAYLOR_BYTES = 2**28  # what a Taylor jet may hold of a layer that is not streamed
 CHUNK_BYTES = 10 * 2**20  # what one piece of a streamed layer may hold; larger pieces leave the cache
 GPU_CHUNK_BYTES = 2**28  # of a GPU, where smaller pieces leave it idle
 FEWEST = 16  # inputs of a piece
@@ -258,6 +261,41 @@ def _kan_linear_normed(layer: KANLinear, jet: Jet) -> Jet:
     )
 
 
+@taylor.rule(KANLinear, fits=lambda layer: layer.basis.states_edges)
+def _kan_linear_taylor(layer: KANLinear, y: Taylor) -> Taylor:
+    r"""Along each direction y_o^(j) = sum_i sum_r phi_io^(r)(x_i) B_jr(x_i', ..., x_i^(j - r + 1))."""
+    if layer.basis.smoothness < y.order:
+        raise ValueError(f"derivatives of order {y.order} of {layer.basis}, which has {layer.basis.smoothness}")
+    value, x, order = layer(y.value), y.value, y.order
+    if layer.norm is not None:
+        normed = taylor.push(layer.norm, y)
+        (raw,) = layer.weights.split(layer.in_features)
+        edges = layer.basis.edges(x, layer.weights.generate(raw), order, normed=normed.value)
+        return y.after(value, torch.cat([normed.rows(), y.rows()], -1), edges)
+    rows = y.rows()
+    if (moving := _that_move(rows)) is not None:
+        theta = layer.weights.generate(layer.weights.pick(moving))
+        return y.after(value, rows[..., moving], layer.basis.edges(x[:, moving], theta, order, moving))
+    per_input = layer.basis.footprint(layer.out_features, order) + order * layer.out_features
+    whole = len(x) * layer.in_features * per_input * x.element_size() <= TAYLOR_BYTES
+    chunk = layer.in_features if whole else layer.chunk(x, per_input)
+
+    def part(x: Tensor, raw: Tensor, inputs: slice) -> Tensor:
+        edges = layer.basis.edges(x, layer.weights.generate(raw), order, inputs)
+        return taylor.summed(rows[..., inputs], edges)
+
+    sums = add_up(part, list(zip(x.split(chunk, -1), layer.weights.split(chunk), layer.slices(chunk), strict=True)))
+    return y.with_sums(value, sums)
+
+
+def _that_move(rows: Tensor) -> Tensor | None:
+    """The inputs that change along any direction, where it is known that others do not; None: all."""
+    if rows.requires_grad or len(rows) > 1 or not readable(rows):
+        return None
+    moving = rows.flatten(0, -2).any(0).nonzero().squeeze(-1)
+    return moving if len(moving) < rows.shape[-1] else None
+
+
 @footprint.register
 def _kan_linear_footprint(layer: KANLinear, step: Step) -> Footprint:
     """The outputs with their Gram matrix, and features and slopes of the inputs, of a streamed layer those of a piece.
@@ -275,4 +313,7 @@ def _kan_linear_footprint(layer: KANLinear, step: Step) -> Footprint:
         kept += step.passes * 6 * inputs**2
     if not layer.fuses:
         kept += step.passes * features(2)
+    if (order := len(step.counts)) > 0:  # the rows of a Taylor jet, and functions and derivatives of the edges
+        rows = sum(step.counts) * (order * inputs + out)
+        kept += step.passes * (rows + inputs * (layer.basis.footprint(out, order) + order * out))
     return Footprint(kept, 1.5 * CHUNK_BYTES // size if streamed else whole)

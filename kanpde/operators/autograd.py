@@ -1,6 +1,5 @@
 """The oracle: nested automatic differentiation of any function, d second derivatives one by one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +8,10 @@ from torch import Tensor, nn
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet
-from kanpde.operators.base import Operator, coefficients_for, with_own_gradient
+from kanpde.jets.names import Index
+from kanpde.jets.nested import nested
+from kanpde.jets.taylor import along
+from kanpde.operators.base import Operator
 
 
 @dataclass(frozen=True)
@@ -33,25 +35,20 @@ class Autograd(Operator):
     def nests(self, net: nn.Module) -> bool:
         return True
 
-    def __call__(
-        self,
-        u: Callable[[Tensor], Tensor],
-        x: Tensor,
-        s: Tensor | None = None,
-        directions: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Jet:
-        """The jet of u at x; see `Forward`.
-
-        Raises:
-            NotDifferentiable: u has a backward pass that torch differentiates wrongly without saying so.
-        """
+    def derivatives(self, u: Ansatz, x: Tensor, indices: tuple[Index, ...]) -> tuple[Tensor, dict[Index, Tensor]]:
         check_nested(u, x)
-        s, directions = coefficients_for(u, x, s, directions)
-        return with_own_gradient(self, u, x, self._estimate(u, x, s, directions, generator))
+        found = nested(u, x, ((), *indices))
+        return found.pop(()), found
 
-    def _estimate(self, u, x, s, directions, generator) -> Jet:
-        reads_grad_sq = u.problem.reads_grad_sq if isinstance(u, Ansatz) else True
+    def diffusion(self, u: Ansatz, x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+        check_nested(u, x)
+        found = along(u, x, factors, (factors.shape[1],) * 2)
+        return found.value.squeeze(-1), found.terms[1].sum((1, 2))
+
+    def estimate(self, u, x, s, directions, generator) -> Jet:
+        """Raises NotDifferentiable where u has a backward pass that torch differentiates wrongly without saying so."""
+        check_nested(u, x)
+        reads_grad_sq = u.problem.reads.grad_sq if isinstance(u, Ansatz) else True
         keep = torch.is_grad_enabled()
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_()
@@ -63,7 +60,7 @@ class Autograd(Operator):
                 None if s is None or not reads_grad_sq else (s * grad.square()).sum(-1),
                 None if s is None else (s * self._hessian_diagonal(grad, x, s)).sum(-1),
             )
-        return jet if keep else Jet(*(None if t is None else t.detach() for t in vars(jet).values()))
+        return jet if keep else jet.map(Tensor.detach)
 
     def _hessian_diagonal(self, grad: Tensor, x: Tensor, s: Tensor) -> Tensor:
         """d^2 u / dx_i^2 (N, d), zero where s is."""

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.jet import Jet
+from kanpde.jets.names import Index
 
 
 class Operator:
-    """What operators derive from, one of a user's own too: a frozen dataclass of options with `__call__`.
+    """What operators derive from, one of a user's own too: a frozen dataclass of options that states `estimate`.
 
     Attributes:
         exact: nothing is estimated, and nothing drawn.
@@ -28,6 +29,11 @@ class Operator:
     compile = False
     per_point = True
 
+    def __init_subclass__(cls, **options) -> None:
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls) and cls.estimate is Operator.estimate:
+            raise TypeError(f"the operator {cls.__name__}: state estimate, which __call__ calls, and no __call__")
+
     def __call__(
         self,
         u: Callable[[Tensor], Tensor],
@@ -39,12 +45,54 @@ class Operator:
         """The jet of u at x (N, d).
 
         Args:
-            u: a module (N, d) -> (N, n), or an `Ansatz`, which supplies s and directions of its problem.
-            s: (d,) or (N, d); default 1.
-            directions: (m, d) or (N, m, d).
+            u: a module (N, d) -> (N, n), or an `Ansatz`, of which the jet has what the residual of its problem reads.
+            s: (d,) or (N, d), of either sign; default 1, of an ansatz the problem's coefficients.
+            directions: (m, d) or (N, m, d); of an ansatz the problem's.
             generator: of what is drawn.
         """
-        raise NotImplementedError(f"{type(self).__name__} states no __call__")
+        if isinstance(u, Ansatz):
+            return self._of_ansatz(u, x, s, directions, generator)
+        s = x.new_ones(x.shape[-1]) if s is None else s
+        return self.estimate(u, x, check_coefficients(s, x), directions, generator)
+
+    def _of_ansatz(self, u: Ansatz, x: Tensor, s, directions, generator) -> Jet:
+        """What the residual reads: sums of second derivatives and directions by `estimate`, all else exactly."""
+        problem, reads = u.problem, u.problem.reads
+        s = problem.coefficients(x) if s is None and reads.second else s
+        v = problem.directions(x) if directions is None and reads.along else directions
+        named, passes = reads.derivatives, s is not None or v is not None
+        rides = passes and all(len(index) == 1 for index in named)  # first derivatives are directions beside others
+        exact: dict = {"coordinates": problem.axes}
+        if reads.diffusion and (factors := problem.diffusion(x)) is not None:
+            exact["value"], exact["diffusion"] = self.diffusion(u, x, factors if factors.ndim == 3 else factors[None])
+        if named and not rides:
+            exact["value"], exact["derivatives"] = self.derivatives(u, x, named)
+        if not passes and "value" in exact:
+            return Jet(**exact)
+        both = _with_axes(v, [axis for (axis,) in named], problem.n_inputs, x) if named and rides else v
+        jet = self.estimate(u, x, check_coefficients(s, x), both, generator)
+        if reads.grad_sq and (s_grad := problem.s_grad(x)) is not None:
+            jet = replace(jet, gram=self.estimate(u, x, check_coefficients(s_grad, x), None, generator).gram)
+        if named and rides:
+            own = 0 if v is None else v.shape[-2]
+            exact["derivatives"] = {index: jet.along[:, own + k] for k, index in enumerate(named)}
+            jet = replace(jet, along=jet.along[:, :own] if own else None)
+        return replace(jet, **exact)
+
+    def estimate(
+        self, u: Callable[[Tensor], Tensor], x: Tensor, s: Tensor | None, directions: Tensor | None, generator
+    ) -> Jet:
+        """What `__call__` says, with s (1 or N, d) and directions as they are: None is for what is not asked."""
+        raise NotImplementedError(f"{type(self).__name__} states no estimate")
+
+    def derivatives(self, u: Ansatz, x: Tensor, indices: tuple[Index, ...]) -> tuple[Tensor, dict[Index, Tensor]]:
+        """u (N,) and its derivatives by axes, exact whatever the operator estimates."""
+        return u.derivatives(x, indices)
+
+    def diffusion(self, u: Ansatz, x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """u (N,) and the sum of its second derivatives along the factors (1 or N, r, d), exact."""
+        found = u.taylor(x, factors, (factors.shape[1],) * 2)
+        return found.value.squeeze(-1), found.terms[1].sum((1, 2))
 
     def nests(self, net: nn.Module) -> bool:
         """Whether it differentiates this network again and again, which `check_nested` looks at first."""
@@ -58,14 +106,13 @@ class Operator:
         """Raises ValueError where it does not fit u of so many inputs."""
 
 
-def coefficients_for(u, x: Tensor, s, directions):
-    """(s, directions) as tensors: the problem's if u is an ansatz and none are given; s = 1 for any other function."""
-    if isinstance(u, Ansatz):
-        s = u.problem.coefficients(x) if s is None else s
-        directions = u.problem.directions(x) if directions is None else directions
-    elif s is None:
-        s = x.new_ones(x.shape[-1])
-    return check_coefficients(s, x), directions
+def _with_axes(directions: Tensor | None, axes: list[int], dim: int, x: Tensor) -> Tensor:
+    """The directions, and after them the unit vectors of axes."""
+    units = torch.zeros(len(axes), dim, dtype=x.dtype, device=x.device)
+    units[range(len(axes)), axes] = 1
+    if directions is None:
+        return units
+    return torch.cat([directions, units.expand(*directions.shape[:-2], -1, -1)], -2)
 
 
 def check_coefficients(s: Tensor | None, x: Tensor) -> Tensor | None:
@@ -81,12 +128,3 @@ def check_coefficients(s: Tensor | None, x: Tensor) -> Tensor | None:
         allowed = f"({x.shape[-1]},) or ({len(x)}, {x.shape[-1]}), a diagonal"
         raise ValueError(f"coefficients s have shape {tuple(s.shape)}, allowed is {allowed}; no full matrix")
     return s.reshape(-1, x.shape[-1])
-
-
-def with_own_gradient(operator, u, x: Tensor, jet: Jet, generator=None) -> Jet:
-    """Replace grad_sq where the problem weighs the gradient by other coefficients than the second derivatives."""
-    s_grad = u.problem.s_grad(x) if isinstance(u, Ansatz) and u.problem.reads_grad_sq else None
-    if s_grad is None:
-        return jet
-    other = operator._estimate(u, x, check_coefficients(s_grad, x), None, generator)
-    return Jet(jet.value, jet.along, other.gram, jet.lap)

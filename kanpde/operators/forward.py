@@ -11,7 +11,7 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.gram import Diagonal, Part
 from kanpde.jets.jet import Jet, push
 from kanpde.jets.tracing import compiler_settings, in_torch_func
-from kanpde.operators.base import Operator, coefficients_for, with_own_gradient
+from kanpde.operators.base import Operator
 
 RECOMPILATIONS = 256  # at most: one for each network and number of points
 COMPILE_SINCE = (2, 11)  # version of torch: older ones do not trace the layers (2.6), or were not tried
@@ -74,28 +74,9 @@ class Forward(Operator):
             needed = ".".join(map(str, COMPILE_SINCE))
             raise ValueError(f"compile: given true, needed is torch {needed} or newer, here is {torch.__version__}")
 
-    def __call__(
-        self,
-        u: Callable[[Tensor], Tensor],
-        x: Tensor,
-        s: Tensor | None = None,
-        directions: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Jet:
-        """The jet of u at x (N, d).
-
-        Args:
-            u: a module (N, d) -> (N, n), or an `Ansatz`, which supplies s and directions of its problem.
-            s: (d,) or (N, d), of either sign; default 1.
-            directions: (m, d) or (N, m, d).
-            generator: not used; every operator takes it.
-        """
-        s, directions = coefficients_for(u, x, s, directions)
-        return with_own_gradient(self, u, x, self._estimate(u, x, s, directions, generator))
-
-    def _estimate(self, u, x, s, directions, generator) -> Jet:
+    def estimate(self, u, x, s, directions, generator) -> Jet:
         if isinstance(u, Ansatz):
-            return u.jet(partial(self._push, reads_grad_sq=u.problem.reads_grad_sq), x, s, directions)
+            return u.jet(partial(self._push, reads_grad_sq=u.problem.reads.grad_sq), x, s, directions)
         return self._push(u, x, s, directions)
 
     def _push(self, net: nn.Module, x: Tensor, s, directions, reads_grad_sq: bool = True) -> Jet:

@@ -17,27 +17,13 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.gram import Diagonal, Sampled, Tangents
 from kanpde.jets.jet import Jet, has_rules
 from kanpde.operators.autograd import check_nested, scalar_value
-from kanpde.operators.base import Operator, coefficients_for, with_own_gradient
+from kanpde.operators.base import Operator
 from kanpde.operators.forward import pushed
 
 
 @dataclass(frozen=True)
 class _Estimator(Operator):
     """What the two estimators share: `_gram(x, s, generator)` draws an estimate of S, in one of the forms of a jet."""
-
-    def __call__(
-        self,
-        u: Callable[[Tensor], Tensor],
-        x: Tensor,
-        s: Tensor | None = None,
-        directions: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Jet:
-        """The jet of u at x, its lap and grad_sq estimates; see `Forward`. Needs a generator on the device of x."""
-        if generator is None:
-            raise ValueError(f"{type(self).__name__} draws random numbers: give it a torch.Generator")
-        s, directions = coefficients_for(u, x, s, directions)
-        return with_own_gradient(self, u, x, self._estimate(u, x, s, directions, generator), generator)
 
     def nests(self, net: nn.Module) -> bool:
         return not has_rules(net)
@@ -55,11 +41,13 @@ class _Estimator(Operator):
         with torch.no_grad():
             return torch.stack([self(u, x, s, generator=generator).lap for _ in range(draws)]).var(0)
 
-    def _estimate(self, u, x, s, directions, generator) -> Jet:
+    def estimate(self, u, x, s, directions, generator) -> Jet:
+        if generator is None:
+            raise ValueError(f"{type(self).__name__} draws random numbers: give it a torch.Generator")
         gram = None if s is None else self._gram(x, s, generator)
         if not isinstance(u, Ansatz):
             return self._of_network(u, x, s, directions, gram)
-        reads_grad_sq = u.problem.reads_grad_sq
+        reads_grad_sq = u.problem.reads.grad_sq
         if self.of == "u" and s is not None:
             return self._of_whole(u, x, directions, gram, reads_grad_sq)
         return u.jet(partial(self._of_network, gram=gram, reads_grad_sq=reads_grad_sq), x, s, directions)
@@ -176,7 +164,7 @@ def _nested(u, x: Tensor, directions, gram, reads_grad_sq: bool) -> Jet:
             lap = sum(sign * b for sign, b in zip(signs, bends, strict=True))
             grad_sq = sum(sign * p.square() for sign, p in zip(signs, slopes, strict=True)) if reads_grad_sq else None
     jet = Jet(value, along, grad_sq, lap)
-    return jet if keep else Jet(*(None if t is None else t.detach() for t in vars(jet).values()))
+    return jet if keep else jet.map(Tensor.detach)
 
 
 def _rows(gram) -> Tensor:

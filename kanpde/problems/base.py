@@ -14,21 +14,24 @@ from kanpde.domains.base import Domain, drawn_in, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
+from kanpde.jets.names import Coordinates, Reads
 from kanpde.problems import lifts
+from kanpde.problems.reading import reads_of
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A second-order PDE for a scalar u: residual(jet of u, x) = 0 in a domain.
+    """A PDE for a scalar u: residual(jet of u, x) = 0 in a domain.
 
     A problem of one's own is a frozen dataclass with at least `domain` and `residual`, or instead of the latter
-    `left_side` and `source`; the rest has defaults: the operator is the Laplacian, u vanishes on the boundary, there
-    is no exact solution.
+    `left_side` and `source`; the rest has defaults: u.lap is the Laplacian, u vanishes on the boundary, there is no
+    exact solution. Derivatives of any order are read by the names of the coordinates, u.t, u.xx, u.xt; what the
+    residual does not read is not computed.
     """
 
     dim: int
 
-    reads_grad_sq = False  # whether residual reads u.grad_sq; what is not read is not computed
+    coordinates: ClassVar[tuple[str, ...] | None] = None  # names of the inputs; None: x1 ... xd, and t for time
     terms = ()  # names of the terms that extra_terms gives
     parameters = None  # an nn.Module of unknowns of the PDE itself (inverse problems), trained with the network
     fits_rows = False  # whether u is asked to be an observation at rows, and nothing else; see `Fitting`
@@ -50,6 +53,20 @@ class Problem:
         """The number of inputs of u."""
         return self.domain.dim
 
+    @cached_property
+    def axes(self) -> Coordinates:
+        """The inputs of u with their names.
+
+        Raises:
+            ConfigError: those stated do not fit.
+        """
+        return Coordinates(self.n_inputs, time_of(self.domain) is not None, self.coordinates)
+
+    @cached_property
+    def reads(self) -> Reads:
+        """What the residual reads of u: found by calling it once, with numbers in the place of u."""
+        return reads_of(self)
+
     @property
     def has_time(self) -> bool:
         """Whether the domain has time beside the `dim` coordinates of space."""
@@ -64,7 +81,7 @@ class Problem:
         """n points to test on (name is test) or to validate on: block `number` of them."""
         return self.domain.interior(n, generator, law, dtype=drawn_in(self.domain))
 
-    def coordinates(self, points: Tensor) -> Tensor:
+    def inputs_of(self, points: Tensor) -> Tensor:
         """The inputs (N, d) of u at points, which may carry more: observations, say."""
         return points
 
@@ -111,14 +128,24 @@ class Problem:
         """v_k in u.along[:, k] = v_k . grad u: (m, d) or (N, m, d)."""
         return None
 
+    def diffusion(self, x: Tensor) -> Tensor | None:
+        """Factors s_k (r, d) or (N, r, d) of A(x) = sum_k s_k s_k^T in u.diffusion = sum_ij a_ij d^2u/dx_i dx_j.
+
+        None: there is no such matrix, or `coefficients` say all of it.
+        """
+        return None
+
     @property
     def residual_scale(self) -> float:
         """1 / (2 d): Lap u = -2 d f + O(sqrt d) where u = (1 - |x|^2) f, so the scaled residual is of order one.
 
+        1 where the residual has derivatives by name or a matrix, and no u.lap.
+
         Of a domain of other size it is multiplied by `kanpde.problems.frames.equation_scale`; one of a problem's own is
         not.
         """
-        return 1 / (2 * self.dim)
+        reads = self.reads
+        return 1.0 if (reads.derivatives or reads.diffusion) and not reads.lap else 1 / (2 * self.dim)
 
     def exact(self, x: Tensor) -> Tensor:
         """The solution (N,), where it is known."""

@@ -15,6 +15,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import LARGEST
 from kanpde.ground.samplers import stream, uniforms
 from kanpde.jets.jet import Jet, Scaling
+from kanpde.jets.names import Reads
 from kanpde.problems.base import Problem
 from kanpde.problems.equations import Equation, equation
 from kanpde.problems.formulas import Formula
@@ -76,6 +77,7 @@ class Fitting(Problem):
     """
 
     names: Sequence[str] = ()
+    reads = Reads(along=False, lap=False)
     fits_rows = True
     default_solver = "fit"
 
@@ -87,7 +89,7 @@ class Fitting(Problem):
         """Those of the columns, be the table there or not."""
         return self.dim
 
-    def coordinates(self, points: Tensor) -> Tensor:
+    def inputs_of(self, points: Tensor) -> Tensor:
         return points[..., : self.dim]
 
     def coefficients(self, x: Tensor) -> None:

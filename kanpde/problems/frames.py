@@ -94,16 +94,22 @@ def centre_and_lengths(domain) -> tuple[Tensor, Tensor]:
 def equation_scale(problem, lengths: Tensor) -> float:
     r"""How much smaller the derivatives of an equation are than on a domain of size 1, for a function of xi.
 
-    .. math:: \frac{\sum_i s_i + \sum_{ki} |v_{ki}|}{\sum_i s_i / h_i^2 + \sum_{ki} |v_{ki}| / h_i}
+    .. math:: \frac{\sum_i s_i + \sum_{ki} |v_{ki}| + \sum_a 1}
+              {\sum_i s_i / h_i^2 + \sum_{ki} |v_{ki}| / h_i + \sum_a \prod_{i \in a} 1 / h_i}
 
-    with the coefficients s and directions v of the problem, their sizes averaged over points: h^2 for equations of
-    second order, h for those of first order. 1 where the problem has a residual scale of its own.
+    with the coefficients s and directions v of the problem, their sizes averaged over points, and the derivatives a
+    that the residual reads by name: h^2 for equations of second order, h for those of first order. 1 where the problem
+    has a residual scale of its own.
     """
     if type(problem).residual_scale is not Problem.residual_scale:
         return 1.0
     x = _points(problem)
-    s, v = problem.coefficients(x), problem.directions(x)
-    size, scaled = 0.0, 0.0
+    reads = problem.reads
+    s, v = problem.coefficients(x) if reads.second else None, problem.directions(x) if reads.along else None
+    a = problem.diffusion(x) if reads.diffusion else None
+    s = s if a is None else a.square().sum(-2) + (0 if s is None else s)  # the diagonal of the matrix
+    size = float(len(reads.derivatives))
+    scaled = sum(1 / lengths[list(index)].prod().item() for index in reads.derivatives)
     for derivatives, rank, h in ((s, 1, lengths.square()), (v, 2, lengths)):
         if derivatives is not None:
             each = torch.as_tensor(derivatives).detach().double().cpu().abs()
@@ -133,7 +139,7 @@ def _points(problem) -> Tensor:
     domain, own = problem.domain, problem.parameters
     like = next(own.parameters(), torch.empty(0)) if isinstance(own, nn.Module) else torch.empty(0)
     n = max(2, min(POINTS, NUMBERS // domain.dim))
-    return problem.coordinates(domain.interior(n, stream(0, "frame"), laws_of(domain)[0], dtype=like.dtype).to(like))
+    return problem.inputs_of(domain.interior(n, stream(0, "frame"), laws_of(domain)[0], dtype=like.dtype).to(like))
 
 
 def check_domain(problem, hard: bool, grid_range) -> None:

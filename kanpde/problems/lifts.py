@@ -11,7 +11,8 @@ from kanpde.domains import Box
 from kanpde.domains.base import kinds_of, space_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
-from kanpde.jets.ansatz import Field, gradient_of
+from kanpde.jets.ansatz import Field
+from kanpde.jets.nested import gradient_of
 
 Function = Callable[[Tensor], Tensor]
 

@@ -80,8 +80,6 @@ class HJB(Heat):
     Source: Han, Jentzen, E 2018 (arXiv 1707.02568), eq. 10, forward in time, with a source.
     """
 
-    reads_grad_sq = True
-
     def left_side(self, u: Jet, x: Tensor) -> Tensor:
         return u.along[:, 0] - u.lap + u.grad_sq
 

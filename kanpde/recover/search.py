@@ -32,7 +32,7 @@ def search(config: RunConfig, seconds: float, say: Say) -> tuple[Recovery, float
     points = resolved(config, problem).points
     drawn = stream(config.seed, "interior"), points.law, points.sequence
     rows = problem.domain.interior(points.interior, *drawn, dtype=torch.float64)
-    x, y = problem.coordinates(rows), problem.exact(rows)
+    x, y = problem.inputs_of(rows), problem.exact(rows)
     best, start, interrupted = Recovery(), time.perf_counter(), False
 
     def note(formula, error: float) -> None:

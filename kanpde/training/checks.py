@@ -14,8 +14,9 @@ from kanpde.config import PhaseConfig, RunConfig, dump, validate
 from kanpde.domains.base import FEW, is_framed, numbers_across, resolution
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import SOBOL_MAX_DIM, directions, stream
-from kanpde.jets.ansatz import Ansatz, Field, gradient_of
+from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet, has_rules
+from kanpde.jets.nested import gradient_of
 from kanpde.kan.grids import extend_grid, kan_layers, update_grid
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.sparsity import sparsity
@@ -67,7 +68,7 @@ def check(plan: "Plan") -> None:
         check_options(phase, config.device, net)
         check_phase(phase, plan)
     check_grids(plan)
-    check_smoothness(config, net)
+    check_smoothness(config, net, problem.reads.order)
     check_shapes(plan)
     check_gradient(plan)
     check_sparsity(config, net)
@@ -105,7 +106,8 @@ def check_operator(plan: "Plan") -> None:
         raise ConfigError(f"operator: {name} has no jet rule for a module of this network; use autograd")
     if problem.fits_rows and not operator.exact:
         raise ConfigError(f"operator: given {name}, but a fit has no derivatives to estimate; use forward")
-    if not problem.fits_rows and operator.nests(net):
+    nests = operator.nests(net) or problem.reads.named  # then m and h are differentiated one order after the other
+    if not problem.fits_rows and nests:
         x = problem.domain.interior(8, stream(0, "check"), plan.config.points.law, dtype=plan.dtype)
         check_nested(Ansatz(problem, net, plan.hard), x)
 
@@ -168,13 +170,18 @@ def check_grids(plan: "Plan") -> None:
             raise ConfigError(f"phases: grid_size: grids become finer from phase to phase, given {sizes}")
 
 
-def check_smoothness(config: RunConfig, net: nn.Module) -> None:
-    """Raises ConfigError where the network has fewer derivatives than an exact gradient of the residual reads."""
+def check_smoothness(config: RunConfig, net: nn.Module, order: int) -> None:
+    """Raises ConfigError where the network has fewer derivatives than an exact gradient of the residual reads.
+
+    order: of the highest derivative in the residual.
+    """
     layers = [layer for layer in net.modules() if isinstance(layer, KANLinear)]
-    smoothness = min((layer.basis.smoothness for layer in layers), default=3)
-    if config.loss.gradient == "exact" and smoothness < 3:
+    needed = max(2, order) + 1
+    smoothness = min((layer.basis.smoothness for layer in layers), default=needed)
+    if config.loss.gradient == "exact" and smoothness < needed:
         raise ConfigError(
-            "loss.gradient: exact needs backbone.spline_order of at least 4 (more parameters), or say almost_everywhere"
+            f"loss.gradient: exact needs backbone.spline_order of at least {needed + 1} (more parameters), or say "
+            "almost_everywhere"
         )
 
 
@@ -199,7 +206,7 @@ def check_shapes(plan: "Plan") -> None:
     config, problem, dtype = plan.config, plan.problem, plan.dtype
     n = 3 if problem.domain.dim != 3 else 4
     x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=dtype)
-    inputs, trial = problem.coordinates(x), copy.deepcopy(plan.net).to("cpu", dtype).eval()
+    inputs, trial = problem.inputs_of(x), copy.deepcopy(plan.net).to("cpu", dtype).eval()
     if not problem.fits_rows:
         check_numbers("coordinates", inputs, (n, problem.domain.dim), x)
     try:
@@ -236,7 +243,7 @@ def held_jet(plan: "Plan", x: Tensor) -> Jet:
     mine = plan.operator.uncompiled()
     operator = Forward() if has_rules(net) and not mine.needs_rules else mine  # the cheapest there is
     jet = operator(u.to("cpu", x.dtype).eval(), x, generator=stream(0, "check/operator"))
-    return Jet(**{name: None if part is None else part.detach() for name, part in vars(jet).items()})
+    return jet.map(Tensor.detach)
 
 
 @torch.enable_grad()

@@ -110,7 +110,7 @@ class Evaluator:
 
     def off_grid(self) -> dict[str, float]:
         """The fraction of the inputs of each KAN layer off its grid, on the first validation points."""
-        x = self.problem.coordinates(self.held_out["interior"][:BLOCK])
+        x = self.problem.inputs_of(self.held_out["interior"][:BLOCK])
         return {f"off_grid/{i}": fraction for i, fraction in enumerate(grids.off_grid(self.u.net, x))}
 
     @torch.no_grad()
@@ -121,7 +121,7 @@ class Evaluator:
         if n * self.domain.dim <= KEEP:
             columns["x"] = []
         for x, exact in self.batches("test", n):
-            u, x = self.u(x).double(), self.problem.coordinates(x)
+            u, x = self.u(x).double(), self.problem.inputs_of(x)
             row = {
                 "u": u,
                 "u_exact": u * float("nan") if exact is None else exact.double(),
@@ -148,7 +148,7 @@ class Evaluator:
         centre = self.problem.units.centre if self.problem.fits_rows else None
         found = metrics.Floors(self.domain.dim, n, self.problem.taylor(), centre)
         for points, exact in self.blocks("test", n):
-            x = self.problem.coordinates(points)
+            x = self.problem.inputs_of(points)
             built_in = self.plan.hard or self.problem.states("lift")
             m, h = self.problem.factor(x), self.problem.lift(x) if built_in else None
             one, zero = torch.ones_like(exact), torch.zeros_like(exact)

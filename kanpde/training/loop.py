@@ -57,7 +57,7 @@ class ResidualTraining(Training):
         config, problem = plan.config, plan.problem
         self.u = plan.ansatz()
         drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
-        self.u.fields(problem.coordinates(drawn).to(self.u.like))  # a lift is built before torch traces a step
+        self.u.fields(problem.inputs_of(drawn).to(self.u.like))  # a lift is built before torch traces a step
         self.objective = Objective(plan, self.u)
         self.average = None
         if config.average is not None:
@@ -155,7 +155,7 @@ class ResidualTraining(Training):
         """Other grids for the network, its average and the best one so far, which stay the functions they are."""
         if not phase.update_grid and phase.grid_size is None:
             return
-        x = self.u.problem.coordinates(self.pools["interior"].draw())
+        x = self.u.problem.inputs_of(self.pools["interior"].draw())
         best = self._of_best()
         for u in {self.u, self.tested, best}:
             if phase.update_grid:

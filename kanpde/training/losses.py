@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from kanpde.ground.errors import ConfigError
-from kanpde.jets.ansatz import Ansatz, gradient_of
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.nested import gradient_of
 from kanpde.jets.tracing import in_torch_func
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators.base import Operator

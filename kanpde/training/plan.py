@@ -36,6 +36,7 @@ from kanpde.users.code import blaming, check_call
 from kanpde.users.members import PYTHON, enter, problem_of
 
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
+ORDINALS = {2: "second", 3: "third", 4: "fourth"}
 WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
 
 
@@ -141,10 +142,12 @@ def _backbone(config: RunConfig, problem: Problem, frame: Frame | None, stored: 
     if problem.fits_rows:
         units = Units.unknown(problem.dim) if stored else problem.units
         return nn.Sequential(units.scaling_inputs(), *_layers(net), units.scaling_output())
-    if any(isinstance(layer, KANLinear) and layer.basis.smoothness < 2 for layer in net.modules()):
+    needed = max(2, problem.reads.order)
+    if any(isinstance(layer, KANLinear) and layer.basis.smoothness < needed for layer in net.modules()):
+        which = ORDINALS.get(needed, f"{needed}th")
         if order := options.get("spline_order"):
-            raise ConfigError(f"backbone.spline_order: given {order}, second derivatives need at least 3")
-        raise ConfigError(f"backbone {options['name']}: its functions have no continuous second derivatives")
+            raise ConfigError(f"backbone.spline_order: given {order}, {which} derivatives need at least {needed + 1}")
+        raise ConfigError(f"backbone {options['name']}: its functions have no continuous {which} derivatives")
     return nn.Sequential(frame.scaling_inputs(), *_layers(net)) if frame else net
 
 
@@ -260,10 +263,10 @@ def resolved(config: RunConfig, problem: Problem) -> RunConfig:
             raise ConfigError(suggest("phases: optimizer", phase.optimizer, list(OPTIMISERS)))
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
-    return config.model_copy(update={**changes, "compile": _compile(config, problem.domain.dim)})
+    return config.model_copy(update={**changes, "compile": _compile(config, problem)})
 
 
-def _compile(config: RunConfig, inputs: int) -> bool:
+def _compile(config: RunConfig, problem: Problem) -> bool:
     """Whether to compile: auto does where it pays and works. torch does not compile a second backward pass."""
     systems = [phase.optimizer for phase in config.phases if OPTIMISERS[phase.optimizer].wants_system]
     if systems:
@@ -275,10 +278,13 @@ def _compile(config: RunConfig, inputs: int) -> bool:
             can = ", ".join(name for name, kind in OPERATORS.items() if kind.compiles)
             raise ConfigError(f"compile: only the operator {can} compiles, given {config.operator['name']}")
         return False
-    if config.compile != "auto":
-        return config.compile
+    reads = problem.reads
+    if reads.named and config.compile is True:
+        raise ConfigError(f"compile: {reads.names(problem.axes)[-1]} is not compiled; given true")
+    if config.compile != "auto" or reads.named:
+        return config.compile is True
     basis = getattr(backbones.BACKBONES.get(config.backbone["name"]), "basis", Basis)
-    too_much = config.loss.gradient != "none" and (inputs > WHOLE_UP_TO or basis.recursive)
+    too_much = config.loss.gradient != "none" and (problem.domain.dim > WHOLE_UP_TO or basis.recursive)
     return config.steps >= COMPILE_FROM and not too_much and compiles(config.device)
 
 

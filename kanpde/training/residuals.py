@@ -75,7 +75,7 @@ class Residuals:
             found = o.loss.residuals(o.u, at_y, {"interior": x}, self.probes)
             return self._rooted("interior", found["interior"], times)
 
-        return jacobian(o.u.net, o.u.problem.coordinates(x), self.parameters, residual)
+        return jacobian(o.u.net, o.u.problem.inputs_of(x), self.parameters, residual)
 
     def _of_jets(self, name: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """x -> residuals of a term and their Jacobian."""

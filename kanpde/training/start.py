@@ -1,8 +1,11 @@
 """The start of training: the best constant, and the network in units of what that leaves."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
+from kanpde.jets import taylor
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.gram import Dense
 from kanpde.jets.jet import Affine, Jet, rule
@@ -30,6 +33,11 @@ def _constant(module: Constant, jet: Jet) -> Jet:
     zero = torch.zeros_like(value)
     along = None if jet.along is None else zero.unsqueeze(-1).expand(-1, jet.along.shape[-2], -1)
     return Jet(value, along, None if jet.gram is None else Dense(zero.unsqueeze(-1)), zero)
+
+
+@taylor.rule(Constant)
+def _constant_taylor(module: Constant, y: taylor.Taylor) -> taylor.Taylor:
+    return replace(y, value=module(y.value), terms=(None,) * y.order)
 
 
 def best_constant(problem, x: Tensor, scale: float | None = None) -> tuple[float, float]:

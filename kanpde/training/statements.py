@@ -14,9 +14,9 @@ from kanpde.domains.base import kinds_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
-from kanpde.jets.jet import Jet
 from kanpde.problems.base import Problem, own
 from kanpde.problems.lifts import points_at
+from kanpde.problems.reading import any_jet
 from kanpde.training.losses import OWN, one_number
 from kanpde.users.code import check_numbers
 
@@ -139,8 +139,7 @@ def check_equation(plan: "Plan") -> None:
 def _residual(plan: "Plan", problem: Problem) -> Tensor:
     """The residual of a problem like that of the plan, of a jet of ones."""
     x = problem.domain.interior(2, stream(0, "check"), plan.config.points.law, dtype=plan.dtype)
-    one, along = x.new_ones(len(x)), problem.directions(x)
-    return problem.residual(Jet(one, None if along is None else x.new_ones(len(x), along.shape[-2]), one, one), x)
+    return problem.residual(any_jet(problem, x, x.new_ones), x)
 
 
 def _owner(problem: Problem, name: str) -> type:

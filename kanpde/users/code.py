@@ -20,7 +20,8 @@ MISUSED = (AttributeError, TypeError, IndexError, RuntimeError, ValueError)  # w
 ABSENT = {  # entries of a jet that are None, and why
     "along": "the problem states no directions",
     "lap": "the problem's coefficients are None",
-    "gram": "the problem does not say reads_grad_sq = True",
+    "diffusion": "the problem states no diffusion",
+    "gram": "the problem's coefficients are None",
 }
 
 
@@ -120,14 +121,15 @@ def check_statements(problem: Problem, x: Tensor) -> None:
     for name in ("coefficients", "s_grad"):
         if (s := getattr(problem, name)(x)) is not None:
             check_numbers(name, s, (n, d), x, broadcast=True)
-    v = problem.directions(x)
-    if v is not None:
+    for name in ("directions", "diffusion"):
+        if (v := getattr(problem, name)(x)) is None:
+            continue
         fits = isinstance(v, Tensor) and v.ndim in (2, 3) and v.shape[-1] == d and (v.ndim == 2 or len(v) in (1, n))
         if not fits or not v.is_floating_point():
             raise ConfigError(
-                f"directions: {_described(v)}, needed is a tensor of numbers of shape (m, {d}) or (N, m, {d})"
+                f"{name}: {_described(v)}, needed is a tensor of numbers of shape (m, {d}) or (N, m, {d})"
             )
-        check_numbers("directions", v, (n, v.shape[-2], d), x, broadcast=True)
+        check_numbers(name, v, (n, v.shape[-2], d), x, broadcast=True)
     for name in ("factor", "lift"):
         field = getattr(problem, name)(x)
         if field is None:
@@ -242,8 +244,7 @@ def check_residual(problem: Problem, jet: Jet, x: Tensor, finite: bool, alone: b
     Args:
         finite: whether it must be. alone: whether all that is learned comes from it, so that it must depend on u.
     """
-    live = lambda part: None if part is None else 1 * part.detach().requires_grad_()
-    r = residual_at(problem, Jet(live(jet.value), live(jet.along), live(jet.gram), live(jet.lap)), x)
+    r = residual_at(problem, jet.map(lambda part: 1 * part.detach().requires_grad_()), x)
     check_numbers("the residual", r, (len(x),), x, finite=finite)
     if alone and not r.requires_grad:
         raise ConfigError(
@@ -264,7 +265,7 @@ def residual_at(problem: Problem, jet: Jet, x: Tensor):
     if isinstance(found, Tensor):
         return found
     try:
-        problem.residual(_Watched(jet.value, jet.along, jet.gram, jet.lap), x)
+        problem.residual(_Watched(**vars(jet)), x)
     except _Absent as absent:
         raise ConfigError(str(absent)) from failed
     except Exception:

@@ -67,6 +67,20 @@ class Basis(nn.Module):
         """
         raise NotImplementedError
 
+    def edges(
+        self, x: Tensor, theta: Tensor, order: int, inputs: slice | Tensor = slice(None), normed: Tensor | None = None
+    ) -> list[Tensor]:
+        """phi'_io, phi''_io, ... up to the derivative `order` at x (N, in), each (N, in, out), theta (in, size, out).
+
+        With `normed` (N, in), those of the basis functions at it, then those of the base function at x: (N, 2 in, out).
+        """
+        raise NotImplementedError
+
+    @property
+    def states_edges(self) -> bool:
+        """Whether its edge functions have derivatives one by one, of which those of any order of a network are made."""
+        return type(self).edges is not Basis.edges
+
     def each(self, x: Tensor, theta: Tensor, inputs: Sequence[int], normed: Tensor | None = None) -> Tensor:
         """phi_e at x_i, (N, E), of edges taken one by one: i is inputs[e], theta (E, size), or (N, E, size).
 
@@ -164,6 +178,14 @@ class LinearBasis(Basis):
     def contract(self, x, theta, inputs=slice(None), slope=False, curvature=None) -> Edges:
         order = 2 if curvature is not None else int(slope)
         return contract_features(self.features(x, order, inputs), theta, slope, curvature)
+
+    def edges(self, x, theta, order, inputs=slice(None), normed=None) -> list[Tensor]:
+        of = lambda features, theta: [(b.transpose(0, 1) @ theta).transpose(0, 1) for b in features[1:]]
+        if normed is None:
+            return of(self.features(x, order, inputs), theta)
+        functions = of(self.functions(normed, order, inputs), theta[:, : self.count])
+        base = of(self.base_function(x, order), theta[:, self.count :])
+        return [torch.cat(pair, 1) for pair in zip(functions, base, strict=True)]
 
     def each(self, x: Tensor, theta: Tensor, inputs: Sequence[int], normed: Tensor | None = None) -> Tensor:
         if normed is None:

@@ -6,8 +6,8 @@ from math import pi
 import torch
 from torch import Tensor
 
+from kanpde.jets.elementary import Out
 from kanpde.kan.basis.base import LinearBasis
-from kanpde.kan.basis.base_functions import Out
 
 
 class Fourier(LinearBasis):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from kanpde.jets.elementary import silu_derivatives
 from kanpde.kan.basis.base import Derivatives
-from kanpde.kan.basis.base_functions import silu_derivatives
 from kanpde.kan.basis.polynomial import Polynomial, polynomial_derivatives
 
 

@@ -6,8 +6,8 @@ from math import comb
 import torch
 from torch import Tensor
 
+from kanpde.jets.elementary import Out, tanh_derivatives
 from kanpde.kan.basis.base import LinearBasis
-from kanpde.kan.basis.base_functions import Out
 
 
 class Polynomial(LinearBasis):
@@ -89,18 +89,3 @@ def _leibniz(r: int, a: float, t: list[Tensor], p: list[Tensor], total: Tensor) 
     for j in range(r + 1):
         total = torch.addcmul(total, t[j], p[r - j], value=a * comb(r, j))
     return total
-
-
-def tanh_derivatives(last: int, z: Tensor) -> list[Tensor]:
-    """[tanh, tanh', ..., tanh^(last)] at z: tanh^(n) = T_n(tanh), T_0 = t, T_n+1 = (1 - t^2) T_n'."""
-    t = torch.tanh(z)
-    out, coefficients = [t], [0, 1]  # of T_n, lowest first
-    for _ in range(last):
-        slope = [k * c for k, c in enumerate(coefficients)][1:]
-        coefficients = [a - b for a, b in zip([*slope, 0, 0], [0, 0, *slope], strict=True)]
-        *lower, top = coefficients
-        total: Tensor | float = top
-        for c in reversed(lower):
-            total = total * t + c
-        out.append(total)
-    return out

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from kanpde.jets.elementary import Out
 from kanpde.kan.basis.base import LinearBasis
-from kanpde.kan.basis.base_functions import Out
 
 
 class GaussianRBF(LinearBasis):

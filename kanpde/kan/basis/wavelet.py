@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from kanpde.jets.elementary import gaussian_derivatives
 from kanpde.jets.tracing import has_numbers, plainly, recorded
 from kanpde.kan.basis.base import Basis, Edges
-from kanpde.kan.basis.base_functions import gaussian_derivatives
 
 SMALLEST = 0.05  # of the scale sigma, in units of half the range
 
@@ -58,6 +58,17 @@ class Wavelet(Basis):
             slope=first * (w * rate) if slope else None,
             bend=None if bend is None else torch.einsum("nio,io,ni->no", second, w * rate**2, bend),
         )
+
+    def edges(self, x, theta, order, inputs=slice(None), normed=None) -> list[Tensor]:
+        if normed is not None:
+            raise ValueError("wavelets have no base function beside which a norm could stand")
+        psi, scale = WAVELETS[self.wavelet], self.scale(inputs)
+        raw, mu, w = theta.unbind(1)
+        rate = 1 / _sigma(raw)
+        u = (((x - self.low[inputs]) * scale - 1).unsqueeze(-1) - mu) * rate
+        found = (psi if plainly() else partial(_Wavelet.apply, psi))(1, order, u)
+        rate = rate * scale.unsqueeze(-1)  # du/dx
+        return [f * (w * rate**r) for r, f in enumerate(found, 1)]
 
     def each(self, x: Tensor, theta: Tensor, inputs: Sequence[int], normed: Tensor | None = None) -> Tensor:
         """In operations that any theta goes through; there is no base function."""

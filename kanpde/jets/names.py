@@ -1,0 +1,169 @@
+"""Derivatives by name: what `u.xx` and `u.xt` mean, and which of them a residual reads."""
+
+import keyword
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+from kanpde.ground.errors import ConfigError, suggest
+
+Index = tuple[int, ...]  # of a derivative, its axes in order: d^3 / dx_0^2 dx_1 is (0, 0, 1); of u itself ()
+
+TAKEN = (
+    "value",
+    "along",
+    "gram",
+    "lap",
+    "grad_sq",
+    "bilap",
+    "diffusion",
+    "div",
+    "d",
+    "derivatives",
+    "coordinates",
+    "map",
+)
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The names of the inputs of u.
+
+    Args:
+        count: how many there are.
+        has_time: whether the last one is time.
+        given: their names; None: x1 ... xd, and t for time.
+    Raises:
+        ConfigError: another number of names, one that is no identifier, is taken by a jet or made of the others.
+
+    Example:
+        >>> heat = Coordinates(3, has_time=True)
+        >>> heat.name(2), heat.index("x1x1"), heat.index("t")
+        ('t', (0, 0), (2,))
+        >>> Coordinates(2, given=("x", "t")).index("xxt")
+        (0, 0, 1)
+    """
+
+    count: int
+    has_time: bool = False
+    given: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        names = self.given
+        if names is None:
+            return
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"coordinates: given {names!r}, needed is a tuple of {self.count} names")
+        if len(names) != self.count:
+            raise ConfigError(
+                f"coordinates: given {len(names)} names ({', '.join(names)}), the domain has {self.count} coordinates"
+            )
+        for name in names:
+            if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+                raise ConfigError(f"coordinates: {name!r} is no name")
+            if name in TAKEN:
+                raise ConfigError(f"coordinates: {name!r} is what a jet calls something else ({', '.join(TAKEN)})")
+        for name in names:
+            if names.count(name) > 1 or len(self._readings(name)) > 1:
+                raise ConfigError(f"coordinates: {name!r} in {', '.join(names)} has two meanings")
+
+    @property
+    def space(self) -> range:
+        """The axes that are not time."""
+        return range(self.count - self.has_time)
+
+    def name(self, axis: int) -> str:
+        if self.given is not None:
+            return self.given[axis]
+        return "t" if self.has_time and axis == self.count - 1 else f"x{axis + 1}"
+
+    def __str__(self) -> str:
+        last = self.count - 1
+        shown = range(self.count) if self.count <= 6 else (0, 1, last)
+        names = [self.name(axis) for axis in shown]
+        return ", ".join(names if self.count <= 6 else [*names[:2], "...", names[2]])
+
+    def names(self, index: Index) -> str:
+        """The name of a derivative."""
+        return "".join(map(self.name, index))
+
+    def axis(self, name: str) -> int:
+        """Raises ConfigError for a name that is none of these."""
+        found = self._axis(name)
+        if found is None:
+            raise ConfigError(suggest("coordinate", name, [self.name(axis) for axis in range(min(self.count, 20))]))
+        return found
+
+    def _axis(self, name: str) -> int | None:
+        if self.given is not None:
+            return self.given.index(name) if name in self.given else None
+        if name == "t" and self.has_time:
+            return self.count - 1
+        number = int(name[1:]) if re.fullmatch(r"x[1-9]\d*", name) else 0
+        return number - 1 if 1 <= number <= len(self.space) else None
+
+    def index(self, name: str) -> Index | None:
+        """The derivative that names one after the other mean; None: none, or more than one."""
+        found = {tuple(sorted(reading)) for reading in self._readings(name)}
+        return found.pop() if len(found) == 1 else None
+
+    def _readings(self, name: str) -> list[Index]:
+        """All ways to take it apart into names."""
+        if self.given is None:
+            parts = re.findall(r"x[1-9]\d*|t", name)
+            axes = [self._axis(part) for part in parts] if "".join(parts) == name and parts else [None]
+            return [] if None in axes else [tuple(axes)]
+        whole = [(self.given.index(name),)] if name in self.given else []
+        starts = [part for part in self.given if part != name and name.startswith(part)]
+        return whole + [(self.given.index(p), *rest) for p in starts for rest in self._readings(name[len(p) :])]
+
+    def of(self, *steps: str | int) -> Index:
+        """("x", 3) or ("x", 2, "t"): each name, and after it how often, by default once.
+
+        Raises:
+            ConfigError: another order of names and numbers, or a name that is none of these.
+        """
+        axes: list[int] = []
+        for step, after in zip(steps, [*steps[1:], None], strict=True):
+            if isinstance(step, str):
+                axes += [self.axis(step)] * (after if isinstance(after, int) else 1)
+            elif not isinstance(step, int) or step < 1 or not axes:
+                raise ConfigError(f"u.d{steps}: needed are names, each followed by how often where it is not once")
+        return tuple(sorted(axes))
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a residual reads of a jet; the rest is not computed.
+
+    Attributes:
+        along, lap, grad_sq, diffusion: whether it reads these.
+        derivatives: those that it reads by name.
+    """
+
+    along: bool = True
+    lap: bool = True
+    grad_sq: bool = False
+    diffusion: bool = False
+    derivatives: tuple[Index, ...] = ()
+
+    @property
+    def named(self) -> bool:
+        """Whether anything is read that Taylor jets give: of second or higher order by name, or with a full matrix."""
+        return self.diffusion or any(len(index) > 1 for index in self.derivatives)
+
+    @property
+    def second(self) -> bool:
+        """Whether the sum of second derivatives or of squares of first ones is read."""
+        return self.lap or self.grad_sq
+
+    @cached_property
+    def order(self) -> int:
+        """The highest derivative."""
+        first = int(self.along or self.grad_sq)
+        return max([first, 2 * (self.lap or self.diffusion), *map(len, self.derivatives)])
+
+    def names(self, coordinates: Coordinates) -> list[str]:
+        """How a residual writes them."""
+        found = [f"u.{coordinates.names(index)}" for index in self.derivatives]
+        return found + [f"u.{name}" for name in ("along", "lap", "grad_sq", "diffusion") if getattr(self, name)]
