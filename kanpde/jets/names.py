@@ -9,20 +9,7 @@ from kanpde.ground.errors import ConfigError, suggest
 
 Index = tuple[int, ...]  # of a derivative, its axes in order: d^3 / dx_0^2 dx_1 is (0, 0, 1); of u itself ()
 
-TAKEN = (
-    "value",
-    "along",
-    "gram",
-    "lap",
-    "grad_sq",
-    "bilap",
-    "diffusion",
-    "div",
-    "d",
-    "derivatives",
-    "coordinates",
-    "map",
-)
+TAKEN = ("value", "along", "gram", "lap", "grad_sq", "diffusion", "bilap", "div", "d", "derivatives")  # by a jet
 
 
 @dataclass(frozen=True)
