@@ -76,11 +76,6 @@ def run(tmp_path_factory) -> Run:
     return complete(tmp_path_factory.mktemp("run") / "ac.h5")
 
 
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch):
-    monkeypatch.setattr(plot, "DPI", 20)  # in a fraction of the time
-
-
 def lines(ax) -> dict:
     return {line.get_label(): line for line in ax.lines}
 
