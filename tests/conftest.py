@@ -57,10 +57,12 @@ def no_compiling_by_itself(monkeypatch):
     monkeypatch.setattr(plan, "COMPILE_FROM", float("inf"))
 
 
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures():
     """Drawn as they are asked for, in a fraction of the time: no test counts dots per inch."""
-    monkeypatch.setattr(plot, "DPI", 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot, "DPI", 20)
+        yield
 
 
 @pytest.fixture
