@@ -495,7 +495,7 @@ def test_a_composition_of_three_layers():
         widths=(4, 2, 1, 1),
     )
     sines = lambda x: torch.sin(pi * (x[:, 0] ** 2 + x[:, 1] ** 2)) + torch.sin(pi * (x[:, 2] ** 2 + x[:, 3] ** 2))
-    x, names = points(125, 4, reach=1.0), ["a", "b", "c", "d"]
+    x, names = points(250, 4, reach=1.0), ["a", "b", "c", "d"]
     y = torch.exp(sines(x) / 2)
     network, _ = prune(network, x, y)
     assert len(list(network.edges())) == 7
