@@ -6,6 +6,7 @@ import signal
 import sys
 from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
+from itertools import combinations, product
 from math import sqrt
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jacrev
 
-from kanpde import backbones, cli
+from kanpde import backbones, cli, plot
 from kanpde.config import RunConfig
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.layers import KANLinear
@@ -54,6 +55,20 @@ def kept_compilations():
 def no_compiling_by_itself(monkeypatch):
     """Runs of a few seconds that keep the default number of steps would spend half a minute compiling."""
     monkeypatch.setattr(plan, "COMPILE_FROM", float("inf"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures():
+    """Drawn as they are asked for, in a fraction of the time: no test counts dots per inch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot, "DPI", 20)
+        yield
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """A run of the command line without the pictures at its end, which take longer than a few steps."""
+    monkeypatch.setattr(plot, "main_pictures", lambda *_, **__: [])
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -155,6 +170,22 @@ def check_off_knots(net: nn.Module, x: Tensor) -> None:
     for handle in handles:
         handle.remove()
     assert all(seen), "a value left the grid or sits on a knot: choose another seed"
+
+
+def in_pairs(*axes, given=lambda *case: True, named=str) -> list:
+    """The product of the axes as parameters: every pair of values by default, what is left among the slow tests.
+
+    A case is taken as long as it has pairs that no case before it has, the one with most of them first.
+    """
+    cases = [case for case in product(*map(list, axes)) if given(*case)]
+    pairs = [set(combinations(enumerate(map(named, case)), 2)) for case in cases]
+    left, taken = set().union(*pairs), set()
+    while left:
+        best = max(range(len(cases)), key=lambda i: len(pairs[i] & left))
+        taken.add(best)
+        left -= pairs[best]
+    marks = lambda i: [] if i in taken else [pytest.mark.slow]
+    return [pytest.param(*case, id="-".join(map(named, case)), marks=marks(i)) for i, case in enumerate(cases)]
 
 
 def refused(module: str, *argv: str) -> None:

@@ -651,12 +651,13 @@ def test_copy_state_and_precision(case, tmp_path):
 
 NAMES = {"bspline": "kan", "rbf": "fastkan", "chebyshev": "chebykan", "legendre": "legendrekan", "gram": "gramkan",
          "fourier": "fourierkan", "wavelet": "wavkan"}  # fmt: skip
+FIRST = [next(case for case in CASES if case.startswith(name)) for name in NAMES]  # of each basis
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_network_of_every_basis_is_built_and_exports(case):
     name, options = NAMES[case.split("-")[0]], CASES[case].keywords
-    net = build(name, 3, widths=(4,), **options).double()
+    net = build(name, 3, widths=(4,) if case in FIRST else (), **options).double()
     assert all(f"{key}={value}" in repr(layer.basis) for layer in net for key, value in options.items())
     exported = torch.export.export(net, (points(5, 3),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
     x = points(8, 3, seed=9)

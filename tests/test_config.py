@@ -230,7 +230,8 @@ def test_a_solver_that_is_named_stays_in_any_dimension():
 
 
 def test_a_weight_may_depend_on_the_dimension():
-    weight = lambda dim: resolve("poisson", "high_dim", {"problem": {"dim": dim}}).loss.weights["gradient"]
+    narrow = ["backbone.widths=[2]"]
+    weight = lambda dim: resolve("poisson", "high_dim", {"problem": {"dim": dim}}, narrow).loss.weights["gradient"]
     assert (weight(1000), weight(10_000), weight(10_001)) == (3, 3, 30)
     with pytest.raises(ConfigError, match=r"loss.weights.gradient.10: given -1"):
         config.load("poisson", sets=["loss.weights.gradient={10: -1}"])

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import close, generator, one_line, points
+from conftest import close, generator, in_pairs, one_line, points
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -120,9 +120,7 @@ GEOMETRIES = {
 # Patches -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("weights", ["direct", "meta"])
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name, weights, geometry", in_pairs(BASES, ["direct", "meta"], GEOMETRIES))
 def test_convolution_is_the_linear_layer_on_every_patch(name, weights, geometry):
     """A layer on the entries of a patch in the order channel, row, column, each with the range of its channel."""
     options = GEOMETRIES[geometry]
@@ -151,7 +149,7 @@ def test_padding_leaves_the_terms_outside_out(name, geometry):
 @pytest.mark.parametrize("name", BASES)
 def test_padding_is_not_that_of_the_image(name):
     """phi(0) is not 0: zeros around the image would add it, at the rim and only there."""
-    conv, x = made(name, padding=1), images(2, 2, 4, 5)
+    conv, x = made(name, padding=1), images(2, 2, 3, 4)
     got, of_zeros = conv(x), by_hand(conv, x, outside="zeros")
     close(got, by_hand(conv, x))
     unpadded = copy.deepcopy(conv)
@@ -164,9 +162,7 @@ def test_padding_is_not_that_of_the_image(name):
     assert difference[rim].min() > 1e-3
 
 
-@pytest.mark.parametrize("name", LINEAR)
-@pytest.mark.parametrize("padding", [0, 1, (2, 1)], ids=str)
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("name, geometry, padding", in_pairs(LINEAR, GEOMETRIES, [0, 1, (2, 1)]))
 def test_taps_equal_features(name, geometry, padding):
     for groups in (1, 2):
         conv = made(name, 4, 6, padding=padding, groups=groups, **GEOMETRIES[geometry])
@@ -295,7 +291,7 @@ def test_bias_is_zero_at_first_and_added():
 
 @pytest.mark.parametrize("name", BASES)
 def test_convolution_exports(name):
-    conv, x = made(name, weights="meta", padding=1, stride=2, bias=True).eval(), images(2, 2, 5, 6)
+    conv, x = made(name, kernel=2, weights="meta", padding=1, stride=2, bias=True).eval(), images(2, 2, 5, 6)
     for net in (conv, materialize(conv)):
         close(
             torch.export.export(net, (x,)).module()(images(2, 2, 5, 6, seed=9)), net(images(2, 2, 5, 6, seed=9)), 1e-13
@@ -369,9 +365,7 @@ def whole(conv: KANConv2d, x: Tensor) -> Tensor:
     return nn.functional.conv2d(b, kernel, conv.bias, *settings)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("weights", ["direct", "meta"])
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name, weights, options", in_pairs(LINEAR, ["direct", "meta"], OPTIONS))
 def test_pieces_equal_the_whole(name, weights, options, taken):
     """Values, gradients, and gradients of these."""
     conv = copy.deepcopy(made(name, 4, 6, weights=weights, bias=True, **{"kernel": 3, **OPTIONS[options]}))

@@ -499,12 +499,10 @@ def test_a_table_smaller_than_any_batch_trains(tmp_path):
     assert torch.equal(p.domain.interior(1000, generator(), dtype=F64), p.domain.parts["interior"])  # in their order
 
 
-def test_pictures_of_a_fit(tmp_path, monkeypatch):
+def test_pictures_of_a_fit(tmp_path):
     """Of a formula its slice; of a table, through which there is none, what is observed against what is predicted."""
-    from kanpde import plot
     from kanpde.plot import main_pictures, parity
 
-    monkeypatch.setattr(plot, "DPI", 20)
     formula, of_table = fit(tmp_path / "f.h5"), fit(tmp_path / "t.h5", Data(file=str(table(tmp_path / "t.csv"))))
     named = lambda run: [path.name for path in main_pictures(Run.open(run.path))]
     assert named(formula) == ["f-convergence.png", "f-error.png", "f-parity.png"]
@@ -609,7 +607,7 @@ QUICK = ["--set", "backbone.widths=[3]", "--set", "phases.0.steps=3"]
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, no_pictures):
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -22,7 +22,7 @@ SETS = [word for each in SETS for word in ("--set", each)]
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch) -> Path:
+def file(tmp_path, monkeypatch, no_pictures) -> Path:
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copy(EXAMPLE, tmp_path / "mine.py"))
 

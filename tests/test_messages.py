@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import call, one_line
 
-from kanpde import Jet, Problem, Run, RunFailed, config, plot, train
+from kanpde import Jet, Problem, Run, RunFailed, config, train
 from kanpde.domains import Ball
 from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
@@ -138,9 +138,8 @@ def solved(capsys, text: str, *sets: str, name: str = "my.py:Mine", steps: int =
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, no_pictures):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plot, "main_pictures", lambda run: [])  # which take most of the time
     return tmp_path
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import F64, HIDDEN, check_off_knots, close, generator, network, one_line, order_one, points
+from conftest import F64, HIDDEN, check_off_knots, close, generator, in_pairs, network, one_line, order_one, points
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 
@@ -40,11 +40,12 @@ BASES |= {f"wavkan-{w}": {"wavelet": w} for w in ("dog", "morlet")} | {"metawavk
 BASES |= {"kan-local": {"grid_size": 30}, "kan-gelu": {"base": "gelu", "spline_order": 4}}
 BASES |= {"chebykan-plain": {"squash": "none", "degree": 4}, "gramkan-outer": {"outer": "silu"}}
 BASES |= {"legendrekan-none": {"base": "none"}, "fourierkan-none": {"base": "none"}}
+NORMED = [name for name in backbones.BACKBONES if name != "mlp" and "wav" not in name]
+NORMS = ("none", "hidden", "all")
 BASES |= {
     f"{name}-norm-{norm}": {"norm": norm, "grid_range": (-HIDDEN, HIDDEN) if norm == "all" else (-1.0, 1.0)}
-    for name in backbones.BACKBONES
-    if name != "mlp" and "wav" not in name
-    for norm in ("none", "hidden", "all")
+    for name in NORMED
+    for norm in NORMS
 }
 BASES |= {"gramkan-outer-norm-all": {"outer": "silu", "norm": "all"}, "chebykan-none-norm-all": {"norm": "all"}}
 BASES |= {f"{name}-centred": {"centred": True, "bias": True} for name in ("kan", "metakan", "wavkan", "chebykan")}
@@ -132,20 +133,33 @@ ALL = ("value", "along", "grad_sq", "lap")
 @pytest.mark.parametrize("dim", [1, 2, 3, 20])
 @pytest.mark.parametrize("case", [case for case in NETS if case not in BASES])
 def test_forward_equals_nested_autograd(case, dim):
+    """By second derivatives one by one in one and three dimensions, by four of them at once in the others."""
     net, x = net_of(case, dim), points(4, dim)
-    check_forward(net, x, of_x, two_fields, parts=ALL, chunks=(None, 4) if dim < 20 else (4,))
+    check_forward(net, x, of_x, two_fields, parts=ALL, chunks=(None if dim in (1, 3) else 4,))
 
 
-DIMS = [(case, dim) for case in BASES for dim in (1, 3, 20) if dim > 1 or "norm-all" not in case]
+DIMS = (1, 3, 20)
+OTHERS = [case for case in BASES if case not in {f"{name}-norm-{norm}" for name in NORMED for norm in NORMS}]
+TAKES = lambda case, dim: dim > 1 or "norm-all" not in case  # one input alone: its LayerNorm is constant
+NORM_DIMS = in_pairs(NORMED, NORMS, DIMS, given=lambda name, norm, dim: TAKES(f"{name}-norm-{norm}", dim))
 
 
-@pytest.mark.parametrize("case, dim", DIMS)
-def test_forward_of_every_basis_equals_nested_autograd(case, dim):
-    """Coefficients of either sign. One input alone is not normalised: its LayerNorm is constant."""
+def check_basis(case: str, dim: int) -> None:
+    """Coefficients of either sign."""
     net, x = net_of(case, dim), points(4, dim)
     check_forward(net, x, of_x, two_fields, parts=ALL, chunks=(4,))
     if dim == 3:
         check_forward(net, x, signed, None, parts=("value", "grad_sq", "lap"), chunks=(None,))
+
+
+@pytest.mark.parametrize("case, dim", [(case, dim) for case in OTHERS for dim in DIMS if TAKES(case, dim)])
+def test_forward_of_every_basis_equals_nested_autograd(case, dim):
+    check_basis(case, dim)
+
+
+@pytest.mark.parametrize("name, norm, dim", NORM_DIMS)
+def test_forward_of_every_normed_basis_equals_nested_autograd(name, norm, dim):
+    check_basis(f"{name}-norm-{norm}", dim)
 
 
 @pytest.mark.parametrize("case", ["metakan-prompt1-network", "metakan-unbiased", "metafastkan", "metawavkan"])
@@ -166,11 +180,12 @@ def test_forward_equals_nested_autograd_in_100_dimensions(case):
     check_forward(net, x, of_x, two_fields, parts=ALL, chunks=(25,))
 
 
-@pytest.mark.parametrize("v", [None, two_constants, two_fields], ids=["none", "constant", "of-x"])
-@pytest.mark.parametrize("s", S_CASES)
-@pytest.mark.parametrize("case", FAMILIES)
+V_CASES = {"none": None, "constant": two_constants, "of-x": two_fields}
+
+
+@pytest.mark.parametrize("case, s, v", in_pairs(FAMILIES, S_CASES, V_CASES))
 def test_forward_takes_coefficients_and_directions_of_every_shape(case, s, v):
-    check_forward(net_of(case, 3), points(4, 3), S_CASES[s], v, parts=("value", "grad_sq", "lap"))
+    check_forward(net_of(case, 3), points(4, 3), S_CASES[s], V_CASES[v], parts=("value", "grad_sq", "lap"))
 
 
 def test_default_coefficients_are_one():
@@ -234,7 +249,7 @@ COMPOSED = {
 @pytest.mark.parametrize("s", ["default", "signed", "of-x"])
 @pytest.mark.parametrize("name", COMPOSED)
 def test_modules_compose(name, s):
-    check_forward(COMPOSED[name](), points(4, 4), S_CASES[s], two_fields, parts=ALL)
+    check_forward(COMPOSED[name](), points(4, 4), S_CASES[s], two_fields, parts=ALL, chunks=(None,))
 
 
 @pytest.mark.parametrize("s", ["default", "of-x"])
@@ -320,9 +335,7 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("carried", [True, False], ids=["carried", "first"])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name, form, carried", in_pairs(MODULES, FORMS, [True, False]))
 def test_every_form_goes_through_every_module(name, form, carried):
     """The second-order chain rule with the module's Hessian: along J, J S J^T, lap J + S : H, in each form S has."""
     module, x = order_one(nn.Sequential(MODULES[name]()), seed=4)[0], points(3, 4)
@@ -476,23 +489,19 @@ DOMAINS = {
 }
 
 
-@pytest.mark.parametrize("lifted", [False, True], ids=["zero", "lift"])
-@pytest.mark.parametrize("s", S_CASES)
-@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("domain, s, lifted", in_pairs(DOMAINS, S_CASES, [False, True]))
 def test_hard_constraint_equals_nested_autograd(domain, s, lifted):
     problem = General(3, DOMAINS[domain], S_CASES[s], v=two_fields, lifted=lifted)
     check_forward(Ansatz(problem, net_of("kan-order4", 3)), points(4, 3), parts=ALL)
 
 
-@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
-@pytest.mark.parametrize("case", FAMILIES)
-@pytest.mark.parametrize("name", PDES)
+@pytest.mark.parametrize("name, case, hard", in_pairs(PDES, FAMILIES, [True, False]))
 def test_operator_of_every_pde_equals_nested_autograd(name, case, hard):
     """The problem supplies its coefficients (time: 0), directions and lift; the residuals agree too."""
     problem = PDES[name](3)
     x = problem.domain.interior(4, generator(), dtype=F64)
     u = Ansatz(problem, net_of(case, problem.domain.dim), hard)
-    check_forward(u, x, parts=("value", "lap"))
+    check_forward(u, x, parts=("value", "lap"), chunks=(None,))
     close(problem.residual(Forward()(u, x), x), problem.residual(Autograd()(u, x), x))
 
 

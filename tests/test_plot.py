@@ -76,9 +76,10 @@ def run(tmp_path_factory) -> Run:
     return complete(tmp_path_factory.mktemp("run") / "ac.h5")
 
 
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch):
-    monkeypatch.setattr(plot, "DPI", 20)  # in a fraction of the time
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Figures are made, and files of their names; most of the time goes into the layout, when a figure is saved."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: path.write_bytes(bytes(200)))
 
 
 def lines(ax) -> dict:
@@ -109,23 +110,23 @@ def test_all_files_of_a_complete_run_lie_beside_it(run):
     assert {path.name for path in run.path.parent.iterdir()} == {"ac.h5"} | PNG | VTK
 
 
-def test_another_folder_and_no_vtk(run, tmp_path):
+def test_another_folder_and_no_vtk(run, tmp_path, unsaved):
     paths = plot.plot_run(run, tmp_path / "new", vtk=False, render=False)
     assert names(paths) == PNG and {path.parent for path in paths} == {tmp_path / "new"}
 
 
-def test_main_pictures(run, tmp_path):
+def test_main_pictures(run, tmp_path, unsaved):
     assert names(plot.main_pictures(run, tmp_path)) == {"ac-convergence.png", "ac-error.png"}
 
 
-def test_interrupted_run_gives_the_convergence_picture_only(tmp_path):
+def test_interrupted_run_gives_the_convergence_picture_only(tmp_path, unsaved):
     run = interrupted(tmp_path / "ac.h5")
     assert names(plot.plot_run(run)) == {"ac-convergence.png"}  # in memory, as training holds it
     run.save()
     assert names(plot.plot_run(Run.open(run.path))) == {"ac-convergence.png"}
 
 
-def test_without_exact_solution_there_are_no_error_distributions(tmp_path):
+def test_without_exact_solution_there_are_no_error_distributions(tmp_path, unsaved):
     paths = plot.plot_run(complete(tmp_path / "ac.h5", solved=False), render=False)
     assert names(paths) == (PNG | VTK) - {"ac-radial.png", "ac-quantiles.png"}
 
@@ -138,7 +139,7 @@ def test_without_coordinates_there_are_no_points(tmp_path):
         volumes.points(run)
 
 
-def test_error_picture_prefers_the_random_slice_then_a_plane(run, tmp_path, monkeypatch):
+def test_error_picture_prefers_the_random_slice_then_a_plane(run, tmp_path, monkeypatch, unsaved):
     drawn = []
     monkeypatch.setattr(plot, "slice_2d", lambda run, name: drawn.append(name) or Figure())
     plot.main_pictures(run, tmp_path)
@@ -413,7 +414,7 @@ def test_body_is_cut_open_inside_the_domain(run):
     np.testing.assert_allclose(body["values"][deep], values(position)["u"], atol=1e-5)
 
 
-def test_a_machine_that_cannot_render_keeps_the_other_pictures(run, tmp_path, monkeypatch):
+def test_a_machine_that_cannot_render_keeps_the_other_pictures(run, tmp_path, monkeypatch, unsaved):
     monkeypatch.setattr(volumes, "PROBE", "import os; os.abort()")
     volumes._require_rendering.cache_clear()
     with pytest.warns(RuntimeWarning, match="VTK cannot render on this machine") as caught:
@@ -422,7 +423,7 @@ def test_a_machine_that_cannot_render_keeps_the_other_pictures(run, tmp_path, mo
     assert "\n" not in str(caught[0].message)
 
 
-def test_volume_pictures_are_named_after_the_run(run, tmp_path, monkeypatch):
+def test_volume_pictures_are_named_after_the_run(run, tmp_path, monkeypatch, unsaved):
     monkeypatch.setattr(plot, "render_3d", lambda run, name, path: path.write_text(name * 50))
     other = interrupted(tmp_path / "a.h5")
     other.slices.update(v=run.slices["volume"], w=run.slices["volume"])

@@ -104,7 +104,7 @@ def test_a_network_made_in_python_starts_so_too_and_goes_on(tmp_path):
     assert resume(run.path, net=new(), steps=2).attrs["steps"] == 2
 
 
-def test_a_run_of_the_command_line_starts_so_once_and_goes_on(capsys, tmp_path):
+def test_a_run_of_the_command_line_starts_so_once_and_goes_on(capsys, tmp_path, no_pictures):
     path = str(tmp_path / "run.h5")
     given = ("start=constant", "points.test=500", "slices.volume=0")
     sets = [word for setting in given for word in ("--set", setting)]

@@ -5,7 +5,7 @@ from itertools import chain, combinations, product
 
 import pytest
 import torch
-from conftest import F64, close
+from conftest import F64, close, in_pairs
 from torch import nn
 
 from kanpde import Ansatz
@@ -87,9 +87,7 @@ def over(monkeypatch, hands, estimate):
     return found
 
 
-@pytest.mark.parametrize("opaque", [False, True], ids=["jet", "nested"])
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
-@pytest.mark.parametrize("problem", [Poisson(3), HJB(2)], ids=["poisson", "hjb"])
+@pytest.mark.parametrize("problem, estimator, opaque", in_pairs([Poisson(3), HJB(2)], ESTIMATORS, [False, True]))
 def test_estimators_are_unbiased(monkeypatch, problem, estimator, opaque):
     """The mean over all that can be drawn is L u, to rounding."""
     net = build("kan", problem.domain.dim, generator=stream(0, "net"), widths=(3,)).double()

@@ -25,7 +25,7 @@ INPUTS = {"kan of many inputs": 20}
 
 def made(case: str) -> tuple[torch.nn.Module, Tensor]:
     d = INPUTS.get(case, 3)
-    return network(case.split(" ")[0], d, **CASES[case]), points(5, d)
+    return network(case.split(" ")[0], d, widths=(4,), **CASES[case]), points(5, d)
 
 
 def normal(t: Tensor, seed: int = 3) -> Tensor:

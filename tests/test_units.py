@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import F64, close, configuration, generator, one_line, planned
+from conftest import F64, close, configuration, generator, in_pairs, one_line, planned
 
 import kanpde
 from kanpde import Run
@@ -137,9 +137,7 @@ def terms_of(problem, **changes) -> dict[str, float]:
     return {name: term.item() for name, term in found.items()}
 
 
-@pytest.mark.parametrize("constraint", ["hard", "soft"])
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length, name, constraint", in_pairs(LENGTHS, FAMILIES, ["hard", "soft"]))
 def test_the_loss_does_not_depend_on_the_unit_of_length(name, length, constraint):
     """Residual and gradient, of equations of first and of second order: what is trained is the same problem."""
     here, there = (terms_of(FAMILIES[name](length=scale), constraint=constraint) for scale in (0.5, length))
