@@ -1,5 +1,6 @@
 """The oracle: nested automatic differentiation of any function, d second derivatives one by one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,14 @@ class Autograd(Operator):
         found = along(u, x, factors, (factors.shape[1],) * 2)
         return found.value.squeeze(-1), found.terms[1].sum((1, 2))
 
-    def estimate(self, u, x, s, directions, generator) -> Jet:
+    def estimate(
+        self,
+        u: Callable[[Tensor], Tensor],
+        x: Tensor,
+        s: Tensor | None,
+        directions: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Jet:
         """Raises NotDifferentiable where u has a backward pass that torch differentiates wrongly without saying so."""
         check_nested(u, x)
         reads_grad_sq = u.problem.reads.grad_sq if isinstance(u, Ansatz) else True

@@ -80,7 +80,12 @@ class Operator:
         return replace(jet, **exact)
 
     def estimate(
-        self, u: Callable[[Tensor], Tensor], x: Tensor, s: Tensor | None, directions: Tensor | None, generator
+        self,
+        u: Callable[[Tensor], Tensor],
+        x: Tensor,
+        s: Tensor | None,
+        directions: Tensor | None,
+        generator: torch.Generator | None,
     ) -> Jet:
         """What `__call__` says, with s (1 or N, d) and directions as they are: None is for what is not asked."""
         raise NotImplementedError(f"{type(self).__name__} states no estimate")

@@ -74,7 +74,14 @@ class Forward(Operator):
             needed = ".".join(map(str, COMPILE_SINCE))
             raise ValueError(f"compile: given true, needed is torch {needed} or newer, here is {torch.__version__}")
 
-    def estimate(self, u, x, s, directions, generator) -> Jet:
+    def estimate(
+        self,
+        u: Callable[[Tensor], Tensor],
+        x: Tensor,
+        s: Tensor | None,
+        directions: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Jet:
         if isinstance(u, Ansatz):
             return u.jet(partial(self._push, reads_grad_sq=u.problem.reads.grad_sq), x, s, directions)
         return self._push(u, x, s, directions)

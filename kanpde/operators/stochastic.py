@@ -41,7 +41,14 @@ class _Estimator(Operator):
         with torch.no_grad():
             return torch.stack([self(u, x, s, generator=generator).lap for _ in range(draws)]).var(0)
 
-    def estimate(self, u, x, s, directions, generator) -> Jet:
+    def estimate(
+        self,
+        u: Callable[[Tensor], Tensor],
+        x: Tensor,
+        s: Tensor | None,
+        directions: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Jet:
         if generator is None:
             raise ValueError(f"{type(self).__name__} draws random numbers: give it a torch.Generator")
         gram = None if s is None else self._gram(x, s, generator)

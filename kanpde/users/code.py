@@ -220,6 +220,7 @@ def offered(jet: Jet) -> str:
     names = {"value": "value", "along": "along", "lap": "lap", "gram": "grad_sq"}
     parts = {name: getattr(jet, name) for name in names}
     there = [f"{names[name]} {tuple(part.shape)}" for name, part in parts.items() if part is not None]
+    there += [f"{jet.coordinates.names(index)} {tuple(part.shape)}" for index, part in jet.derivatives.items()]
     absent = [f"no {names[name]}: {ABSENT[name]}" for name, part in parts.items() if part is None]
     return f"a jet offers {', '.join(there)}" + (f"; {'; '.join(absent)}" if absent else "")
 
