@@ -21,6 +21,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
     *(
         "images",
         "import_time",
+        "jets",
         "layers",
         "memory",
         "operators",

@@ -1,0 +1,28 @@
+"""The blocks of the documents that say that they are run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import kanpde
+
+ROOT = Path(kanpde.__file__).parents[1]
+PAGES = ("problems",)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys, no_pictures):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 6
+    names = {"__name__": f"docs_{page}"}
+    for block in blocks:
+        exec(compile(block, f"docs/{page}.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert "['u.xxxx', 'u.xxyy', 'u.yyyy'] 2" in said and "lift on the initial" in said
+    error, rate = (float(line) for line in said.splitlines() if re.fullmatch(r"[\d.e+-]+", line))
+    assert error < 1e-3 and rate == pytest.approx(2, rel=1e-3)
+    value = names["u"](torch.zeros(1, 2, dtype=torch.float64)).item()
+    assert abs(value) < 0.1  # u of Burgers' equation is odd in x
