@@ -105,7 +105,10 @@ def check_problem(problem: Problem, points: int = 8, seed: int = 0, tolerance: f
         _check_equation(report, problem, x)
         for name, function in (("factor", problem.factor), ("lift", problem.lift)):
             _check_field(report, name, function, x, tolerance)
-        for place in kinds_of(domain)[1:]:
+        for name, condition in problem.asked.items():
+            edge = condition.points(problem, points, generator, laws_of(domain)[0], dtype=F64)
+            _check_condition(report, problem, name, condition, edge, tolerance)
+        for place in () if problem.conditions else kinds_of(domain)[1:]:
             law = [laws_of(domain)[0]] if place == "initial" else []
             edge = getattr(domain, place)(points, generator, *law, dtype=F64)
             _check_edge(report, problem, place, edge, tolerance)
@@ -157,6 +160,24 @@ def _check_edge(report: Report, problem, place: str, x: Tensor, tolerance: float
         report.close(f"lift on the {place}", lift, f"{place}_value", values, tolerance)
     if problem.has_exact:
         report.close(f"exact solution on the {place}", problem.exact(x), f"{place}_value", values, tolerance)
+
+
+class _Exact(nn.Module):
+    """The exact solution as a network."""
+
+    def __init__(self, problem):
+        super().__init__()
+        self.of = problem.exact
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of(x).unsqueeze(1)
+
+
+def _check_condition(report: Report, problem, name: str, condition, x: Tensor, tolerance: float) -> None:
+    if not problem.has_exact:
+        return
+    misfit = condition.misfit(Ansatz(problem, _Exact(problem), hard=False), x)
+    report.close(f"exact solution, {name}", misfit, "zero", torch.zeros_like(misfit), tolerance)
 
 
 def _check_exact(report: Report, problem, x: Tensor, tolerance: float) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_solve import TINY, folder, run  # noqa: F401, a fixture
+from test_solve import TINY, drawn, folder, run  # noqa: F401, fixtures
 
 from kanpde import Run, config, plot
 from kanpde.records import compare

@@ -31,12 +31,14 @@ class Box(Domain):
     def __post_init__(self):
         set_fields(self, dim=dimension(self))
         set_fields(self, low=_per_axis(self, "low"), high=_per_axis(self, "high"))
-        for i, (low, high) in enumerate(self._sides()):
+        for i, (low, high) in enumerate(self.sides):
             if not low < high:
                 where = "" if isinstance(self.low, float) and isinstance(self.high, float) else f" of coordinate {i}"
                 raise ConfigError(f"Box: low and high{where}: given {low:g} and {high:g}, needed is low < high")
 
-    def _sides(self) -> list[tuple[float, float]]:
+    @property
+    def sides(self) -> list[tuple[float, float]]:
+        """(low, high) of each axis."""
         each = lambda value: [value] * self.dim if isinstance(value, float) else value
         return list(zip(each(self.low), each(self.high), strict=True))
 
@@ -82,12 +84,12 @@ class Box(Domain):
         return Field(each.prod(-1), slope * others, -2 * scale * others)
 
     def input_range(self, law: str) -> list[tuple[float, float]]:
-        return self._sides()
+        return self.sides
 
     def frame(self) -> tuple[list[float], float | list[float]]:
         """Centre and half-width, of unequal sides one for each."""
-        half = [(high - low) / 2 for low, high in self._sides()]
-        return [(low + high) / 2 for low, high in self._sides()], half[0] if len(set(half)) == 1 else half
+        half = [(high - low) / 2 for low, high in self.sides]
+        return [(low + high) / 2 for low, high in self.sides], half[0] if len(set(half)) == 1 else half
 
 
 def _products_of_others(each: Tensor) -> Tensor:

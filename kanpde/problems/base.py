@@ -1,7 +1,7 @@
 """What a problem is: a domain, the coefficients of its operator, a residual that reads a jet, boundary values."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -16,6 +16,8 @@ from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
 from kanpde.jets.names import Coordinates, Reads
 from kanpde.problems import lifts
+from kanpde.problems.conditions import Condition, by_name
+from kanpde.problems.exactly import Exactly, exactly
 from kanpde.problems.reading import reads_of
 
 
@@ -32,6 +34,7 @@ class Problem:
     dim: int
 
     coordinates: ClassVar[tuple[str, ...] | None] = None  # names of the inputs; None: x1 ... xd, and t for time
+    conditions: ClassVar[Sequence[Condition] | Mapping[str, Condition]] = ()  # none: u has the values stated below
     terms = ()  # names of the terms that extra_terms gives
     parameters = None  # an nn.Module of unknowns of the PDE itself (inverse problems), trained with the network
     fits_rows = False  # whether u is asked to be an observation at rows, and nothing else; see `Fitting`
@@ -184,9 +187,25 @@ class Problem:
         """Terms of the loss beside the residual, by the names in `terms`: for instance the misfit to observations."""
         return {}
 
+    @cached_property
+    def asked(self) -> dict[str, Condition]:
+        """The conditions by name.
+
+        Raises:
+            ConfigError: they do not fit the problem or each other.
+        """
+        return by_name(self)
+
+    @cached_property
+    def exactly(self) -> Exactly:
+        """The factor and the lift of the conditions, and which of them they meet."""
+        return exactly(self, self.asked)
+
     def factor(self, x: Tensor) -> Field | None:
-        """m of the hard constraint u = h + m f; None: u = f."""
-        return self.domain.factor(x)
+        """m of the hard constraint u = h + m f; None: u = f. By default that of the conditions, else of the domain."""
+        if not self.conditions:
+            return self.domain.factor(x)
+        return None if self.exactly.factor is None else self.exactly.factor(x)
 
     def lift(self, x: Tensor) -> Field | None:
         """h of the hard constraint; None: zero. By default it is built of the values stated, `kanpde.problems.lifts`.
@@ -194,6 +213,8 @@ class Problem:
         Raises:
             ConfigError: there are such values, but no lift can be built of them.
         """
+        if self.conditions:
+            return None if self.exactly.lift is None else self.exactly.lift(x)
         if not (self.states("boundary_value") or self.states("initial_value")):
             return None
         return None if self._built_lift is None else self._built_lift(x)
@@ -218,7 +239,8 @@ def own(problem: Problem) -> Problem:
             "make it a functools.cached_property"
         )
     mine, memo = copy.copy(problem), {}
-    vars(mine).pop("_built_lift", None)  # of the other's values
+    for made in ("_built_lift", "asked", "exactly"):  # of the other's values
+        vars(mine).pop(made, None)
     of_classes = [item for cls in reversed(type(problem).__mro__) for item in vars(cls).items()]
     for name, value in {**dict(of_classes), **vars(mine)}.items():
         if _changes(value):

@@ -201,6 +201,15 @@ def _size(*values: Tensor) -> float:
     return max((y.abs().max().item() for y in values), default=0.0)
 
 
+def extension(g: Function, domain) -> Function:
+    """A function that is g on the boundary of a domain.
+
+    Raises:
+        ConfigError: there is none that is built.
+    """
+    return _extension(g, domain, _Samples.of(domain, "initial" in kinds_of(domain)))
+
+
 def _extension(g: Function, domain, at: _Samples) -> Function:
     """A function that is g on the boundary: g itself where it is affine in space, or interpolated from its faces."""
     p, q = at.pairs()

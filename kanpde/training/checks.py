@@ -51,7 +51,8 @@ def check(plan: "Plan") -> None:
             extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
             raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
     for name in config.loss.weights:
-        if name not in (known := ("interior", "gradient", "boundary", "initial", "sparsity", *problem.terms)):
+        places = tuple(problem.asked) if problem.conditions else ("boundary", "initial")
+        if name not in (known := ("interior", "gradient", *places, "sparsity", *problem.terms)):
             raise ConfigError(suggest("key loss.weights", name, known))
     if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
         raise ConfigError(
@@ -221,7 +222,7 @@ def check_shapes(plan: "Plan") -> None:
     if problem.fits_rows:
         return
     check_statements(problem, x)
-    for kind in plan.counts.keys() - {"interior"}:
+    for kind in plan.counts.keys() - {"interior", *problem.asked}:
         edge = getattr(problem.domain, kind)(n, stream(0, "check"), dtype=dtype)
         check_numbers(f"{kind}_value", getattr(problem, f"{kind}_value")(edge), (n,), edge, broadcast=True)
     try:

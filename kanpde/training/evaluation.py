@@ -13,6 +13,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan import grids
+from kanpde.problems.conditions import draws
 from kanpde.training import cuts
 from kanpde.training.losses import Points
 from kanpde.training.plan import Plan
@@ -63,12 +64,8 @@ class Evaluator:
             return {"interior": torch.cat([x for x, _ in self.blocks("validation", most)])}
         n = min(most, max(LEAST, JUDGED // domain.dim))
         drawn, dtype = lambda kind: stream(self.config.seed, f"validation/{kind}"), drawn_in(domain)
-        draw = {
-            "interior": lambda kind: domain.interior(n, drawn(kind), law, dtype=dtype),
-            "boundary": lambda kind: domain.boundary(n, drawn(kind), dtype=dtype),
-            "initial": lambda kind: domain.initial(n, drawn(kind), law, dtype=dtype),
-        }
-        return {kind: draw[kind](kind).to(self.u.like) for kind in self.plan.counts}
+        of = draws(self.problem, law)
+        return {kind: of[kind](n, drawn(kind), dtype=dtype).to(self.u.like) for kind in self.plan.counts}
 
     def batches(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Blocks joined to batches that keep the processor busy."""

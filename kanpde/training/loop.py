@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.grids import extend_grid, update_grid
 from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
+from kanpde.problems.conditions import draws
 from kanpde.records.run import RunFile
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
@@ -75,17 +77,16 @@ class ResidualTraining(Training):
         return self.u if self.average is None else self.average.module
 
     def _pools(self) -> dict[str, Pool]:
-        points, domain = self.config.points, self.u.problem.domain
+        points, of = self.config.points, draws(self.u.problem, self.config.points.law)
         kind = {"sequence": points.sequence, "dtype": self.u.like.dtype}
         inside, edge = self.streams["interior"], self.streams["boundary"]
-        draw = {
-            "interior": lambda n: self._adapted(n, lambda m: domain.interior(m, inside, points.law, **kind)),
-            "boundary": lambda n: domain.boundary(n, edge, **kind),
-            "initial": lambda n: domain.initial(n, edge, points.law, **kind),
-        }
-        return {
-            name: Pool(lambda name=name, n=n: draw[name](n), points.refresh) for name, n in self.plan.counts.items()
-        }
+
+        def draw(name: str, n: int) -> Tensor:
+            if name == "interior":
+                return self._adapted(n, lambda m: of[name](m, inside, **kind))
+            return of[name](n, edge, **kind)
+
+        return {name: Pool(partial(draw, name, n), points.refresh) for name, n in self.plan.counts.items()}
 
     def _adapted(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
         """n interior points, with `points.adapt` those of more candidates that the residual prefers."""

@@ -30,7 +30,8 @@ class Loss:
     where r is affine in the estimated terms: the square of one estimate adds its variance (Hu et al. 2024).
     gradient: mean of |c grad r|^2 / d, which asks d numbers of every point instead of one; with `directions`, the
     unbiased mean of (v . c grad r)^2 / d over that many random directions v per point, of components +1 and -1.
-    boundary: mean of (u - g)^2 on the boundary. initial: mean of (u - u_0)^2 at t = 0. Others are the problem's own.
+    boundary: mean of (u - g)^2 on the boundary. initial: mean of (u - u_0)^2 at t = 0. By its name, the mean square of
+    the misfit of each condition that is not built in. Others are the problem's own.
 
     Args:
         residual: square or two_sample.
@@ -65,7 +66,7 @@ class Loss:
 
         graph: whether they are to be differentiated by the weights; without, a gradient by x is cheaper.
         """
-        problem = u.problem
+        problem, asked = u.problem, u.problem.asked
         read = {
             "interior": lambda x: self._interior(u, operator, x, generator, graph),
             "boundary": lambda x: {"boundary": u(x) - problem.boundary_value(x)},
@@ -73,7 +74,7 @@ class Loss:
         }
         found: Residuals = {}
         for name, x in points.items():
-            found |= read[name](x)
+            found |= {name: asked[name].misfit(u, x)} if name in asked else read[name](x)
         return found
 
     def means(self, residuals: Residuals, emphasis: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

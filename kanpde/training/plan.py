@@ -20,6 +20,7 @@ from kanpde.ground.construct import construct, plain_fields
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.harmonics import harmonics
 from kanpde.jets.jet import Affine
 from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
@@ -27,6 +28,7 @@ from kanpde.operators import OPERATORS, Forward, Operator
 from kanpde.optim.optimisers import OPTIMISERS, for_sparsity
 from kanpde.problems import PROBLEMS, Problem
 from kanpde.problems.base import own
+from kanpde.problems.conditions import Periodic
 from kanpde.problems.fitting import Units
 from kanpde.problems.frames import Frame, check_domain, grid_range, largest_factor
 from kanpde.training import checks, start
@@ -35,6 +37,8 @@ from kanpde.training.weighting import BALANCES, EMPHASES, Balance, Emphasis
 from kanpde.users.code import blaming, check_call
 from kanpde.users.members import PYTHON, enter, problem_of
 
+KINDS = ("interior", "boundary", "initial")
+LEAST = 16  # points of a condition
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 ORDINALS = {2: "second", 3: "third", 4: "fourth"}
 WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
@@ -52,6 +56,7 @@ class Plan:
         operator, loss: what makes jets, and what is made of them.
         balance: what weighs the terms of the loss as it goes; None: nothing but the weights given.
         emphasis: what weighs the interior points; None: all the same.
+        met: names of the conditions that u meets whatever the network is; the others are terms.
         counts: points a step by kind: interior, and those that constraint and domain leave a term for.
     """
 
@@ -63,6 +68,7 @@ class Plan:
     loss: Loss
     balance: Balance | None
     emphasis: Emphasis | None
+    met: frozenset[str]
     counts: dict[str, int]
 
     @classmethod
@@ -86,6 +92,7 @@ class Plan:
             frame = Frame.of(problem) if config.units == "frame" else None
             operator = _operator(config, problem)
             loss = _loss(config, operator, frame)
+            met = _met(config, problem, net)
             units = frame if net is None else None  # a network that is given is one of x
             net = _backbone(config, problem, frame, stored) if net is None else net
             net = _with_units(config, problem, units, loss, net, stored)
@@ -98,7 +105,8 @@ class Plan:
                 loss=loss,
                 balance=construct("loss.balance", BALANCES, config.loss.balance) if config.loss.balance else None,
                 emphasis=_emphasis(config, problem),
-                counts=_counts(config, problem),
+                met=met,
+                counts=_counts(config, problem, met),
             )
             if not stored:
                 checks.check(plan)
@@ -137,8 +145,13 @@ def _backbone(config: RunConfig, problem: Problem, frame: Frame | None, stored: 
         raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
     if "grid_range" in options:
         options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
-    drawn = stream(config.seed, "init")
-    net = construct("backbone", backbones.BACKBONES, options, problem.n_inputs, 1, generator=drawn)
+    drawn, waves, inputs = stream(config.seed, "init"), None, problem.n_inputs
+    if periodic := problem.exactly.periodic if problem.conditions and config.constraint == "hard" else None:
+        ranges = grid_range("frame", problem, config.points.law, frame)
+        waves, limits = harmonics(ranges, periodic, options.get("grid_range", (-1.0, 1.0)))
+        options |= {"grid_range": limits} if "grid_range" in options else {}
+        inputs = len(limits)
+    net = construct("backbone", backbones.BACKBONES, options, inputs, 1, generator=drawn)
     if problem.fits_rows:
         units = Units.unknown(problem.dim) if stored else problem.units
         return nn.Sequential(units.scaling_inputs(), *_layers(net), units.scaling_output())
@@ -148,7 +161,16 @@ def _backbone(config: RunConfig, problem: Problem, frame: Frame | None, stored: 
         if order := options.get("spline_order"):
             raise ConfigError(f"backbone.spline_order: given {order}, {which} derivatives need at least {needed + 1}")
         raise ConfigError(f"backbone {options['name']}: its functions have no continuous {which} derivatives")
+    net = nn.Sequential(*waves, *_layers(net)) if waves else net
     return nn.Sequential(frame.scaling_inputs(), *_layers(net)) if frame else net
+
+
+def _met(config: RunConfig, problem: Problem, net: nn.Module | None) -> frozenset[str]:
+    """The conditions that u meets whatever the network is, which is periodic where it is made for it."""
+    if not problem.conditions or config.constraint == "soft":
+        return frozenset()
+    periodic = {name for name, condition in problem.asked.items() if isinstance(condition, Periodic)}
+    return problem.exactly.met - (periodic if net is not None else frozenset())
 
 
 def _layers(net: nn.Module) -> list[nn.Module]:
@@ -212,10 +234,16 @@ def _emphasis(config: RunConfig, problem: Problem) -> Emphasis | None:
     return made
 
 
-def _counts(config: RunConfig, problem: Problem) -> dict[str, int]:
-    """The kinds that the constraint and the domain leave a term for."""
+def _counts(config: RunConfig, problem: Problem, met: frozenset[str]) -> dict[str, int]:
+    """The kinds and conditions that the constraint and the domain leave a term for."""
+    numbers = {kind: resolve(getattr(config.points, kind), problem.dim) for kind in KINDS}
+    if problem.conditions:
+        n = numbers["boundary"] or max(LEAST, numbers["interior"] // 4)
+        left = [name for name in problem.asked if name not in met]
+        rows = {name: getattr(problem.asked[name], "count", n) for name in left}
+        return {"interior": numbers["interior"], **rows}
     kinds = kinds_of(problem.domain) if config.constraint == "soft" and not problem.fits_rows else ("interior",)
-    return {kind: resolve(getattr(config.points, kind), problem.dim) for kind in kinds}
+    return {kind: numbers[kind] for kind in kinds}
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -250,7 +278,7 @@ def resolved(config: RunConfig, problem: Problem) -> RunConfig:
     law = points.law or laws[0]
     if law not in laws:
         raise ConfigError(suggest(f"points.law of the domain {type(problem.domain).__name__}:", law, laws))
-    numbers = {kind: resolve(getattr(points, kind), problem.dim) for kind in ("interior", "boundary", "initial")}
+    numbers = {kind: resolve(getattr(points, kind), problem.dim) for kind in KINDS}
     for kind, rows in problem.row_counts.items():
         numbers[kind] = min(numbers.get(kind, getattr(points, kind)), rows)
     weights = {name: resolve(weight, problem.dim) for name, weight in config.loss.weights.items()}

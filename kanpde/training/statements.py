@@ -33,6 +33,10 @@ def check(plan: "Plan") -> None:
     """Raises ConfigError, in one line that says what to write, where something stated would not be read."""
     check_counts(plan.config, plan.problem)
     check_equation(plan)
+    if plan.problem.conditions:
+        check_conditions(plan)
+        check_terms(plan)
+        return
     check_places(plan)
     check_values = _check_hard if plan.hard else _check_soft
     try:
@@ -83,12 +87,14 @@ def _names(value) -> set[str]:
 def unread(constraint: str, loss: Mapping, problem: Problem | None = None) -> dict[str, str]:
     """Keys that say nothing, with the reason; without a problem, by the mode alone."""
     reasons: dict[str, str] = {}
-    if constraint == "hard":
+    if problem is not None and problem.conditions:
+        reasons["points.initial"] = "conditions are stated, whose points are points.boundary; leave it out"
+    elif constraint == "hard":
         built_in = "constraint: hard has these values built in; leave it out, or say constraint: soft"
         reasons |= {f"{at}.{kind}": built_in for kind in OWN[2:4] for at in ("points", "loss.weights")}
     domain = None if problem is None else problem.domain
     for kind in OWN[2:4]:
-        if domain is not None and kind not in kinds_of(domain):
+        if domain is not None and kind not in kinds_of(domain) and not problem.conditions:
             lacks = f"the domain {type(domain).__name__} has no {kind} points; leave it out"
             reasons |= {f"points.{kind}": lacks, f"loss.weights.{kind}": lacks}
     if loss.get("gradient", "none") == "none":
@@ -159,6 +165,24 @@ def _reads(problem: Problem, name: str, call: Callable[[Problem], object]) -> bo
     object.__setattr__(twin, "__class__", spy)
     call(twin)
     return bool(seen)
+
+
+def check_conditions(plan: "Plan") -> None:
+    """Raises ConfigError for conditions beside values, of the names of other terms, or that read what is not there."""
+    problem, name = plan.problem, type(plan.problem).__name__
+    for stated in ("boundary_value", "initial_value"):
+        if problem.states(stated):
+            raise ConfigError(f"{name}.{stated}: conditions are stated too; make a condition of it")
+    taken = {"interior", "gradient", "sparsity", *problem.terms}
+    if clash := taken & problem.asked.keys():
+        raise ConfigError(f"{name}.conditions: {sorted(clash)[0]} is the name of another term; choose another")
+    u = _like(plan, problem)
+    for key, condition in problem.asked.items():
+        x = condition.points(problem, 4, stream(0, "check/conditions"), plan.config.points.law, dtype=plan.dtype)
+        with torch.no_grad():
+            misfit = condition.misfit(u, x.to(plan.device))
+        shape = (len(x), misfit.shape[-1]) if misfit.ndim == 2 else (len(x),)
+        check_numbers(f"condition {key}", misfit, shape, x, finite=not plan.config.start_from)
 
 
 def check_places(plan: "Plan") -> None:
