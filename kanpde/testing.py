@@ -167,7 +167,7 @@ class _Exact(nn.Module):
 
     def __init__(self, problem):
         super().__init__()
-        self.of = problem.exact
+        self.of, self.precision = problem.exact, nn.Parameter(torch.empty(0, dtype=F64))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.of(x).unsqueeze(1)

@@ -16,7 +16,7 @@ ROOT = Path(benchmarks.__file__).parent
 MAY = {room: {room, "common"} for room in benchmarks.ROOMS} | {"paper": {"paper", "common", "images"}}
 FILES = sorted(path for room in benchmarks.ROOMS for path in (ROOT / room).glob("*.py"))
 COMMANDS = (  # python -m benchmarks.<name>, as it always was
-    *("acceptance", "backbones", "capacity", "compactness", "conv", "defaults", "features", "feynman"),
+    *("acceptance", "backbones", "capacity", "compactness", "conditions", "conv", "defaults", "features", "feynman"),
     *("feynman_ranges", "figures", "gpu", "gradient", "grid_range", "harder", "high_dim", "high_dim_functions"),
     *(
         "images",
