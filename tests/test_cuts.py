@@ -151,6 +151,10 @@ def test_random_planes_have_letters_and_the_time_that_they_are_taken_at():
 def test_coordinates_have_the_names_of_the_problem():
     assert cuts.coordinate_names(Placed(2, Box(2), ("price", "rate"))) == ["price", "rate"]
     assert cuts.coordinate_names(Placed(2, Box(2), ("one",))) == ["x1", "x2"], "names that are not of the coordinates"
+    class Named(Placed):
+        coordinates = ("x", "y")
+
+    assert cuts.coordinate_names(Named(2, Box(2))) == ["x", "y"]
     assert cuts.coordinate_names(Placed(2, DISC)) == ["x1", "x2", "t"]
     assert cuts.coordinate_names(Function(formula="a*b", ranges={"a": (0, 1), "b": (2, 3)})) == ["a", "b"]
     _, found = sliced(Box(2), names=("price, net", "rate"))

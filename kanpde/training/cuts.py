@@ -37,15 +37,13 @@ def slices(config: RunConfig, u: Ansatz) -> dict[str, dict]:
 
 
 def coordinate_names(problem) -> list[str]:
-    """The problem's `names` of its inputs, else x1 ... xd, the last one t where the domain has time."""
-    own = getattr(problem, "names", ())
+    """The problem's `names` of its inputs, any texts, else its `coordinates`."""
+    own, dim = getattr(problem, "names", ()), problem.axes.count
     if problem.fits_rows and own:
         return list(own)
-    dim = problem.domain.dim
     if isinstance(own, Sequence) and len(own) == dim and all(isinstance(name, str) for name in own):
         return list(own)
-    time = ["t"] if space(problem.domain) < dim else []
-    return [f"x{i + 1}" for i in range(dim - len(time))] + time
+    return [problem.axes.name(axis) for axis in range(dim)]
 
 
 def inside(domain, x: Tensor) -> Tensor:
