@@ -151,6 +151,7 @@ def test_random_planes_have_letters_and_the_time_that_they_are_taken_at():
 def test_coordinates_have_the_names_of_the_problem():
     assert cuts.coordinate_names(Placed(2, Box(2), ("price", "rate"))) == ["price", "rate"]
     assert cuts.coordinate_names(Placed(2, Box(2), ("one",))) == ["x1", "x2"], "names that are not of the coordinates"
+
     class Named(Placed):
         coordinates = ("x", "y")
 

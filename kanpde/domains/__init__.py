@@ -3,6 +3,8 @@
 from kanpde.domains.ball import Ball
 from kanpde.domains.base import Domain, IncompleteDomain
 from kanpde.domains.box import Box
+from kanpde.domains.combined import Combined
 from kanpde.domains.cylinder import Cylinder
+from kanpde.domains.shapes import Ellipsoid, Polygon, Simplex
 
-__all__ = ["Ball", "Box", "Cylinder", "Domain", "IncompleteDomain"]
+__all__ = ["Ball", "Box", "Combined", "Cylinder", "Domain", "Ellipsoid", "IncompleteDomain", "Polygon", "Simplex"]

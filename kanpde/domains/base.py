@@ -1,10 +1,10 @@
 """What a domain is: points in it and on its boundary, and the factor that vanishes there."""
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from operator import index
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ class Domain(metaclass=_Complete):
 
     dim: int
     laws: tuple[str, ...]
+    _combine: ClassVar[Callable[..., "Domain"]]  # `kanpde.domains.combined`, which is above this module
 
     @abstractmethod
     def interior(self, n: int, generator: torch.Generator, law: str, sequence: str = "random", **kind: Any) -> Tensor:
@@ -86,11 +87,53 @@ class Domain(metaclass=_Complete):
     def frame(self) -> tuple[Sequence[float], float | Sequence[float]]:
         """Centre (dim,) and half-width, one or one per coordinate: of the pictures, and the unit of length of a run."""
 
+    def level(self, x: Tensor) -> Tensor:
+        """A function (N,) that is above zero inside, zero on the boundary, below outside, and smooth across it."""
+        raise NotImplementedError(f"{type(self).__name__} states no level, which combinations of domains read")
+
+    def normal(self, x: Tensor) -> Tensor:
+        """The outward unit normals (N, dim) at points of the boundary: those of the factor, which falls outwards."""
+        inward = self.factor(x).grad
+        return -inward / inward.norm(dim=1, keepdim=True)
+
+    @property
+    def volume(self) -> float:
+        """The measure of the domain."""
+        raise NotImplementedError(f"{type(self).__name__} states no volume")
+
+    @property
+    def area(self) -> float:
+        """The measure of its boundary."""
+        raise NotImplementedError(f"{type(self).__name__} states no area")
+
+    def __or__(self, other: "Domain") -> "Domain":
+        """The union."""
+        return self._combine("union", self, other)
+
+    def __and__(self, other: "Domain") -> "Domain":
+        """The intersection."""
+        return self._combine("intersection", self, other)
+
+    def __sub__(self, other: "Domain") -> "Domain":
+        """This domain without the other one."""
+        return self._combine("difference", self, other)
+
 
 def check_law(law: str, laws: Sequence[str] = LAWS) -> None:
     """Raises ConfigError, a ValueError, for a law that is not one of these."""
     if law not in laws:
         raise ConfigError(f"sampling law {law!r} is not one of {', '.join(laws)}")
+
+
+def conjunction(levels: list[Tensor]) -> Tensor:
+    """f + g - sqrt(f^2 + g^2) again and again: above zero where all are, smooth but where two vanish (R-functions).
+
+    Source: Rvachev 1982; Shapiro 2007, Acta Numerica 16, 239-303.
+    """
+    found = levels[0]
+    for level in levels[1:]:
+        found = found + level - torch.hypot(found, level)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -181,6 +224,17 @@ def length(kind: str, name: str, value) -> float:
     if found is None or not 0 < found:
         raise ConfigError(f"{kind}: {name}: given {value!r}, needed is a finite number above 0")
     return found
+
+
+def numbers(kind: str, name: str, value: Any, count: int) -> tuple[float, ...]:
+    """`count` finite numbers."""
+    try:
+        found = [number(part) for part in value]
+    except TypeError:
+        found = [None]
+    if None in found or len(found) != count:
+        raise ConfigError(f"{kind}: {name}: given {value!r:.80}, needed are {count} finite numbers")
+    return tuple(float(part) for part in found)
 
 
 def number(value) -> float | None:

@@ -1,12 +1,13 @@
 """The box."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import Domain, check_law, dimension, number, set_fields
+from kanpde.domains.base import Domain, check_law, conjunction, dimension, number, set_fields
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import uniforms
 from kanpde.jets.ansatz import Field
@@ -82,6 +83,29 @@ class Box(Domain):
         others = _products_of_others(each)
         slope = scale * (middle - 2 * x)
         return Field(each.prod(-1), slope * others, -2 * scale * others)
+
+    def level(self, x: Tensor) -> Tensor:
+        """The R-conjunction of (x_i - low_i)(high_i - x_i) / (high_i - low_i) over the axes."""
+        low, high = (side.to(x) for side in self._limits())
+        return conjunction(list(((x - low) * (high - x) / (high - low)).unbind(-1)))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """The unit vector across the side to which a point is nearest."""
+        low, high = (side.to(x) for side in self._limits())
+        to_low, to_high = (x - low).abs() / (high - low), (high - x).abs() / (high - low)
+        axis = torch.minimum(to_low, to_high).argmin(-1, keepdim=True)
+        sign = torch.where(to_high.gather(1, axis) < to_low.gather(1, axis), 1.0, -1.0).to(x)
+        return torch.zeros_like(x).scatter(1, axis, sign)
+
+    @property
+    def volume(self) -> float:
+        """The product of the sides."""
+        return prod(high - low for low, high in self.sides)
+
+    @property
+    def area(self) -> float:
+        """Twice the sum over the axes of the volume by the side across."""
+        return 2 * sum(self.volume / (high - low) for low, high in self.sides)
 
     def input_range(self, law: str) -> list[tuple[float, float]]:
         return self.sides

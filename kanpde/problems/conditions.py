@@ -302,9 +302,7 @@ def normals(problem: Any, x: Tensor, on: On) -> Tensor:
         n[:, axis] = 1.0 if value == ends_of(problem, problem.axes.name(axis))[1][1] else -1.0
         return n
     space = space_of(problem.domain)
-    inward = space.factor(x[:, : space.dim]).grad
-    n = -inward / inward.norm(dim=1, keepdim=True)
-    return torch.cat([n, x.new_zeros(len(x), x.shape[1] - space.dim)], 1)
+    return torch.cat([space.normal(x[:, : space.dim]), x.new_zeros(len(x), x.shape[1] - space.dim)], 1)
 
 
 def slope(u: Ansatz, x: Tensor, v: Tensor) -> Tensor:

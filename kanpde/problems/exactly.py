@@ -59,7 +59,10 @@ def exactly(problem: Any, conditions: Mapping[str, Condition]) -> Exactly:
     for some in range(len(ranked) + 1):  # left to the loss: as few as possible, of these the first in the order
         for left in combinations(ranked, some):
             kept = {name: c for name, c in candidates.items() if name not in left}
-            built = _built(problem, kept)
+            try:
+                built = _built(problem, kept)
+            except (ConfigError, RuntimeError):  # there is no such lift; a value that is wrong is told by the loss
+                continue
             if all(_met(problem, condition, *built) for condition in kept.values()):
                 return _with(problem, built, kept)
     return Exactly()
