@@ -147,7 +147,7 @@ def _announce(say: Console, plan: Plan) -> None:
     if problem.reads.derivatives:
         say.print(f"equation  in {problem.axes}, it reads {', '.join(problem.reads.names(problem.axes))}")
     if problem.conditions:
-        say.print(f"conditions {summary.conditions(plan.met, problem.asked)}")
+        say.print(f"conditions {plan.conditions}")
     points = ", ".join(f"{n} {kind}" for kind, n in plan.counts.items())
     own = not problem.reads.lap and bool(problem.reads.derivatives)
     scale = "1" if config.loss.scale != "2d" or own else "1/deviation of y" if problem.fits_rows else "1/(2d)"

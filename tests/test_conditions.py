@@ -80,6 +80,14 @@ CASES = {
     "flux all": (SQUARE, Neumann("boundary", lambda x: torch.where(
         x[:, 0] == 2, u_x(x), torch.where(x[:, 0] == 0, -u_x(x), x[:, 1] * u(x))))),
     "robin": (SQUARE, Robin("y = -1", 2.0, 3.0, lambda x: 2 * u(x) - 3 * u(x))),
+    "side of a plate": (
+        {"where": Box(2, (0, -1), (2, 1)) - Ball(2, 0.5, (2.0, 0.0)), "dim": 2, "coordinates": ("x", "y")},
+        Neumann("x = 2", u_x),
+    ),
+    "hole of a plate": (
+        {"where": Cylinder(Box(1, 0, 1) - Ball(1, 0.1, (0.5,))), "coordinates": ("x", "t")},
+        Neumann(lambda x: (x[:, 0] > 0.3) & (x[:, 0] < 0.5), u_x),
+    ),
     "flux of a tube": (TUBE, Neumann("x = high", u_x)),
     "flux of a ball": (
         {"where": Ball(2, 1.5), "dim": 2},
@@ -130,6 +138,7 @@ MET = {
     "ball in time": ({"where": Cylinder(Ball(2)), "dim": 2}, (Dirichlet(), Initial(WALL)), {0, 1}),
     "periodic": (TUBE, (Periodic("x", 3, harmonics=2), Initial(lambda x: torch.cos(2 * PI * x[:, 0] / 3))), {0, 1}),
     "periodic and walls": ({**SQUARE, "where": Box(2, 0, 1)}, (Periodic("x", 2), Dirichlet("y = 0", 1.0)), {0, 1}),
+    "sides of a plate": ({"where": Box(2) - Ball(2, 0.5), "dim": 2}, (Dirichlet("x1 = low"), Neumann("x2 = 1")), {0}),
     "no values": (TUBE, (Neumann("x = 2", 0.0), Point([0.0, 0.0], 1.0)), set()),
     "initial of no period": (TUBE, (Periodic("x"), Initial(lambda x: x[:, 0])), {0}),
 }  # fmt: skip
@@ -227,6 +236,20 @@ def test_a_run_meets_what_is_not_built_in(tmp_path, constraint):
     assert run.rel_l2 < 1e-4
     terms = {name.removeprefix("held_out/") for name in run.history if name.startswith("held_out/")}
     assert terms == {"interior", "robin"} | ({"dirichlet"} if constraint == "soft" else set())
+
+
+def test_terms_of_conditions_are_balanced_unless_said_otherwise():
+    """By gradnorm where a phase sees it: not a Gauss-Newton one, and not where all is built in."""
+    problem = Stated(where=Box(1, 0, 1), coordinates=("x",), conditions=(Dirichlet("x = 0"), Neumann("x = 1")))
+    made = lambda **given: planned(own(problem), {**FAST, **given})
+    assert made().config.loss.balance == {"name": "gradnorm"} and made().balance is not None
+    assert made().conditions == "exactly: dirichlet; by the loss: neumann, balanced by gradnorm"
+    assert made(loss={"gradient": "none", "balance": None}).balance is None
+    assert made(loss={"gradient": "none", "balance": "ntk"}).config.loss.balance == {"name": "ntk"}
+    assert made(phases=[{"optimizer": "gauss_newton", "steps": 2}]).balance is None
+    whole = replace(problem, conditions=(Dirichlet(),))
+    assert planned(own(whole), FAST).balance is None
+    assert planned(own(whole), FAST).conditions == "exactly: dirichlet"
 
 
 def test_names_and_weights(tmp_path):

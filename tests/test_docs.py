@@ -25,5 +25,6 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys, no_pict
     error, rate = (float(line) for line in said.splitlines() if re.fullmatch(r"[\d.e+-]+", line))
     assert error < 1e-3 and rate == pytest.approx(2, rel=1e-3)
     assert "['dirichlet', 'initial', 'initial_2'] ['initial', 'periodic']" in said
+    assert "tensor([False,  True]) 3.2 ['dirichlet', 'dirichlet_2']" in said
     value = names["u"](torch.zeros(1, 2, dtype=torch.float64)).item()
     assert abs(value) < 0.1  # u of Burgers' equation is odd in x

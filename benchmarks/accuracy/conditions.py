@@ -186,7 +186,7 @@ def measured(task: tuple[str, str, int, int, bool]) -> list[Row]:
             backbone={"name": "chebykan", "widths": [4] if quick else [12, 12]},
             constraint=mode,
             points={"interior": 100, "boundary": 25, "test": 5000, "validation": 500},
-            loss={"gradient": "none", **({"balance": balance} if balance else {})},
+            loss={"gradient": "none", "balance": balance or None},
             phases=[{"optimizer": "soap", "steps": steps, "lr": RATES, "schedule": "linear"}],
             evaluation={"every": max(1, steps // 10)},
             compile=False,

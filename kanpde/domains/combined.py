@@ -52,6 +52,11 @@ class Combined(Domain):
         return self.first.dim
 
     @property
+    def sides(self) -> list[tuple[float, float]] | None:
+        """Those of a box that is left when something is taken away; None: it has none."""
+        return getattr(self.first, "sides", None) if self.how == "difference" else None
+
+    @property
     def _outer(self) -> tuple[Domain, ...]:
         """The domains that points of the interior are drawn in."""
         return (self.first, self.second) if self.how == "union" else (self.first,)

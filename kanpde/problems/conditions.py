@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kanpde.domains import Box
+from kanpde.domains import Box, Cylinder
 from kanpde.domains.base import space_of, time_of
+from kanpde.domains.shapes import accepted
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.jets.ansatz import Ansatz
 
@@ -242,10 +243,7 @@ def points_on(problem: Any, on: On, n: int, generator: torch.Generator, **kind: 
     """
     domain = problem.domain
     if isinstance(on, str) and on != "boundary":
-        axis, value = face_of(problem, on)
-        x = domain.interior(n, generator, domain.laws[0], **kind)
-        x[:, axis] = value
-        return x
+        return _on_side(problem, *face_of(problem, on), n, generator, **kind)
     if not callable(on):
         return domain.boundary(n, generator, **kind)
     found: list[Tensor] = []
@@ -257,6 +255,21 @@ def points_on(problem: Any, on: On, n: int, generator: torch.Generator, **kind: 
     raise ConfigError(f"a condition is on a part of the boundary with {sum(map(len, found))} of {BATCHES * n} points")
 
 
+def _on_side(problem: Any, axis: int, value: float, n: int, generator: torch.Generator, **kind: Any) -> Tensor:
+    """n points uniform on a side of a box, as far as it belongs to the domain."""
+    domain = problem.domain
+    space = space_of(domain)
+    box = space if isinstance(space, Box) else Box(space.dim, *zip(*space.sides, strict=True))
+    whole = domain if box is space else box if domain is space else Cylinder(box, domain.time)
+
+    def trial(m: int) -> Tensor:
+        x = whole.interior(m, generator, "volume", **kind)
+        x[:, axis] = value
+        return x if box is space else x[space.contains(x[:, : space.dim])]
+
+    return trial(n) if box is space else accepted(trial, n)
+
+
 def face_of(problem: Any, on: str) -> tuple[int, float]:
     """The axis and the value of a face of a box, "x = 1".
 
@@ -265,8 +278,9 @@ def face_of(problem: Any, on: str) -> tuple[int, float]:
     """
     found = re.fullmatch(r"\s*(\w+)\s*=\s*(\S+)\s*", on)
     space = space_of(problem.domain)
-    if found is None or not isinstance(space, Box):
-        needed = "'boundary', a function of x" + (", or a face such as 'x = 1'" if isinstance(space, Box) else "")
+    sides = getattr(space, "sides", None)
+    if found is None or not sides:
+        needed = "'boundary', a function of x" + (", or a face such as 'x = 1'" if sides else "")
         raise ConfigError(f"a condition is on {on!r}: a {type(space).__name__} has {needed}")
     axis, (low, high) = ends_of(problem, found[1])
     if found[2] in ("low", "high"):
@@ -289,7 +303,7 @@ def ends_of(problem: Any, name: str) -> tuple[int, tuple[float, float]]:
         ConfigError: it is none.
     """
     axis, space = problem.axes.axis(name), space_of(problem.domain)
-    if not isinstance(space, Box) or axis >= space.dim:
+    if not getattr(space, "sides", None) or axis >= space.dim:
         raise ConfigError(f"a condition names the ends of {name!r}, but this is no side of a Box")
     return axis, space.sides[axis]
 
@@ -385,7 +399,8 @@ def _places(problem: Any, condition: Condition) -> list[object]:
     if space.dim > NAMED:
         return ["boundary"]
     names = [problem.axes.name(axis) for axis in range(space.dim)]
-    sides = [f"{name} = {end}" for name in names for end in ("low", "high")] if isinstance(space, Box) else ["boundary"]
+    sides = [f"{name} = {end}" for name in names for end in ("low", "high")]
+    sides = sides if getattr(space, "sides", None) else ["boundary"]
     if isinstance(condition, Periodic):
         return [side for side in sides if side.split(" = ")[0] == condition.axis]
     if condition.part == "boundary":

@@ -168,7 +168,7 @@ def attributes(plan: Plan) -> dict:
         "threads": torch.get_num_threads(),
         "started": now(),
         "law": config.points.law,
-        **({"conditions": summary.conditions(plan.met, problem.asked)} if problem.conditions else {}),
+        **({"conditions": plan.conditions} if problem.conditions else {}),
         **({"rows_sha256": rows} if (rows := problem.rows_sha256) else {}),
         **kept_with(config, problem),
     }

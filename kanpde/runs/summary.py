@@ -25,13 +25,6 @@ def parameters(net: int, problem: int) -> str:
     return f"{net:,}" + (f", and {problem:,} of the problem" if problem else "")
 
 
-def conditions(met: Iterable[str], asked: Iterable[str]) -> str:
-    """exactly: initial, dirichlet; by the loss: neumann."""
-    met, asked = set(met), list(asked)
-    of = {"exactly": [n for n in asked if n in met], "by the loss": [n for n in asked if n not in met]}
-    return "; ".join(f"{how}: {', '.join(names)}" for how, names in of.items() if names)
-
-
 def unknowns(run: RunFile) -> dict[str, tuple[float, float]]:
     """The unknowns of an inverse problem that the history has: at its start, and of the weights that are kept."""
     row = _kept(run)

@@ -39,6 +39,7 @@ from kanpde.users.members import PYTHON, enter, problem_of
 
 KINDS = ("interior", "boundary", "initial")
 LEAST = 16  # points of a condition
+BALANCED = {"name": "gradnorm"}  # the best of benchmarks/results/conditions.md
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 ORDINALS = {2: "second", 3: "third", 4: "fourth"}
 WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
@@ -124,6 +125,14 @@ class Plan:
     @property
     def device(self) -> torch.device:
         return torch.device(self.config.device)
+
+    @property
+    def conditions(self) -> str:
+        """exactly: initial, dirichlet; by the loss: neumann, balanced by gradnorm."""
+        left, balance = [name for name in self.problem.asked if name not in self.met], self.config.loss.balance
+        exactly = f"exactly: {', '.join(name for name in self.problem.asked if name in self.met)}" if self.met else ""
+        by_loss = f"by the loss: {', '.join(left)}" + (f", balanced by {balance['name']}" if balance else "")
+        return "; ".join(part for part in (exactly, by_loss if left else "") if part)
 
     def ansatz(self) -> Ansatz:
         """u of the run, which trains the network and the unknowns of the plan."""
@@ -278,20 +287,29 @@ def resolved(config: RunConfig, problem: Problem) -> RunConfig:
     law = points.law or laws[0]
     if law not in laws:
         raise ConfigError(suggest(f"points.law of the domain {type(problem.domain).__name__}:", law, laws))
+    for phase in config.phases:
+        if phase.optimizer not in OPTIMISERS:
+            raise ConfigError(suggest("phases: optimizer", phase.optimizer, list(OPTIMISERS)))
     numbers = {kind: resolve(getattr(points, kind), problem.dim) for kind in KINDS}
     for kind, rows in problem.row_counts.items():
         numbers[kind] = min(numbers.get(kind, getattr(points, kind)), rows)
     weights = {name: resolve(weight, problem.dim) for name, weight in config.loss.weights.items()}
     changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
-    changes["loss"] = config.loss.model_copy(update={"weights": weights})
+    changes["loss"] = config.loss.model_copy(update={"weights": weights, "balance": _balance(config, problem)})
     changes["problem"] = {**config.problem, **problem.settings()}
     changes["units"] = config.units or ("frame" if Frame.of(problem) else None)
-    for phase in config.phases:
-        if phase.optimizer not in OPTIMISERS:
-            raise ConfigError(suggest("phases: optimizer", phase.optimizer, list(OPTIMISERS)))
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
     return config.model_copy(update={**changes, "compile": _compile(config, problem)})
+
+
+def _balance(config: RunConfig, problem: Problem) -> dict | None:
+    """What weighs the terms: by default `BALANCED` where there are conditions among them, and a phase that it sees."""
+    stated, first = config.loss.balance, OPTIMISERS[config.phases[0].optimizer]
+    left = bool(problem.conditions) and problem.asked.keys() - _met(config, problem, None)
+    if "balance" in config.loss.model_fields_set or not left or first.wants_system or first.keeps_points:
+        return stated
+    return dict(BALANCED)
 
 
 def _compile(config: RunConfig, problem: Problem) -> bool:
