@@ -88,9 +88,9 @@ class Taylor:
 
     def of(self, derivatives: Sequence[Tensor]) -> "Taylor":
         """That of a(y), from a, a', ..., a^(k) at the values: each (N, n)."""
-        value, *slopes = derivatives
+        value, *higher = derivatives
         terms = [
-            _total(a.unsqueeze(1) * b for a, b in zip(slopes, row, strict=False) if b is not None)
+            _total(a.unsqueeze(1) * b for a, b in zip(higher, row, strict=False) if b is not None)
             for row in self.bell()
         ]
         return replace(self, value=value, terms=tuple(terms))
