@@ -125,6 +125,19 @@ def check_law(law: str, laws: Sequence[str] = LAWS) -> None:
         raise ConfigError(f"sampling law {law!r} is not one of {', '.join(laws)}")
 
 
+MULTIPLIED = 32  # factors up to which a product is written out
+
+
+def product(factors: Tensor) -> Tensor:
+    """The product over the last axis; of few factors written out, as nested derivatives of torch's divide by them."""
+    if factors.shape[-1] > MULTIPLIED:
+        return factors.prod(-1)
+    found, *rest = factors.unbind(-1)
+    for factor in rest:
+        found = found * factor
+    return found
+
+
 def conjunction(levels: list[Tensor]) -> Tensor:
     """f + g - sqrt(f^2 + g^2) again and again: above zero where all are, smooth but where two vanish (R-functions).
 

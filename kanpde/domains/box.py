@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import Domain, check_law, conjunction, dimension, number, set_fields
+from kanpde.domains.base import Domain, check_law, conjunction, dimension, number, product, set_fields
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import uniforms
 from kanpde.jets.ansatz import Field
@@ -82,7 +82,7 @@ class Box(Domain):
         each = scale * (x - low) * (high - x)
         others = _products_of_others(each)
         slope = scale * (middle - 2 * x)
-        return Field(each.prod(-1), slope * others, -2 * scale * others)
+        return Field(product(each), slope * others, -2 * scale * others)
 
     def level(self, x: Tensor) -> Tensor:
         """The R-conjunction of (x_i - low_i)(high_i - x_i) / (high_i - low_i) over the axes."""

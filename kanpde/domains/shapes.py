@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import Domain, check_law, conjunction, dimension, length, numbers, set_fields
+from kanpde.domains.base import Domain, check_law, conjunction, dimension, length, numbers, product, set_fields
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import directions, stream, uniforms
 from kanpde.jets.ansatz import Field
@@ -147,7 +147,7 @@ class Simplex(Domain):
 
     def factor(self, x: Tensor) -> Field:
         """m = (d + 1)^(d + 1) times the product of the barycentric coordinates: 1 at the centre."""
-        return Field.of(lambda x: ((self.dim + 1) * self._weights(x)).prod(-1), x)
+        return Field.of(lambda x: product((self.dim + 1) * self._weights(x)), x)
 
     def level(self, x: Tensor) -> Tensor:
         """The smallest distance to a face, smoothed as an R-conjunction."""
