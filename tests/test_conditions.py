@@ -139,6 +139,7 @@ MET = {
     "periodic": (TUBE, (Periodic("x", 3, harmonics=2), Initial(lambda x: torch.cos(2 * PI * x[:, 0] / 3))), {0, 1}),
     "periodic and walls": ({**SQUARE, "where": Box(2, 0, 1)}, (Periodic("x", 2), Dirichlet("y = 0", 1.0)), {0, 1}),
     "sides of a plate": ({"where": Box(2) - Ball(2, 0.5), "dim": 2}, (Dirichlet("x1 = low"), Neumann("x2 = 1")), {0}),
+    "a kink": (TUBE, (Dirichlet(), Initial(lambda x: torch.minimum(x[:, 0] + 1, 2 - x[:, 0]))), {0}),
     "no values": (TUBE, (Neumann("x = 2", 0.0), Point([0.0, 0.0], 1.0)), set()),
     "initial of no period": (TUBE, (Periodic("x"), Initial(lambda x: x[:, 0])), {0}),
 }  # fmt: skip
@@ -265,9 +266,9 @@ def test_names_and_weights(tmp_path):
 @pytest.mark.parametrize(
     ("options", "conditions", "says"),
     [
-        (SQUARE, (Dirichlet("x = 3"),), "unknown face of the box, x = '3'"),
+        (SQUARE, (Dirichlet("x = 3"),), "Dirichlet: unknown side x = '3' (known: 0, 2, low, high)"),
         (SQUARE, (Dirichlet("z = 0"),), "unknown coordinate 'z'"),
-        (SQUARE, (Dirichlet("edge"),), "a condition is on 'edge': a Box has 'boundary', a function of x, or a face"),
+        (SQUARE, (Dirichlet("edge"),), "Dirichlet: on: given 'edge', a Box has 'boundary', a function of x, or a face"),
         ({"where": Ball(2), "dim": 2}, (Neumann("x1 = 1"),), "a Ball has 'boundary', a function of x"),
         (SQUARE, (Dirichlet("x = 0"), Neumann("x = 0")), "Dirichlet and Neumann are on the same part, x = low"),
         (SQUARE, (Dirichlet(), Periodic("x")), "Dirichlet and Periodic are on the same part, x = low"),
@@ -278,7 +279,17 @@ def test_names_and_weights(tmp_path):
         (TUBE, (Observations([[0.0, 0.0]], [1.0], noise=0.0),), "noise: given 0.0, needed is a number above 0"),
         (TUBE, ("u = 0",), "conditions: given a str, needed is such as Dirichlet('boundary', 0.0)"),
         (TUBE, 3, "conditions: given a int, needed is a tuple of them, or a dictionary"),
-        (SQUARE, (Dirichlet(lambda x: x[:, 0] > 5),), "a part of the boundary with 0 of"),
+        (
+            SQUARE,
+            (Dirichlet(lambda x: x[:, 0] > 5),),
+            "dirichlet: on: 0 of 12800 points of the boundary are",
+        ),
+        (SQUARE, (Dirichlet(0.0, "x = 0"),), "Dirichlet: on: given 0.0, needed is 'boundary', a side such as"),
+        (SQUARE, (Dirichlet("x = 0", "one"),), "Dirichlet: value: given 'one', needed is a number, or a function"),
+        (SQUARE, (Dirichlet(lambda x: x[:, :1] > 0),), "on: given (64, 1) of torch.bool at 64 points, needed is (64,)"),
+        (SQUARE, Dirichlet(), "given a Dirichlet, needed is a tuple of them, or a dictionary; write conditions = ("),
+        (TUBE, (Dirichlet("t = 0"),), "Dirichlet: it names the ends of 't', which is time: write Initial or Terminal"),
+        (TUBE, (Dirichlet(),), "u.t is read, so 1 in time are needed: Initial(value), or Terminal(value)"),
         (SQUARE, {"interior": Dirichlet()}, "interior is the name of another term"),
         (SQUARE, (Dirichlet("x = 0", lambda x: x[:, :1] * torch.ones(7)),), "has shape (4, 7) at 4 points, not (4,)"),
     ],
@@ -288,6 +299,27 @@ def test_bad_conditions_are_one_line(options, conditions, says):
         with pytest.raises(ConfigError) as info:
             planned(own(Stated(**options, conditions=conditions)), {**FAST, "constraint": constraint})
         assert says in one_line(info)
+
+
+def test_an_equation_of_fourth_order_has_two_conditions_on_a_side():
+    """A clamped beam: u and its slope; of second order they are one too many."""
+
+    @dataclass(frozen=True)
+    class Beam(Problem):
+        dim: int = 1
+        coordinates = ("x",)
+        conditions = (Dirichlet(), Neumann())
+
+        @property
+        def domain(self):
+            return Box(1, 0, 1)
+
+        def residual(self, u, x):
+            return u.xxxx - 1
+
+    assert planned(own(Beam()), FAST).met == {"dirichlet"}
+    with pytest.raises(ConfigError, match="Dirichlet and Neumann are on the same part"):
+        planned(own(Stated(where=Box(1, 0, 1), coordinates=("x",), conditions=(Dirichlet(), Neumann()))), FAST)
 
 
 def test_values_beside_conditions_are_refused():

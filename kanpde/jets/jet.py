@@ -128,6 +128,8 @@ def _instead(name: str, coordinates: Coordinates | None) -> str:
     """What to read instead of an attribute that a jet has not."""
     if name == "grad_sq":
         return "grad_sq was not computed"
+    if coordinates is not None and (odd := coordinates.odd(name)):
+        return f"no {name} here: {odd} is no coordinate ({coordinates})"
     gets = "a jet offers value, along, lap, grad_sq"
     if coordinates is not None:
         first, last = (coordinates.name(axis) for axis in (0, coordinates.count - 1))

@@ -94,6 +94,12 @@ class Coordinates:
         found = {tuple(sorted(reading)) for reading in self._readings(name)}
         return found.pop() if len(found) == 1 else None
 
+    def odd(self, name: str) -> str | None:
+        """What is left of a name that begins like a derivative and does not go on as one: z of xz."""
+        starts = [name[:k] for k in range(len(name), 0, -1) if self._readings(name[:k])]
+        rest = name[len(starts[0]) :] if starts else ""
+        return rest if rest and len(rest) <= 2 else None
+
     def _readings(self, name: str) -> list[Index]:
         """All ways to take it apart into names."""
         if self.given is None:
@@ -111,6 +117,8 @@ class Coordinates:
             ConfigError: another order of names and numbers, or a name that is none of these.
         """
         axes: list[int] = []
+        if not steps:
+            raise ConfigError("u.d(): needed are names, each followed by how often where it is not once")
         for step, after in zip(steps, [*steps[1:], None], strict=True):
             if isinstance(step, str):
                 axes += [self.axis(step)] * (after if isinstance(after, int) else 1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kanpde.domains import Box, Cylinder
-from kanpde.domains.base import space_of, time_of
+from kanpde.domains.base import number, space_of, time_of
 from kanpde.domains.shapes import accepted
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.jets.ansatz import Ansatz
@@ -62,6 +62,13 @@ class Condition:
 
     def check(self, problem: Any) -> None:
         """Raises ConfigError where it does not fit the problem."""
+        if not isinstance(self.part, str) and not callable(self.part):
+            needed = "'boundary', a side such as 'x = 1', or a function of x that says which points are meant"
+            raise ConfigError(f"on: given {self.part!r:.60}, needed is {needed}; the value comes after it")
+        for name in ("value", "flux", "a", "b"):
+            stated = getattr(self, name, 0.0)
+            if not callable(stated) and number(stated) is None:
+                raise ConfigError(f"{name}: given {stated!r:.60}, needed is a number, or a function of x")
         if isinstance(self.part, str) and self.part != "boundary":
             face_of(problem, self.part)
 
@@ -249,10 +256,14 @@ def points_on(problem: Any, on: On, n: int, generator: torch.Generator, **kind: 
     found: list[Tensor] = []
     for _ in range(BATCHES):
         x = domain.boundary(max(n, 64), generator, **kind)
-        found.append(x[on(x)])
+        meant = on(x)
+        if not isinstance(meant, Tensor) or meant.shape != (len(x),) or meant.dtype != torch.bool:
+            given = f"{tuple(meant.shape)} of {meant.dtype}" if isinstance(meant, Tensor) else type(meant).__name__
+            raise ConfigError(f"on: given {given} at {len(x)} points, needed is ({len(x)},) of bool")
+        found.append(x[meant])
         if sum(map(len, found)) >= n:
             return torch.cat(found)[:n]
-    raise ConfigError(f"a condition is on a part of the boundary with {sum(map(len, found))} of {BATCHES * n} points")
+    raise ConfigError(f"on: {sum(map(len, found))} of {BATCHES * max(n, 64)} points of the boundary are meant")
 
 
 def _on_side(problem: Any, axis: int, value: float, n: int, generator: torch.Generator, **kind: Any) -> Tensor:
@@ -281,7 +292,7 @@ def face_of(problem: Any, on: str) -> tuple[int, float]:
     sides = getattr(space, "sides", None)
     if found is None or not sides:
         needed = "'boundary', a function of x" + (", or a face such as 'x = 1'" if sides else "")
-        raise ConfigError(f"a condition is on {on!r}: a {type(space).__name__} has {needed}")
+        raise ConfigError(f"on: given {on!r}, a {type(space).__name__} has {needed}")
     axis, (low, high) = ends_of(problem, found[1])
     if found[2] in ("low", "high"):
         return axis, {"low": low, "high": high}[found[2]]
@@ -293,7 +304,7 @@ def face_of(problem: Any, on: str) -> tuple[int, float]:
     for value in (low, high):
         if abs(given - value) <= 1e-9 * (abs(value) + high - low):
             return axis, value
-    raise ConfigError(suggest(f"face of the box, {found[1]} =", found[2], list(faces)))
+    raise ConfigError(suggest(f"side {found[1]} =", found[2], [*faces, "low", "high"]))
 
 
 def ends_of(problem: Any, name: str) -> tuple[int, tuple[float, float]]:
@@ -304,7 +315,8 @@ def ends_of(problem: Any, name: str) -> tuple[int, tuple[float, float]]:
     """
     axis, space = problem.axes.axis(name), space_of(problem.domain)
     if not getattr(space, "sides", None) or axis >= space.dim:
-        raise ConfigError(f"a condition names the ends of {name!r}, but this is no side of a Box")
+        what = "no side of a Box" if axis < space.dim else "time: write Initial or Terminal"
+        raise ConfigError(f"it names the ends of {name!r}, which is {what}")
     return axis, space.sides[axis]
 
 
@@ -349,13 +361,20 @@ def by_name(problem: Any) -> dict[str, Condition]:
     """
     stated = problem.conditions
     if not isinstance(stated, Mapping | Sequence) or isinstance(stated, str):
-        raise ConfigError(f"conditions: given a {type(stated).__name__}, needed is a tuple of them, or a dictionary")
+        hint = f"; write conditions = ({type(stated).__name__}(...),)" if isinstance(stated, Condition) else ""
+        hint = "; write @property above it" if callable(stated) else hint
+        given = type(stated).__name__
+        raise ConfigError(f"conditions: given a {given}, needed is a tuple of them, or a dictionary{hint}")
     each = list(stated.values() if isinstance(stated, Mapping) else stated)
     for condition in each:
         if not isinstance(condition, Condition):
             given = type(condition).__name__
             raise ConfigError(f"conditions: given a {given}, needed is such as Dirichlet('boundary', 0.0)")
-        condition.check(problem)
+        try:
+            condition.check(problem)
+        except ConfigError as error:
+            own = str(error).startswith(type(condition).__name__)
+            raise ConfigError(str(error) if own else f"{type(condition).__name__}: {error}") from None
     _check_places(problem, each)
     if isinstance(stated, Mapping):
         return dict(stated)
@@ -387,6 +406,21 @@ def _check_places(problem: Any, conditions: Sequence[Condition]) -> None:
                 raise ConfigError(f"conditions: {both[0]} and {both[1]} are on the same part, {place}")
 
 
+def check_time(problem: Any) -> None:
+    """Raises ConfigError where an equation has fewer conditions in time than its order, and no others instead."""
+    last, conditions = problem.n_inputs - 1, list(problem.asked.values())
+    order = max((index.count(last) for index in problem.reads.derivatives), default=0)
+    if time_of(problem.domain) is None or not conditions or not order:
+        return
+    known = Dirichlet | Neumann | Robin | Periodic
+    others = [c for c in conditions if not isinstance(c, known)]  # observations, or of a user's own, may stand for them
+    if sum(isinstance(c, Initial | Terminal) for c in others) == len(others) < order:
+        t = problem.axes.name(last)
+        needed = "Initial(value)" if order == 1 else f"Initial(value) and Initial(value, derivative={t!r})"
+        needed = f"{needed}, or Terminal(value)"
+        raise ConfigError(f"conditions: u.{t * order} is read, so {order} in time are needed: {needed}")
+
+
 def _places(problem: Any, condition: Condition) -> list[object]:
     """The parts on which nothing else may be asked for."""
     space = space_of(problem.domain)
@@ -403,7 +437,9 @@ def _places(problem: Any, condition: Condition) -> list[object]:
     sides = sides if getattr(space, "sides", None) else ["boundary"]
     if isinstance(condition, Periodic):
         return [side for side in sides if side.split(" = ")[0] == condition.axis]
+    pair = problem.reads.order >= 4  # value and slope, say
+    asked = f", {condition.kind}" if pair else ""
     if condition.part == "boundary":
-        return sides
+        return [f"{side}{asked}" for side in sides]
     axis, value = face_of(problem, condition.part)
-    return [f"{names[axis]} = {'high' if value == space.sides[axis][1] else 'low'}"]
+    return [f"{names[axis]} = {'high' if value == space.sides[axis][1] else 'low'}{asked}"]

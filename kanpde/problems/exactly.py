@@ -26,7 +26,7 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field
 from kanpde.jets.nested import slopes
 from kanpde.problems.conditions import Condition, Dirichlet, Initial, Periodic, Terminal, Value, at, ends_of, face_of
-from kanpde.problems.lifts import AXES, INPUTS, extension
+from kanpde.problems.lifts import AXES, INPUTS, extension, is_smooth
 
 POINTS, NUMBERS = 64, 2**18  # of each part, at which it is checked; in high dimension fewer
 VANISHING, AGREEING = 1e-9, 1e-7  # of m on a part, of h and the values there, relative to their sizes
@@ -63,9 +63,14 @@ def exactly(problem: Any, conditions: Mapping[str, Condition]) -> Exactly:
                 built = _built(problem, kept)
             except (ConfigError, RuntimeError):  # there is no such lift; a value that is wrong is told by the loss
                 continue
-            if all(_met(problem, condition, *built) for condition in kept.values()):
+            if all(_met(problem, condition, *built) for condition in kept.values()) and _is_smooth(problem, built[1]):
                 return _with(problem, built, kept)
     return Exactly()
+
+
+def _is_smooth(problem: Any, h: Callable | None) -> bool:
+    """Whether h is twice differentiable: of a kink, the payoff of an option, the residual would see nothing."""
+    return h is None or is_smooth(lambda x: h(x).value, problem.domain)
 
 
 _PRIORITY = (Dirichlet, Periodic, Terminal, Initial, "derivative")  # the last is left to the loss first

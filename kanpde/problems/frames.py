@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kanpde.domains.base import check_members, is_framed, laws_of, space_of, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Affine
 from kanpde.problems.base import Problem
 
@@ -129,6 +130,9 @@ def largest_factor(problem) -> float:
     m = problem.factor(torch.cat([centre, x]) if domain.contains(centre).all() else x)
     if m is None:
         return 1.0
+    if not isinstance(m, Field):
+        given = type(m).__name__
+        raise ConfigError(f"factor: given a {given}, needed is a kanpde.Field; Field.of(function, x) makes one")
     sizes = m.value.detach().abs()
     largest = sizes[sizes.isfinite()].max().item() if sizes.isfinite().any() else 0.0
     return largest or 1.0

@@ -210,6 +210,12 @@ def extension(g: Function, domain) -> Function:
     return _extension(g, domain, _Samples.of(domain, "initial" in kinds_of(domain)))
 
 
+def is_smooth(h: Function, domain) -> bool:
+    """Whether a function has the derivatives that it says it has, first and second: no kink, no jump."""
+    at = _Samples.of(domain, "initial" in kinds_of(domain))
+    return all(_integrates(h, start, end) for start, end in at.lines())
+
+
 def _extension(g: Function, domain, at: _Samples) -> Function:
     """A function that is g on the boundary: g itself where it is affine in space, or interpolated from its faces."""
     p, q = at.pairs()

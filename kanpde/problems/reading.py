@@ -53,25 +53,24 @@ def any_jet(problem, x: Tensor, fill: Fill) -> Watched:
 
 
 def reads_of(problem) -> Reads:
-    """What the residual reads of a jet.
+    """What the residual reads of a jet: of normal numbers, of those above and of those below zero, lest it branches.
 
     One that fails at such numbers, or where nothing else is known of the problem yet, reads what it has read until
     then, and all parts that have no name; where it is called in earnest, it says why it fails.
     """
     own = problem.parameters
     like = next(own.parameters(), torch.empty(0)) if isinstance(own, nn.Module) else torch.empty(0)
-    generator, jet = stream(0, "reads"), None
-    fill = lambda shape: torch.randn(shape, generator=generator).to(like)
-    try:
-        x = problem.domain.interior(2, generator, laws_of(problem.domain)[0], dtype=like.dtype).to(like)
-        jet = any_jet(problem, x, fill)
-        problem.residual(jet, x)
-    except Exception:
-        derivatives = () if jet is None else _ordered(jet.derivatives)
-        return Reads(grad_sq=True, diffusion=True, derivatives=derivatives)
-    along, lap, grad_sq, diffusion = (name in jet.seen for name in ("along", "lap", "gram", "diffusion"))
-    return Reads(along, lap, grad_sq, diffusion, _ordered(jet.derivatives))
-
-
-def _ordered(derivatives: Asked) -> tuple[Index, ...]:
-    return tuple(sorted(derivatives, key=lambda index: (len(index), index)))
+    generator, derivatives, seen = stream(0, "reads"), set(), set()
+    for sign in (lambda t: t, torch.abs, lambda t: -t.abs()):
+        fill = lambda shape, sign=sign: sign(torch.randn(shape, generator=generator)).to(like)
+        jet = None
+        try:
+            x = problem.domain.interior(2, generator, laws_of(problem.domain)[0], dtype=like.dtype).to(like)
+            jet = any_jet(problem, x, fill)
+            problem.residual(jet, x)
+        except Exception:
+            seen |= {"along", "lap", "gram", "diffusion"}
+        derivatives |= set() if jet is None else jet.derivatives.keys()
+        seen |= set() if jet is None else jet.seen
+    along, lap, grad_sq, diffusion = (name in seen for name in ("along", "lap", "gram", "diffusion"))
+    return Reads(along, lap, grad_sq, diffusion, tuple(sorted(derivatives, key=lambda index: (len(index), index))))

@@ -15,6 +15,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.problems.base import Problem, own
+from kanpde.problems.conditions import check_time
 from kanpde.problems.lifts import points_at
 from kanpde.problems.reading import any_jet
 from kanpde.training.losses import OWN, one_number
@@ -173,14 +174,18 @@ def check_conditions(plan: "Plan") -> None:
     for stated in ("boundary_value", "initial_value"):
         if problem.states(stated):
             raise ConfigError(f"{name}.{stated}: conditions are stated too; make a condition of it")
+    check_time(problem)
     taken = {"interior", "gradient", "sparsity", *problem.terms}
     if clash := taken & problem.asked.keys():
         raise ConfigError(f"{name}.conditions: {sorted(clash)[0]} is the name of another term; choose another")
     u = _like(plan, problem)
     for key, condition in problem.asked.items():
-        x = condition.points(problem, 4, stream(0, "check/conditions"), plan.config.points.law, dtype=plan.dtype)
-        with torch.no_grad():
-            misfit = condition.misfit(u, x.to(plan.device))
+        try:
+            x = condition.points(problem, 4, stream(0, "check/conditions"), plan.config.points.law, dtype=plan.dtype)
+            with torch.no_grad():
+                misfit = condition.misfit(u, x.to(plan.device))
+        except ConfigError as error:
+            raise ConfigError(f"condition {key}: {error}") from None
         shape = (len(x), misfit.shape[-1]) if misfit.ndim == 2 else (len(x),)
         check_numbers(f"condition {key}", misfit, shape, x, finite=not plan.config.start_from)
 

@@ -131,15 +131,18 @@ def check_statements(problem: Problem, x: Tensor) -> None:
             )
         check_numbers(name, v, (n, v.shape[-2], d), x, broadcast=True)
     for name in ("factor", "lift"):
-        field = getattr(problem, name)(x)
-        if field is None:
+        if (field := getattr(problem, name)(x) if problem.states(name) else None) is None:
             continue
-        if not isinstance(field, Field):
-            raise ConfigError(
-                f"{name}: {_described(field)}, needed is a kanpde.Field: value, gradient, second derivatives"
-            )
+        check_field(name, field)
         for part, shape in {"value": (n,), "grad": (n, d), "hessian_diagonal": (n, d)}.items():
             check_numbers(f"{name}: {part}", getattr(field, part), shape, x, broadcast=True)
+
+
+def check_field(name: str, field) -> None:
+    """Raises ConfigError for a factor or a lift that is no field."""
+    if not isinstance(field, Field):
+        needed = "a kanpde.Field: value, gradient, second derivatives; Field.of(function, x) makes one"
+        raise ConfigError(f"{name}: {_described(field)}, needed is {needed}")
 
 
 def first_not_finite(values: Tensor, x: Tensor) -> str:
