@@ -135,7 +135,7 @@ CASES = {
         ("x", "y"),
         SQUARE,
         lambda x: torch.exp(x[:, 0]) * torch.sin(2 * x[:, 1]),
-        lambda u, x: u.xx + u.yy + u.value**3,
+        lambda u, x: u.xx + u.yy - u.value**3,  # of this sign there is one solution
         lambda p: (
             Dirichlet("x = 0", p.exact),
             Dirichlet("y = 1", p.exact),
