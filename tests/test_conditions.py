@@ -282,11 +282,11 @@ def test_names_and_weights(tmp_path):
         (
             SQUARE,
             (Dirichlet(lambda x: x[:, 0] > 5),),
-            "dirichlet: on: 0 of 12800 points of the boundary are",
+            "dirichlet: 0 of 4,824 points are in the part of the boundary that is meant",
         ),
         (SQUARE, (Dirichlet(0.0, "x = 0"),), "Dirichlet: on: given 0.0, needed is 'boundary', a side such as"),
         (SQUARE, (Dirichlet("x = 0", "one"),), "Dirichlet: value: given 'one', needed is a number, or a function"),
-        (SQUARE, (Dirichlet(lambda x: x[:, :1] > 0),), "on: given (64, 1) of torch.bool at 64 points, needed is (64,)"),
+        (SQUARE, (Dirichlet(lambda x: x[:, :1] > 0),), "on: given (24, 1) of torch.bool at 24 points, needed is (24,)"),
         (SQUARE, Dirichlet(), "given a Dirichlet, needed is a tuple of them, or a dictionary; write conditions = ("),
         (TUBE, (Dirichlet("t = 0"),), "Dirichlet: it names the ends of 't', which is time: write Initial or Terminal"),
         (TUBE, (Dirichlet(),), "u.t is read, so 1 in time are needed: Initial(value), or Terminal(value)"),

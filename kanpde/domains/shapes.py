@@ -1,5 +1,6 @@
 """Ellipsoids, simplices and polygons."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,7 +15,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import directions, stream, uniforms
 from kanpde.jets.ansatz import Field
 
-BATCHES = 1000  # of trials, after which no point was accepted
+BATCHES = 200  # of trials, after which no point was accepted
 QUADRATURE = 2**16  # directions over which the area of an ellipsoid is a mean
 
 
@@ -309,15 +310,16 @@ def _spacings(u: Tensor) -> Tensor:
     return e / e.sum(-1, keepdim=True)
 
 
-def accepted(trial: Any, n: int) -> Tensor:
+def accepted(trial: Callable[[int], Tensor], n: int, what: str = "the domain") -> Tensor:
     """n of the points that trial(m) leaves of m.
 
     Raises:
-        ConfigError: it leaves none.
+        ConfigError: it leaves none, or hardly any.
     """
-    found = [trial(2 * n + 16)]
+    each = 2 * n + 16
+    found = [trial(each)]
     for _ in range(BATCHES):
         if sum(map(len, found)) >= n:
             return torch.cat(found)[:n]
-        found.append(trial(2 * n + 16))
-    raise ConfigError(f"of {BATCHES} times {2 * n + 16} points {sum(map(len, found))} lie in the domain: is it empty?")
+        found.append(trial(each))
+    raise ConfigError(f"{sum(map(len, found))} of {len(found) * each:,} points are in {what}: is it empty?")

@@ -26,7 +26,6 @@ from kanpde.jets.ansatz import Ansatz
 Value = float | Callable[[Tensor], Tensor]  # a number, or a function of points x (N, d) -> (N,)
 On = str | Callable[[Tensor], Tensor]
 NAMED = 100  # dimensions up to which the sides of a box are told apart
-BATCHES = 200  # of points of the boundary, after which a part of it counts as empty
 
 
 def at(value: Value, x: Tensor) -> Tensor:
@@ -253,17 +252,16 @@ def points_on(problem: Any, on: On, n: int, generator: torch.Generator, **kind: 
         return _on_side(problem, *face_of(problem, on), n, generator, **kind)
     if not callable(on):
         return domain.boundary(n, generator, **kind)
-    found: list[Tensor] = []
-    for _ in range(BATCHES):
-        x = domain.boundary(max(n, 64), generator, **kind)
+
+    def trial(m: int) -> Tensor:
+        x = domain.boundary(m, generator, **kind)
         meant = on(x)
         if not isinstance(meant, Tensor) or meant.shape != (len(x),) or meant.dtype != torch.bool:
             given = f"{tuple(meant.shape)} of {meant.dtype}" if isinstance(meant, Tensor) else type(meant).__name__
             raise ConfigError(f"on: given {given} at {len(x)} points, needed is ({len(x)},) of bool")
-        found.append(x[meant])
-        if sum(map(len, found)) >= n:
-            return torch.cat(found)[:n]
-    raise ConfigError(f"on: {sum(map(len, found))} of {BATCHES * max(n, 64)} points of the boundary are meant")
+        return x[meant]
+
+    return accepted(trial, n, "the part of the boundary that is meant")
 
 
 def _on_side(problem: Any, axis: int, value: float, n: int, generator: torch.Generator, **kind: Any) -> Tensor:
