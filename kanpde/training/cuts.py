@@ -38,9 +38,10 @@ def slices(config: RunConfig, u: Ansatz) -> dict[str, dict]:
 
 def coordinate_names(problem) -> list[str]:
     """The problem's `names` of its inputs, any texts, else its `coordinates`."""
-    own, dim = getattr(problem, "names", ()), problem.axes.count
-    if problem.fits_rows and own:
+    own = getattr(problem, "names", ())
+    if problem.fits_rows and own:  # be the table there or not
         return list(own)
+    dim = problem.axes.count
     if isinstance(own, Sequence) and len(own) == dim and all(isinstance(name, str) for name in own):
         return list(own)
     return [problem.axes.name(axis) for axis in range(dim)]
