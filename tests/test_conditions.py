@@ -201,6 +201,9 @@ def test_periodic_inputs_have_the_jets_of_what_they_compute():
     a, b = Forward()(net, x, directions=v), Autograd()(net, x, directions=v)
     for p, q in zip(a.parts, b.parts, strict=True):
         assert torch.allclose(p, q, atol=1e-12)
+    first, last = PI * x[:, 0], x[:, 1]
+    seen = torch.stack([first.cos(), first.sin(), (2 * first).cos(), (2 * first).sin(), last], 1)
+    assert torch.allclose(net[1](net[0](x)), seen, atol=1e-14)
     shifted = x + torch.tensor([2.0, 0.0], dtype=F64)
     assert torch.allclose(net(x), net(shifted), atol=1e-14)
 
