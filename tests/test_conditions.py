@@ -71,6 +71,7 @@ u = lambda x: torch.sin(x[:, 0]) * torch.exp(x[:, -1])
 u_x = lambda x: torch.cos(x[:, 0]) * torch.exp(x[:, -1])
 SEEN = [[0.5, 0.1], [1.0, 0.2]]
 WALL = lambda x: 1 - x[:, :2].square().sum(1)
+KINK = lambda x: torch.minimum(x[:, 0] + 1, 2 - x[:, 0])
 CASES = {
     "all": (SQUARE, Dirichlet("boundary", u)),
     "face": (SQUARE, Dirichlet("y = 1", u)),
@@ -139,7 +140,9 @@ MET = {
     "periodic": (TUBE, (Periodic("x", 3, harmonics=2), Initial(lambda x: torch.cos(2 * PI * x[:, 0] / 3))), {0, 1}),
     "periodic and walls": ({**SQUARE, "where": Box(2, 0, 1)}, (Periodic("x", 2), Dirichlet("y = 0", 1.0)), {0, 1}),
     "sides of a plate": ({"where": Box(2) - Ball(2, 0.5), "dim": 2}, (Dirichlet("x1 = low"), Neumann("x2 = 1")), {0}),
-    "a kink": (TUBE, (Dirichlet(), Initial(lambda x: torch.minimum(x[:, 0] + 1, 2 - x[:, 0]))), {0}),
+    "a kink": (TUBE, (Dirichlet(), Initial(KINK)), {0}),
+    "a kink and a slope": (TUBE, (Dirichlet(), Initial(KINK), Initial(0.0, "t")), {0}),
+    "a slope alone": (TUBE, (Initial(1.0, "t"), Point([0.0, 0.0], 1.0)), set()),
     "no values": (TUBE, (Neumann("x = 2", 0.0), Point([0.0, 0.0], 1.0)), set()),
     "initial of no period": (TUBE, (Periodic("x"), Initial(lambda x: x[:, 0])), {0}),
 }  # fmt: skip

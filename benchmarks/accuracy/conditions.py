@@ -3,7 +3,6 @@
     python -m benchmarks.conditions [--problems heat wave ...] [--sides hard soft ...] [--seeds 0] [--steps 1500]
         [--jobs 1] [--quick] [--out benchmarks/results/conditions.md]
 
-
 chebykan [d, 12, 12, 1], SOAP with linear decay, 100 points a step and 25 of each condition, float32. `hard` builds in
 what an ansatz meets, and has terms for the rest; `soft` has terms for all, with weights 1 or found by a balance. Errors
 are of the kept weights on 5 000 points; the misfit is the largest root mean square of any condition at 1 000 points.

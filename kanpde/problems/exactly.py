@@ -59,6 +59,9 @@ def exactly(problem: Any, conditions: Mapping[str, Condition]) -> Exactly:
     for some in range(len(ranked) + 1):  # left to the loss: as few as possible, of these the first in the order
         for left in combinations(ranked, some):
             kept = {name: c for name, c in candidates.items() if name not in left}
+            ranks = {_rank(condition) for condition in kept.values()}
+            if "derivative" in ranks and Initial not in ranks:  # m = t^2 would hold u at t = 0 as well
+                continue
             try:
                 built = _built(problem, kept)
             except (ConfigError, RuntimeError):  # there is no such lift; a value that is wrong is told by the loss
@@ -104,8 +107,7 @@ def _built(problem: Any, conditions: Mapping[str, Condition]) -> tuple[Callable 
     if all(not callable(value) and not value for value in values):
         return m, None
     of_boundary = _of_boundary(problem, sides, whole)
-    start = initial.get(False, 0.0 if True in initial else None)
-    h = partial(_lift, of_boundary, start, initial.get(True), terminal, time)
+    h = partial(_lift, of_boundary, initial.get(False), initial.get(True), terminal, time)
     if problem.n_inputs > INPUTS:
         return None, None  # its second derivatives are too dear
     return m, partial(Field.of, h)
