@@ -7,6 +7,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.former import Former
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet
+from kanpde.jets.system import Complex, Jets
 from kanpde.kan.network import count_parameters
 from kanpde.problems import Problem
 from kanpde.runs.api import resume, train
@@ -18,9 +19,11 @@ sys.meta_path.append(Former)  # last: for what is not found otherwise
 
 __all__ = [
     "Ansatz",
+    "Complex",
     "ConfigError",
     "Field",
     "Jet",
+    "Jets",
     "Problem",
     "Run",
     "RunFailed",

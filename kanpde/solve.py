@@ -144,8 +144,15 @@ def _announce(say: Console, plan: Plan) -> None:
     options = ", ".join(f"{k}={v}" for k, v in config.backbone.items() if k != "name")
     net, comma, own = _parameters(plan).partition(", and")
     say.print(f"backbone  {config.backbone['name']}, {net} parameters{comma}{own} ({options})")
-    if problem.reads.derivatives:
-        say.print(f"equation  in {problem.axes}, it reads {', '.join(problem.reads.names(problem.axes))}")
+    reading = problem.reading
+    if len(problem.fields) > 1:
+        own = "a network each" if config.networks == "separate" else f"one network with {len(problem.fields)} outputs"
+        say.print(f"fields    {', '.join(problem.fields)}: {own}")
+    if problem.reads.derivatives or len(reading.equations) > 1:
+        read = [name for field, reads in reading.fields.items() for name in reads.names(problem.axes, field)]
+        equations = f"equations {', '.join(reading.equations)}" if len(reading.equations) > 1 else "equation "
+        many = "they read" if len(reading.equations) > 1 else "it reads"
+        say.print(f"{equations} in {problem.axes}, {many} {', '.join(read)}")
     if problem.conditions:
         say.print(f"conditions {plan.conditions}")
     points = ", ".join(f"{n} {kind}" for kind, n in plan.counts.items())
@@ -236,8 +243,13 @@ def _result_table(run: Run) -> Table:
     why = "least validation loss" + (f" from step {first:,} on" if first else "")
     table.add_row(f"kept step {attrs['best_step']:,}: {why}", _number(error, 3), "")
     table.add_row(f"last step {attrs['steps']:,}", _number(attrs["rel_l2_last"], 3), "")
-    for name, floor in run.floors.items():
-        table.add_row(f"floor: {name.replace('_', ' ')}", f"{floor:.3e}", f"{error / floor:.3f}" if floor else "")
+    for field, view in run.views().items():
+        of = "" if len(run.fields) == 1 else f"{field}: "
+        if of:
+            table.add_row(f"field {field}", _number(view.rel_l2, 3), "")
+        for name, floor in view.floors.items():
+            skill = f"{view.rel_l2 / floor:.3f}" if floor else ""
+            table.add_row(f"{of}floor: {name.replace('_', ' ')}", f"{floor:.3e}", skill)
     wall, memory = run.history["wall_s"][-1], run.history["peak_memory_bytes"][-1]
     if run.attrs["fits"]:
         _add_squares(table, run)

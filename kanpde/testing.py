@@ -15,16 +15,18 @@ from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.differentiable import NotDifferentiable
 from kanpde.jets.jet import Jet, has_rules
 from kanpde.jets.nested import nested
+from kanpde.jets.system import Jets
 from kanpde.jets.taylor import along
 from kanpde.kan.basis.base import Basis
 from kanpde.operators import Autograd, Forward, Operator
 from kanpde.problems import Problem
-from kanpde.problems.reading import any_jet
+from kanpde.problems.reading import ALONE, any_jet
 
 F64 = torch.float64
 DRAWS = 2000  # of an operator that estimates
 SIGMAS = 6  # standard errors that its mean may be off by
 STEP = 1e-5  # of differences
+INTEGRAL = 1e-3  # error of a mean over points
 
 
 @dataclass
@@ -103,12 +105,15 @@ def check_problem(problem: Problem, points: int = 8, seed: int = 0, tolerance: f
             x.shape == (points, domain.dim), f"points have shape {tuple(x.shape)}, not ({points}, {domain.dim})"
         )
         _check_equation(report, problem, x)
-        for name, function in (("factor", problem.factor), ("lift", problem.lift)):
-            _check_field(report, name, function, x, tolerance)
+        several = len(problem.fields) > 1
+        for field in problem.fields:
+            of, name = problem.of(field), f" of {field}" if several else ""
+            for part, function in (("factor", of.factor), ("lift", of.lift)):
+                _check_field(report, f"{part}{name}", function, x, tolerance)
         for name, condition in problem.asked.items():
             edge = condition.points(problem, points, generator, laws_of(domain)[0], dtype=F64)
             _check_condition(report, problem, name, condition, edge, tolerance)
-        for place in () if problem.conditions else kinds_of(domain)[1:]:
+        for place in () if problem.conditions or several else kinds_of(domain)[1:]:
             law = [laws_of(domain)[0]] if place == "initial" else []
             edge = getattr(domain, place)(points, generator, *law, dtype=F64)
             _check_edge(report, problem, place, edge, tolerance)
@@ -128,14 +133,16 @@ def _check_equation(report: Report, problem, x: Tensor) -> None:
         fits = directions.shape in ((m, d), (n, m, d))
         report.holds(fits, f"directions have shape {tuple(directions.shape)}, not (m, {d}) or ({n}, m, {d})")
     ones = any_jet(problem, x, x.new_ones)
-    network = Ansatz(problem, backbones.build("mlp", d, widths=(8,)).double(), hard=False)  # 1 may be a denominator
+    mlp = backbones.build("mlp", d, len(problem.fields), widths=(8,)).double()
+    network = Ansatz(problem, mlp, hard=False)  # 1 may be a denominator
     with torch.no_grad():
-        found = [(problem.residual(u, x), problem.residual(u, x)) for u in (ones, Forward()(network, x))]
+        equations = [(problem.equations(u, x), problem.equations(u, x)) for u in (ones, Forward()(network, x))]
+    found = [(r, second[name]) for first, second in equations for name, r in first.items()]
     for first, second in found:
         report.holds(first.shape == (n,), f"the residual has shape {tuple(first.shape)}, not ({n},)")
         same = torch.equal(first.nan_to_num(), second.nan_to_num())
         report.holds(same, "the residual differs between two calls")
-    finite = any(first.isfinite().all() for first, _ in found)
+    finite = any(all(r.isfinite().all() for r in first.values()) for first, _ in equations)
     report.holds(problem.has_exact or finite, "the residual is not finite")
 
 
@@ -167,34 +174,52 @@ class _Exact(nn.Module):
 
     def __init__(self, problem):
         super().__init__()
-        self.of, self.precision = problem.exact, nn.Parameter(torch.empty(0, dtype=F64))
+        self.of, self.precision = problem.exact_fields, nn.Parameter(torch.empty(0, dtype=F64))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.of(x).unsqueeze(1)
+        u = self.of(x)
+        return u if u.ndim == 2 else u.unsqueeze(1)
 
 
 def _check_condition(report: Report, problem, name: str, condition, x: Tensor, tolerance: float) -> None:
     if not problem.has_exact:
         return
-    misfit = condition.misfit(Ansatz(problem, _Exact(problem), hard=False), x)
+    u = Ansatz(problem, _Exact(problem), hard=False).of(condition.field)
+    if not u(x[:1, : problem.n_inputs]).isfinite().all():  # the solution of this field is not known
+        return
+    misfit = condition.misfit(u, x)
+    tolerance = tolerance if condition.by_points else INTEGRAL
     report.close(f"exact solution, {name}", misfit, "zero", torch.zeros_like(misfit), tolerance)
 
 
 def _check_exact(report: Report, problem, x: Tensor, tolerance: float) -> None:
-    exact = problem.exact(x)
-    report.holds(exact.shape == (len(x),), f"the exact solution has shape {tuple(exact.shape)}, not ({len(x)},)")
-    u = Autograd()(problem.exact, x, problem.coefficients(x), problem.directions(x))
-    if (s_grad := problem.s_grad(x)) is not None:
-        u = replace(u, gram=Autograd()(problem.exact, x, s_grad).grad_sq)
-    if (factors := problem.diffusion(x)) is not None:
-        second = along(problem.exact, x, factors.reshape(-1, *factors.shape[-2:]), (factors.shape[-2],) * 2).terms[1]
-        u = replace(u, diffusion=second.sum((1, 2)))
-    u = replace(u, derivatives=nested(problem.exact, x, problem.reads.derivatives), coordinates=problem.axes)
+    exact = problem.exact_fields(x)
+    shape = (len(x),) if len(problem.fields) == 1 else (len(x), len(problem.fields))
+    report.holds(exact.shape == shape, f"the exact solution has shape {tuple(exact.shape)}, not {shape}")
+    if not exact.isfinite().all():  # some fields are not known, and the residual cannot be
+        return
+    if len(problem.fields) == 1:
+        u: Jet | Jets = _exact_jet(problem, problem.exact, x)
+    else:
+        column = lambda k: lambda x: problem.exact_fields(x)[:, k]
+        u = Jets(problem.fields, tuple(_exact_jet(problem, column(k), x) for k in range(len(problem.fields))))
     size = max(1.0, *(t.abs().max().item() for t in u.parts))
-    worst = problem.residual(u, x).abs().max().item()
-    message = f"the exact solution has the residual {worst:.1e} (its derivatives: {size:.1e})"
-    report.holds(worst <= tolerance * size, message)
-    report.lines.append(("residual of the exact solution", "zero", worst / size))
+    for name, r in problem.equations(u, x).items():
+        worst, of = r.abs().max().item(), "" if name == ALONE else f" in {name}"
+        message = f"the exact solution has the residual {worst:.1e}{of} (its derivatives: {size:.1e})"
+        report.holds(worst <= tolerance * size, message)
+        report.lines.append((f"residual of the exact solution{of}", "zero", worst / size))
+
+
+def _exact_jet(problem, exact: Callable[[Tensor], Tensor], x: Tensor) -> Jet:
+    """The jet of a function (N, d) -> (N,), with all that the problem may read."""
+    u = Autograd()(exact, x, problem.coefficients(x), problem.directions(x))
+    if (s_grad := problem.s_grad(x)) is not None:
+        u = replace(u, gram=Autograd()(exact, x, s_grad).grad_sq)
+    if (factors := problem.diffusion(x)) is not None:
+        second = along(exact, x, factors.reshape(-1, *factors.shape[-2:]), (factors.shape[-2],) * 2).terms[1]
+        u = replace(u, diffusion=second.sum((1, 2)))
+    return replace(u, derivatives=nested(exact, x, problem.reads.derivatives), coordinates=problem.axes)
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -137,11 +137,15 @@ class SlicesConfig(Strict):
 
 
 class RunConfig(Strict):
-    """Everything that decides a run."""
+    """Everything that decides a run.
+
+    networks: the fields of a system are outputs of one network, or each has its own.
+    """
 
     problem: dict[str, Any]
     backbone: dict[str, Any]
     operator: dict[str, Any] = {"name": "forward"}
+    networks: Literal["shared", "separate"] = "shared"
     constraint: Literal["hard", "soft"] = "hard"
     points: PointsConfig = PointsConfig()
     loss: LossConfig = LossConfig()

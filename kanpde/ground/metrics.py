@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from math import sqrt
 from pathlib import Path
@@ -23,6 +23,15 @@ def errors(u: Tensor, exact: Tensor) -> dict[str, float]:
         "rmse": gap.square().mean().sqrt().item(),
         "linf": gap.max().item(),
     }
+
+
+def together(each: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The errors of several fields as one: root mean squares over those that are known, and the largest."""
+    known = [errors for errors in each if errors["rmse"] == errors["rmse"]]
+    if not known:
+        return dict(each[0])
+    found = {name: sqrt(sum(errors[name] ** 2 for errors in known) / len(known)) for name in known[0]}
+    return found | {"linf": max(errors["linf"] for errors in known)}
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""The ansatz u = h + m f: a network f with the boundary values built in, and the jet of u from the jet of f."""
+"""The ansatz u = h + m f: a network f with the boundary values built in, and the jet of u from the jet of f.
+
+Of several fields each has an ansatz of its own, on outputs of one network or on networks of their own.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +16,12 @@ from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet, Scaling
 from kanpde.jets.names import Index
 from kanpde.jets.nested import gradient_of, nested
+from kanpde.jets.system import Column, Separate, networks
 from kanpde.jets.taylor import Polarised, Taylor, along, has_rules, line, push
 from kanpde.jets.tracing import in_torch_func, recorded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Field:
     """A closed-form function at N points: value (N,), gradient (N, d), diagonal of its Hessian (N or 1, d or 1)."""
 
@@ -55,11 +59,16 @@ class Ansatz(nn.Module):
 
     m is the problem's `factor(x)`, h its `lift(x)` (None: 0); both are closed-form fields.
 
+    That of a problem with several fields is a `System`, u(x) (N, K).
+
     Args:
         problem: supplies factor, lift, and to the operators coefficients s, s_grad and directions.
-        net: (N, d) -> (N, 1).
+        net: (N, d) -> (N, 1), or (N, K) for K fields.
         hard: False makes u the network itself; the boundary values are then a term of the loss.
     """
+
+    def __new__(cls, problem: Any = None, *args: Any, **options: Any) -> "Ansatz":
+        return super().__new__(System if cls is Ansatz and len(getattr(problem, "fields", "u")) > 1 else cls)
 
     def __init__(self, problem: Any, net: nn.Module, hard: bool = True) -> None:
         super().__init__()
@@ -78,7 +87,11 @@ class Ansatz(nn.Module):
         p = next(self.net.parameters(), torch.empty(0))
         return p.new_empty(0, dtype=torch.float64 if self.scales else p.dtype)
 
-    def fields(self, x: Tensor) -> tuple[Field | None, Field | None]:
+    def of(self, field: str | None) -> "Ansatz":
+        """That of a field; of the only one, and of None, itself."""
+        return self
+
+    def built_in(self, x: Tensor) -> tuple[Field | None, Field | None]:
         """(m, h) at x, each None where the ansatz has none."""
         return (self.problem.factor(x), self.problem.lift(x)) if self.hard else (None, None)
 
@@ -96,7 +109,7 @@ class Ansatz(nn.Module):
         if not torch.is_tensor(x):
             return self._of_array(x)
         u = self._at(self._inputs(x))
-        return u if x.ndim == 2 else u.reshape(x.shape[:-1])
+        return u if x.ndim == 2 else u.reshape(*x.shape[:-1], *u.shape[1:])
 
     def _inputs(self, x: Tensor) -> Tensor:
         """The inputs (N, d) of u at points, as floating-point numbers."""
@@ -124,7 +137,7 @@ class Ansatz(nn.Module):
     def _at(self, x: Tensor) -> Tensor:
         """u (N,) at inputs (N, d), the network in its dtype and m and h in that of x."""
         f = self.net(x.to(self.like.dtype)).squeeze(-1).to(x.dtype)
-        m, h = self.fields(x)
+        m, h = self.built_in(x)
         u = f if m is None else m.value * f
         return u if h is None else h.value + u
 
@@ -135,39 +148,11 @@ class Ansatz(nn.Module):
         |grad u|^2 likewise; S grad m and S grad h go through the network as directions of their own.
         """
         x = self.problem.inputs_of(x)
-        m, h = self.fields(x)
-        if m is None:
-            if h is not None:
-                raise ValueError("a lift h needs a factor m beside it")
-            return jet_of_net(self.net, x, s, directions)
-        flowing = (
-            [m] if h is None or not self.problem.reads.grad_sq else [m, h]
-        )  # grad h . grad f is in |grad u|^2 alone
-        flows = [] if s is None else [(s * field.grad).unsqueeze(1) for field in flowing]
+        m, h = self.built_in(x)
         given = [] if directions is None else [directions.expand(len(x), -1, -1)]
-        f = jet_of_net(self.net, x, s, torch.cat(given + flows, 1) if given or flows else None)
-        outer = 0 if directions is None else directions.shape[-2]
-
-        value = m.value * f.value
-        along = None
-        if directions is not None:
-            along = m.value[:, None] * f.along[:, :outer] + f.value[:, None] * _dot(directions, m.grad)
-        lap, grad_sq = None, None
-        if s is not None:
-            m_f = f.along[:, outer]  # S grad m . grad f
-            lap = m.value * f.lap + 2 * m_f + f.value * m.lap(s)
-            grad_sq = _square_of_product(m, f, m_f, s) if f.gram is not None else None
-        if h is None:
-            return Jet(value, along, grad_sq, lap)
-        if directions is not None:
-            along = along + _dot(directions, h.grad)
-        if s is not None:
-            lap = lap + h.lap(s)
-        if grad_sq is not None:
-            h_f = f.along[:, outer + 1]  # S grad h . grad f
-            grad_sq = grad_sq + (s * h.grad.square()).sum(-1)
-            grad_sq = grad_sq + 2 * (m.value * h_f + f.value * (s * h.grad * m.grad).sum(-1))
-        return Jet(h.value + value, along, grad_sq, lap)
+        flows = _flows(m, h, s, self.problem.reads.grad_sq)
+        f = jet_of_net(self.net, x, s, torch.cat(given + flows, 1) if m is not None and given + flows else directions)
+        return _product_rule(m, h, f, s, directions)
 
     def derivatives(self, x: Tensor, indices: tuple[Index, ...]) -> tuple[Tensor, dict[Index, Tensor]]:
         """u (N,) and its derivatives of any order by axes, exact: sums of those of `taylor` where there are rules."""
@@ -188,11 +173,148 @@ class Ansatz(nn.Module):
         if not has_rules(self.net):
             return along(self._at, x, v, counts)
         u = push(self.net, line(x, v, counts))
-        m, h = self.fields(x)
+        m, h = self.built_in(x)
         part = lambda of: along(lambda x: of(x).value, x, v, counts)
         if m is not None:
             u = part(self.problem.factor).times(u)
         return u if h is None else part(self.problem.lift).plus(u)
+
+
+class System(Ansatz):
+    """Several fields u_k(x) = h_k(x) + m_k(x) f_k(x), (N, K): what `Ansatz` is of one, with a last axis of fields.
+
+    Args:
+        net: (N, d) -> (N, K), whose outputs the f_k are; or a `Separate` of networks, one for each.
+    """
+
+    def of(self, field: str | None) -> Ansatz:
+        """The ansatz of a field, on the same weights."""
+        if field is None:
+            return self
+        k, problem = self.problem.fields.index(field), self.problem.of(field)
+        net = self.net.nets[k] if self.separate else nn.Sequential(self.net, Column(k))
+        return Ansatz(problem, net.train(self.training), self.hard)
+
+    @property
+    def separate(self) -> bool:
+        """Whether each field has a network of its own."""
+        return isinstance(self.net, Separate)
+
+    @property
+    def each(self) -> list[Ansatz]:
+        """The ansätze of the fields."""
+        return [self.of(name) for name in self.problem.fields]
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether Taylor jets go through the networks."""
+        return all(map(has_rules, networks(self.net)))
+
+    def _built_in(self, at: Callable[[Callable], Any]) -> list[tuple[Any, Any]]:
+        """`at` of the factor and of the lift of each field, None where it has none; once where fields have the same."""
+        known: dict[Callable | None, Any] = {None: None}
+        once = lambda of: known[of] if of in known else known.setdefault(of, at(of))
+        parts = [self.problem.of(name).exactly for name in self.problem.fields] if self.hard else []
+        return [(once(part.factor), once(part.lift)) for part in parts] or [(None, None)] * len(self.problem.fields)
+
+    def built_in(self, x: Tensor) -> list[tuple[Field | None, Field | None]]:
+        """(m_k, h_k) at x."""
+        return self._built_in(lambda of: of(x))
+
+    def _at(self, x: Tensor) -> Tensor:
+        f, columns = self.net(x.to(self.like.dtype)).to(x.dtype), []
+        for (m, h), f_k in zip(self.built_in(x), f.unbind(1), strict=True):
+            u_k = f_k if m is None else m.value * f_k
+            columns.append(u_k if h is None else h.value + u_k)
+        return torch.stack(columns, 1)
+
+    def jet(self, jet_of_net: Callable[..., Jet], x: Tensor, s: Tensor | None, directions: Tensor | None) -> Jet:
+        """The jets of all fields from one jet of the network: each tensor with a last axis of fields."""
+        x = self.problem.inputs_of(x)
+        outer, parts = 0 if directions is None else directions.shape[-2], self.built_in(x)
+        every = [] if directions is None else [directions.expand(len(x), -1, -1)]
+        reads_grad_sq, own = self.problem.reads.grad_sq, {}  # the places of the flows among the directions
+        for m, h in parts:
+            if (m, reads_grad_sq and h) not in own:
+                flows, first = _flows(m, h, s, reads_grad_sq), outer + sum(map(len, own.values()))
+                own[m, reads_grad_sq and h] = list(range(first, first + len(flows)))
+                every += flows
+        f = jet_of_net(self.net, x, s, torch.cat(every, 1) if every else None)
+        jets = []
+        for k, (m, h) in enumerate(parts):
+            places = [*range(outer), *own[m, reads_grad_sq and h]]
+            f_k = Jet(
+                value=f.value[:, k],
+                along=f.along[:, places, k] if places else None,
+                gram=None if f.gram is None else f.gram[:, k, k],
+                lap=None if f.lap is None else f.lap[:, k],
+            )
+            jets.append(_product_rule(m, h, f_k, s, directions))
+        stacked = lambda parts: None if parts[0] is None else torch.stack(parts, -1)
+        names = "value", "along", "gram", "lap"
+        return Jet(*(stacked([getattr(jet, name) for jet in jets]) for name in names))
+
+    def derivatives(self, x: Tensor, indices: tuple[Index, ...]) -> tuple[Tensor, dict[Index, Tensor]]:
+        if not self.has_rules or self.separate:
+            found = [u.derivatives(x, indices) for u in self.each]
+            values = torch.stack([value for value, _ in found], 1)
+            return values, {index: torch.stack([each[index] for _, each in found], 1) for index in indices}
+        polarised = Polarised.of(indices)
+        u = self.taylor(x, polarised.vectors(self.problem.inputs_of(x)), polarised.counts)
+        return u.value, polarised.derivatives(u)
+
+    def taylor(self, x: Tensor, v: Tensor, counts: tuple[int, ...]) -> Taylor:
+        """The Taylor jet of u, K features, along v (1 or N, m, d), exact."""
+        x = self.problem.inputs_of(x)
+        if not self.has_rules or self.separate:
+            return Taylor.side_by_side([u.taylor(x, v, counts) for u in self.each])
+        f, each = push(self.net, line(x, v, counts)), []
+        for k, (m, h) in enumerate(self._built_in(lambda of: along(lambda x: of(x).value, x, v, counts))):
+            u_k = f.through(Column(k).of, Column(k).of(f.value))
+            u_k = u_k if m is None else m.times(u_k)
+            each.append(u_k if h is None else h.plus(u_k))
+        return Taylor.side_by_side(each)
+
+
+def _flows(m: Field | None, h: Field | None, s: Tensor | None, reads_grad_sq: bool) -> list[Tensor]:
+    """S grad m and, in |grad u|^2 alone, S grad h: the directions (N, 1, d) along which f is differentiated for them.
+
+    Raises:
+        ValueError: h without m.
+    """
+    if m is None:
+        if h is not None:
+            raise ValueError("a lift h needs a factor m beside it")
+        return []
+    flowing = [m] if h is None or not reads_grad_sq else [m, h]
+    return [] if s is None else [(s * field.grad).unsqueeze(1) for field in flowing]
+
+
+def _product_rule(m: Field | None, h: Field | None, f: Jet, s: Tensor | None, directions: Tensor | None) -> Jet:
+    """The jet of h + m f from that of f along the directions and, after them, `_flows`."""
+    if m is None:
+        return f
+    outer = 0 if directions is None else directions.shape[-2]
+    value = m.value * f.value
+    along = None
+    if directions is not None:
+        along = m.value[:, None] * f.along[:, :outer] + f.value[:, None] * _dot(directions, m.grad)
+    lap, grad_sq = None, None
+    if s is not None:
+        m_f = f.along[:, outer]  # S grad m . grad f
+        lap = m.value * f.lap + 2 * m_f + f.value * m.lap(s)
+        grad_sq = _square_of_product(m, f, m_f, s) if f.gram is not None else None
+    if h is None:
+        return Jet(value, along, grad_sq, lap)
+    if directions is not None:
+        along = along + _dot(directions, h.grad)
+    if s is not None:
+        lap = lap + h.lap(s)
+    if grad_sq is not None:
+        h_f = f.along[:, outer + 1]  # S grad h . grad f
+        grad_sq = grad_sq + (s * h.grad.square()).sum(-1)
+        grad_sq = grad_sq + 2 * (m.value * h_f + f.value * (s * h.grad * m.grad).sum(-1))
+    return Jet(h.value + value, along, grad_sq, lap)
 
 
 def _square_of_product(m: Field, f: Jet, m_f: Tensor, s: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import keyword
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -134,6 +135,7 @@ class Reads:
     Attributes:
         along, lap, grad_sq, diffusion: whether it reads these.
         derivatives: those that it reads by name.
+        value: whether it reads u itself, or anything of what is no single field.
     """
 
     along: bool = True
@@ -141,6 +143,21 @@ class Reads:
     grad_sq: bool = False
     diffusion: bool = False
     derivatives: tuple[Index, ...] = ()
+    value: bool = True
+
+    @classmethod
+    def all_of(cls, each: Iterable["Reads"]) -> "Reads":
+        """What is read of any of several fields."""
+        each = list(each)
+        names = {index for reads in each for index in reads.derivatives}
+        some = lambda name: any(getattr(reads, name) for reads in each)
+        parts = (some(name) for name in ("along", "lap", "grad_sq", "diffusion"))
+        return cls(*parts, in_order(names), some("value"))
+
+    @property
+    def anything(self) -> bool:
+        """Whether anything is read at all."""
+        return self.value or self.order > 0
 
     @property
     def named(self) -> bool:
@@ -158,7 +175,12 @@ class Reads:
         first = int(self.along or self.grad_sq)
         return max([first, 2 * (self.lap or self.diffusion), *map(len, self.derivatives)])
 
-    def names(self, coordinates: Coordinates) -> list[str]:
+    def names(self, coordinates: Coordinates, field: str = "u") -> list[str]:
         """How a residual writes them."""
-        found = [f"u.{coordinates.names(index)}" for index in self.derivatives]
-        return found + [f"u.{name}" for name in ("along", "lap", "grad_sq", "diffusion") if getattr(self, name)]
+        found = [f"{field}.{coordinates.names(index)}" for index in self.derivatives]
+        return found + [f"{field}.{name}" for name in ("along", "lap", "grad_sq", "diffusion") if getattr(self, name)]
+
+
+def in_order(derivatives: Iterable[Index]) -> tuple[Index, ...]:
+    """Those of low order first."""
+    return tuple(sorted(derivatives, key=lambda index: (len(index), index)))

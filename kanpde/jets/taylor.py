@@ -112,6 +112,18 @@ class Taylor:
         return replace(self, value=self.value + other.value, terms=terms)
 
 
+    @staticmethod
+    def side_by_side(each: Sequence["Taylor"]) -> "Taylor":
+        """Features of several along the same directions, one after the other."""
+        value = torch.cat([y.value for y in each], 1)
+        size = lambda t, y: y.value.new_zeros(1, 1, y.value.shape[1]) if t is None else t
+        terms = []
+        for j, count in enumerate(each[0].counts):
+            parts = [size(y.terms[j], y).expand(len(value), count, -1) for y in each]
+            terms.append(torch.cat(parts, 2))
+        return Taylor(value, tuple(terms), each[0].counts)
+
+
 def summed(rows: Tensor, edges: Sequence[Tensor]) -> Tensor:
     """sum_i sum_r B_jri phi_io^(r), (N, m_1 + ... + m_k, n'), from rows (N or 1, ..., k, n) and k times (N, n, n')."""
     return rows.flatten(2) @ torch.cat(list(edges), 1)
@@ -286,12 +298,13 @@ class Polarised:
         return v
 
     def derivatives(self, u: Taylor) -> dict[Index, Tensor]:
-        """Those of one feature, each (N,)."""
-        found = {}
+        """Those of the features, each (N, n); of one feature (N,)."""
+        found, n = {}, u.value.shape[1]
+        one = (lambda t: t.squeeze(1)) if n == 1 else (lambda t: t)
         for index, pairs in self.sums:
             term = u.terms[len(index) - 1]
-            of = (lambda k: torch.zeros_like(u.value[:, 0])) if term is None else (lambda k, t=term: t[:, k, 0])
-            found[index] = sum(of(k) if w == 1 else w * of(k) for k, w in pairs).expand(len(u.value))
+            of = (lambda k: torch.zeros_like(u.value)) if term is None else (lambda k, t=term: t[:, k])
+            found[index] = one(sum(of(k) if w == 1 else w * of(k) for k, w in pairs).expand(len(u.value), n))
         return found
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.ansatz import Ansatz, System
 from kanpde.jets.jet import Jet
 from kanpde.jets.names import Index
+from kanpde.jets.system import Jets
 
 
 class Operator:
@@ -20,6 +22,7 @@ class Operator:
         compiles: there is the option `compile`.
         transforms: torch.func may look on, for Jacobians of single points by the weights.
         per_point: probes differ from point to point, so that micro-batches draw their own.
+        shares: of several fields on one network, one jet of it serves all; else each field is estimated by itself.
     """
 
     exact = False
@@ -28,6 +31,7 @@ class Operator:
     transforms = False
     compile = False
     per_point = True
+    shares = False
 
     def __init_subclass__(cls, **options) -> None:
         super().__init_subclass__(**options)
@@ -41,8 +45,8 @@ class Operator:
         s: Tensor | None = None,
         directions: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> Jet:
-        """The jet of u at x (N, d).
+    ) -> Any:
+        """The jet of u at x (N, d), or the `Jets` of several fields.
 
         Args:
             u: a module (N, d) -> (N, n), or an `Ansatz`, of which the jet has what the residual of its problem reads.
@@ -50,10 +54,18 @@ class Operator:
             directions: (m, d) or (N, m, d); of an ansatz the problem's.
             generator: of what is drawn.
         """
+        if isinstance(u, System):
+            return self._of_system(u, x, s, directions, generator)
         if isinstance(u, Ansatz):
             return self._of_ansatz(u, x, s, directions, generator)
         s = x.new_ones(x.shape[-1]) if s is None else s
         return self.estimate(u, x, check_coefficients(s, x), directions, generator)
+
+    def _of_system(self, u: System, x: Tensor, s, directions, generator) -> Jets:
+        """The jets of all fields, at once where they are outputs of one network."""
+        if self.shares and not u.separate and not self.nests(u.net):
+            return Jets.of_columns(u.problem.fields, self._of_ansatz(u, x, s, directions, generator))
+        return Jets(u.problem.fields, tuple(self._of_ansatz(u_k, x, s, directions, generator) for u_k in u.each))
 
     def _of_ansatz(self, u: Ansatz, x: Tensor, s, directions, generator) -> Jet:
         """What the residual reads: sums of second derivatives and directions by `estimate`, all else exactly."""
@@ -97,7 +109,8 @@ class Operator:
     def diffusion(self, u: Ansatz, x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """u (N,) and the sum of its second derivatives along the factors (1 or N, r, d), exact."""
         found = u.taylor(x, factors, (factors.shape[1],) * 2)
-        return found.value.squeeze(-1), found.terms[1].sum((1, 2))
+        one = (lambda t: t) if isinstance(u, System) else (lambda t: t.squeeze(-1))
+        return one(found.value), one(found.terms[1].sum(1))
 
     def nests(self, net: nn.Module) -> bool:
         """Whether it differentiates this network again and again, which `check_nested` looks at first."""

@@ -67,7 +67,7 @@ class Forward(Operator):
     """
 
     compile: bool = False
-    exact = needs_rules = compiles = transforms = True
+    exact = needs_rules = compiles = transforms = shares = True
 
     def __post_init__(self):
         if self.compile and torch.__version__ < COMPILE_SINCE:

@@ -28,6 +28,10 @@ class _Estimator(Operator):
     def nests(self, net: nn.Module) -> bool:
         return not has_rules(net)
 
+    @property
+    def shares(self) -> bool:
+        return self.of == "f"
+
     def variance(
         self,
         u: Callable[[Tensor], Tensor],

@@ -40,12 +40,12 @@ DPI = 200
 def main_pictures(run: RunFile, folder: str | Path | None = None) -> list[Path]:
     """Write <stem>-convergence.png, of a run with a slice <stem>-error.png, and of a fit <stem>-parity.png.
 
-    Beside the run by default.
+    Beside the run by default; of a system <stem>-error-<field>.png of each.
     """
     flat = _flat_slices(run)
     pictures = {"convergence": convergence(run)}
-    if flat:
-        pictures["error"] = slice_2d(run, flat[0])
+    for name, view in run.views().items() if flat else ():
+        pictures[f"error{_of(run, name)}"] = slice_2d(view, flat[0])
     if run.attrs.get("fits") and "u_exact" in run.field:
         pictures["parity"] = parity(run)
     return write(run, folder, pictures)
@@ -60,17 +60,25 @@ def plot_run(run: RunFile, folder: str | Path | None = None, vtk: bool = True, r
     """
     folder = run.path.parent if folder is None else Path(folder)
     paths = main_pictures(run, folder)
-    pictures = {f"slice-{name}": slice_2d(run, name) for name in _flat_slices(run)[1:]}
-    if np.isfinite(run.field.get("error", ())).any():
-        pictures |= {"quantiles": quantiles(run)}
-        if "radius" in run.field and not run.attrs.get("fits"):  # inputs of a fit have units of their own
-            pictures |= {"radial": radial(run)}
+    pictures: dict[str, Figure] = {}
+    for field, view in run.views().items():
+        of = _of(run, field)
+        pictures |= {f"slice-{name}{of}": slice_2d(view, name) for name in _flat_slices(run)[1:]}
+        if np.isfinite(view.field.get("error", ())).any():
+            pictures |= {f"quantiles{of}": quantiles(view)}
+            if "radius" in view.field and not run.attrs.get("fits"):  # inputs of a fit have units of their own
+                pictures |= {f"radial{of}": radial(view)}
     paths += write(run, folder, pictures)
     if vtk:
         paths += save_vtk(run, folder)
     if render:
         paths += _render(run, folder)
     return paths
+
+
+def _of(run: RunFile, field: str) -> str:
+    """What names of pictures of a field end with."""
+    return f"-{field}" if len(run.fields) > 1 else ""
 
 
 def _flat_slices(run: RunFile) -> list[str]:
@@ -94,10 +102,12 @@ def _render(run: RunFile, folder: Path) -> list[Path]:
     written: list[Path] = []
     for name in (name for name, data in run.slices.items() if len(data["axes"]) == 3):
         path = folder / f"{run.path.stem}-volume{f'-{name}' if written else ''}.png"
-        try:
-            render_3d(run, name, path)
-        except RuntimeError as error:
-            warnings.warn(str(error), RuntimeWarning, stacklevel=3)
-            break
-        written.append(path)
+        for field, view in run.views().items():
+            named = path.with_stem(path.stem + _of(run, field))
+            try:
+                render_3d(view, name, named)
+            except RuntimeError as error:
+                warnings.warn(str(error), RuntimeWarning, stacklevel=3)
+                return written
+            written.append(named)
     return written

@@ -27,6 +27,10 @@ def convergence(run: RunFile) -> "Figure":
 
     known = [name for name in ERRORS if np.isfinite(run.history.get(name, ())).any()]
     errors = {ERRORS[name]: run.history[name] for name in known}
+    if len(run.fields) > 1 and errors:
+        own = {name: run.history.get(f"fields/{name}/rel_l2", ()) for name in run.fields}
+        known = {f"{ERRORS['rel_l2']} of {plain(name)}": e for name, e in own.items() if np.isfinite(e).any()}
+        errors = {f"{ERRORS['rel_l2']} of all": run.history["rel_l2"]} | known
     panels = 2 if errors else 1
     figure = Figure(figsize=(1.0 + 5.0 * panels, 5.0), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -55,7 +59,8 @@ def radial(run: RunFile) -> "Figure":
     radius, error = radius[shown], error[shown]
     figure = Figure(figsize=(7.0, 5.0), layout="constrained")
     ax = figure.subplots()
-    ax.set(title=title(run), xlabel="$|x|$", ylabel="$|u - u^*|$")
+    u = letter(run)
+    ax.set(title=title(run), xlabel="$|x|$", ylabel=f"$|{u} - {u}^*|$")
     thin = slice(None, None, -(-len(error) // MAX_DOTS) or 1)  # more dots only make the picture darker
     dots = dict(s=5, color="0.5", alpha=0.25, linewidths=0, rasterized=True)
     ax.scatter(radius[thin], error[thin], label="test points", **dots)
@@ -82,7 +87,9 @@ def quantiles(run: RunFile) -> "Figure":
     level = (np.arange(len(relative)) + 0.5) / max(len(relative), 1)
     figure = Figure(figsize=(7.0, 5.0), layout="constrained")
     ax = figure.subplots()
-    ax.set(title=title(run), xlabel="share of the test points (%)", ylabel=r"$|u - u^*|\;/\;\mathrm{rms}(u^*)$")
+    u = letter(run)
+    ylabel = rf"$|{u} - {u}^*|\;/\;\mathrm{{rms}}({u}^*)$"
+    ax.set(title=title(run), xlabel="share of the test points (%)", ylabel=ylabel)
     _line(ax, 100 * level, relative, "test points", color="C0", linewidth=2)
     dot = dict(marker="o", markersize=8, linestyle="none")
     for i, q in enumerate(LEVELS if np.isfinite(relative).any() else ()):
@@ -97,9 +104,15 @@ def quantiles(run: RunFile) -> "Figure":
 
 def title(run: RunFile) -> str:
     """Problem, dimension and backbone, as far as the file names them."""
-    named = {"problem": "{}", "dim": "d = {}", "backbone": "{}"}
+    named = {"problem": "{}", "field": "{}", "dim": "d = {}", "backbone": "{}"}
     said = {**run.attrs, **({"dim": run.dimension} if "dim" in run.attrs else {})}
     return plain(", ".join(form.format(said[key]) for key, form in named.items() if key in said))
+
+
+def letter(run: RunFile) -> str:
+    """What u is called in formulas: of one field of a system its name."""
+    name = str(run.attrs.get("field", "u"))
+    return name if len(name) == 1 else rf"\mathrm{{{name}}}".replace("_", r"\_")
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kanpde.plot.curves import plain, title
+from kanpde.plot.curves import letter, plain, title
 from kanpde.plot.graph import symbol
 from kanpde.records.run import RunFile, RunFileError
 
@@ -29,6 +29,7 @@ class Slice:
         axis_labels: k names.
         ticks: (k, n).
         u, u_exact, error: (n,) * k; the last two None without an exact solution.
+        letter: what u is called in formulas.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Slice:
     u: np.ndarray
     u_exact: np.ndarray | None
     error: np.ndarray | None
+    letter: str = "u"
 
     @classmethod
     def of(cls, run: RunFile, name: str) -> "Slice":
@@ -58,7 +60,7 @@ class Slice:
         labels = _labels(data.get("axis_labels", ""))
         labels = labels if len(labels) == k and all(labels) else "abc"[:k]
         caption, ticks = _text(data.get("label", "")) or f"slice {name}", np.broadcast_to(data["grid"], (k, n))
-        return cls(name, caption, origin, axes, tuple(labels), ticks, u, exact, error)
+        return cls(name, caption, origin, axes, tuple(labels), ticks, u, exact, error, letter(run))
 
     @property
     def relative_error(self) -> np.ndarray | None:
@@ -120,12 +122,13 @@ def _draw_plane(cut: Slice) -> "Figure":
 
     colours, norm = value_colours(cut.u, cut.u_exact)
     alone = ", no exact solution" if cut.error is None else ""
-    panels = [(cut.u, f"$u$ (network){alone}", colours, norm)]
+    u = cut.letter
+    panels = [(cut.u, f"${u}$ (network){alone}", colours, norm)]
     if cut.error is not None:
-        relative = r"relative error $|u - u^*|\;/\;\max\,|u^*|$"
+        relative = rf"relative error $|{u} - {u}^*|\;/\;\max\,|{u}^*|$"
         panels += [
-            (cut.u_exact, "$u^*$ (exact)", colours, norm),
-            (cut.error, "$|u - u^*|$", ERROR_COLOURS, error_norm(cut.error)),
+            (cut.u_exact, f"${u}^*$ (exact)", colours, norm),
+            (cut.error, f"$|{u} - {u}^*|$", ERROR_COLOURS, error_norm(cut.error)),
             (cut.relative_error, relative, ERROR_COLOURS, error_norm(cut.relative_error)),
         ]
     side = 2 if len(panels) > 1 else 1
@@ -157,15 +160,16 @@ def _draw_line(cut: Slice) -> "Figure":
     panels = 1 if cut.error is None else 2
     figure = Figure(figsize=(1.0 + 5.0 * panels, 4.5), layout="constrained")
     axes, t = figure.subplots(1, panels, squeeze=False)[0], cut.ticks[0]
-    axes[0].plot(t, cut.u, color="C0", linewidth=2, label="$u$ (network)")
-    axes[0].set_ylabel("$u$")
+    u = cut.letter
+    axes[0].plot(t, cut.u, color="C0", linewidth=2, label=f"${u}$ (network)")
+    axes[0].set_ylabel(f"${u}$")
     if cut.error is None:
         axes[0].set_title("no exact solution")
     else:
-        axes[0].plot(t, cut.u_exact, color="black", linestyle="--", label="$u^*$ (exact)")
+        axes[0].plot(t, cut.u_exact, color="black", linestyle="--", label=f"${u}^*$ (exact)")
         shown = np.where(cut.error > 0, 1.0, np.nan)
-        axes[1].plot(t, shown * cut.error, color="C3", label="$|u - u^*|$")
-        axes[1].plot(t, shown * cut.relative_error, color="C1", label=r"$|u - u^*|\;/\;\max\,|u^*|$")
+        axes[1].plot(t, shown * cut.error, color="C3", label=f"$|{u} - {u}^*|$")
+        axes[1].plot(t, shown * cut.relative_error, color="C1", label=rf"$|{u} - {u}^*|\;/\;\max\,|{u}^*|$")
         axes[1].set(ylabel="error", yscale="log")
     for ax in axes:
         ax.set_xlabel(_symbol(cut.axis_labels[0]))

@@ -25,6 +25,8 @@ HIDDEN_POINT = 2  # vtkDataSetAttributes::HIDDENPOINT
 def grid_3d(run: RunFile, name: str) -> "ImageData":
     """A slice with two or three axes as a grid; point arrays u, u_exact, error, relative_error.
 
+    Of a system those of each field, v, v_exact, v_error, v_relative_error.
+
     It lies where the test points of `points` do, if its axes are in the span of the first three coordinates and at
     right angles; else in coordinates of its own.
     Points outside the domain keep their NaN; `inside` is 0 there, and `vtkGhostType` makes ParaView leave them blank.
@@ -34,7 +36,7 @@ def grid_3d(run: RunFile, name: str) -> "ImageData":
     """
     import pyvista
 
-    cut = Slice.of(run, name)
+    cut = Slice.of(next(iter(run.views().values())), name)
     k, n = cut.ticks.shape
     spacing = np.ptp(cut.ticks, axis=1) / (n - 1)
     if k not in (2, 3):
@@ -47,13 +49,15 @@ def grid_3d(run: RunFile, name: str) -> "ImageData":
     grid = pyvista.ImageData(dimensions=[n] * k + flat, spacing=[*(lengths * spacing), *flat], origin=corner)
     if placed:
         grid.direction_matrix = directions
-    for key in ("u", "u_exact", "error", "relative_error"):
-        if getattr(cut, key) is not None:
-            grid.point_data[key] = getattr(cut, key).ravel(order="F")  # VTK counts the first axis fastest
+    for field, view in run.views().items():
+        of_field = Slice.of(view, name)
+        for key in ("u", "u_exact", "error", "relative_error"):
+            if getattr(of_field, key) is not None:  # VTK counts the first axis fastest
+                grid.point_data[_named(run, field, key)] = getattr(of_field, key).ravel(order="F")
     inside = cut.inside.ravel(order="F")
     grid.point_data["inside"] = inside.astype(np.uint8)
     grid.point_data["vtkGhostType"] = np.where(inside, 0, HIDDEN_POINT).astype(np.uint8)
-    grid.set_active_scalars("u")
+    grid.set_active_scalars(run.fields[0])
     return grid
 
 
@@ -82,10 +86,18 @@ def points(run: RunFile) -> "PolyData":
         raise ValueError(f"{run.path}: the coordinates of the test points were not kept")
     x = np.asarray(run.field["x"], dtype=np.float64)[:, :3]
     cloud = pyvista.PolyData(np.pad(x, [(0, 0), (0, 3 - x.shape[1])]))
-    for key in ("u", "u_exact", "error", "radius"):
-        if key in run.field:
-            cloud.point_data[key] = np.asarray(run.field[key], dtype=np.float64)
+    for field, view in run.views().items():
+        for key in ("u", "u_exact", "error", "radius"):
+            if key in view.field:
+                cloud.point_data[_named(run, field, key)] = np.asarray(view.field[key], dtype=np.float64)
     return cloud
+
+
+def _named(run: RunFile, field: str, key: str) -> str:
+    """The name of an array of a field: of a system v, v_exact, v_error."""
+    if len(run.fields) == 1 or key == "radius":
+        return key
+    return field if key == "u" else f"{field}_{key.removeprefix('u_')}"
 
 
 def save_vtk(run: RunFile, folder: str | Path) -> list[Path]:
@@ -116,9 +128,10 @@ def render_3d(run: RunFile, name: str, path: str | Path) -> None:
     if len(cut.ticks) != 3:
         raise ValueError(f"{run.path}: slice {name!r} has {len(cut.ticks)} axes; a volume takes 3")
     _require_rendering()
-    panels = [("$u$ (network)", cut.u, *value_colours(cut.u, cut.u_exact))]
+    u = cut.letter
+    panels = [(f"${u}$ (network)", cut.u, *value_colours(cut.u, cut.u_exact))]
     if cut.error is not None:
-        panels.append(("$|u - u^*|$", cut.error, ERROR_COLOURS, error_norm(cut.error)))
+        panels.append((f"$|{u} - {u}^*|$", cut.error, ERROR_COLOURS, error_norm(cut.error)))
     figure = Figure(figsize=(6.2 * len(panels), 6.0), layout="constrained")
     figure.suptitle("\n".join(filter(None, (title(run), plain(cut.label)))))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]

@@ -4,36 +4,41 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kanpde.domains.base import Domain, drawn_in, time_of
-from kanpde.ground.errors import ConfigError
+from kanpde.ground.errors import ConfigError, suggest
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
 from kanpde.jets.names import Coordinates, Reads
+from kanpde.jets.system import Jets
 from kanpde.problems import lifts
 from kanpde.problems.conditions import Condition, by_name
 from kanpde.problems.exactly import Exactly, exactly
-from kanpde.problems.reading import reads_of
+from kanpde.problems.reading import Reading, equations, reading_of
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A PDE for a scalar u: residual(jet of u, x) = 0 in a domain.
+    """A PDE, or a system of them: residual(jet of u, x) = 0 in a domain.
 
     A problem of one's own is a frozen dataclass with at least `domain` and `residual`, or instead of the latter
     `left_side` and `source`; the rest has defaults: u.lap is the Laplacian, u vanishes on the boundary, there is no
     exact solution. Derivatives of any order are read by the names of the coordinates, u.t, u.xx, u.xt; what the
     residual does not read is not computed.
+
+    With several `fields` the residual gets their jets in order and by name, `u, v, p = w` or `w.p`, and returns one
+    equation or several; `exact` is a tuple, a dictionary of the fields that are known, or a tensor (N, K).
     """
 
     dim: int
 
     coordinates: ClassVar[tuple[str, ...] | None] = None  # names of the inputs; None: x1 ... xd, and t for time
+    fields: ClassVar[tuple[str, ...]] = ("u",)  # names of what is solved for
     conditions: ClassVar[Sequence[Condition] | Mapping[str, Condition]] = ()  # none: u has the values stated below
     terms = ()  # names of the terms that extra_terms gives
     parameters = None  # an nn.Module of unknowns of the PDE itself (inverse problems), trained with the network
@@ -66,9 +71,26 @@ class Problem:
         return Coordinates(self.n_inputs, time_of(self.domain) is not None, self.coordinates)
 
     @cached_property
+    def reading(self) -> Reading:
+        """What the residual reads and returns: found by calling it, with numbers in the place of u."""
+        return reading_of(self)
+
+    @property
     def reads(self) -> Reads:
-        """What the residual reads of u: found by calling it once, with numbers in the place of u."""
-        return reads_of(self)
+        """What the residual reads of u, or of any of several fields."""
+        return Reads.all_of(self.reading.fields.values())
+
+    def equations(self, u: "Jet | Jets", x: Tensor) -> dict[str, Tensor]:
+        """What the residual returns, by the names of the equations: that of the only one is interior."""
+        return equations(self.residual(u, x))
+
+    def of(self, field: str) -> "Problem":
+        """The problem as one of its fields sees it."""
+        return self if len(self.fields) == 1 else self._of_fields[field]
+
+    @cached_property
+    def _of_fields(self) -> dict[str, "Problem"]:
+        return {name: cast("Problem", OfField(self, name)) for name in self.fields}
 
     @property
     def has_time(self) -> bool:
@@ -96,8 +118,11 @@ class Problem:
         """Options that were left to the problem, for the result file."""
         return {}
 
-    def residual(self, u: Jet, x: Tensor) -> Tensor:
-        """The PDE, zero at the solution: (N,) from the jet of u at x (N, dim)."""
+    def residual(self, u: Any, x: Tensor) -> Any:
+        """The PDE, zero at the solution: (N,) from the jet of u at x (N, dim).
+
+        Of several equations a tuple of such, or a dictionary by their names; one that is complex is two.
+        """
         return self.left_side(u, x) - self.source(x)
 
     def left_side(self, u: Jet, x: Tensor) -> Tensor:
@@ -158,6 +183,16 @@ class Problem:
     def has_exact(self) -> bool:
         return type(self).exact is not Problem.exact
 
+    def exact_fields(self, x: Tensor) -> Tensor | None:
+        """The solution as (N,), of several fields (N, K) with NaN for those that are not known; None: nothing is.
+
+        Raises:
+            ConfigError: `exact` gives another number of fields, or names that are none.
+        """
+        if not self.has_exact:
+            return None
+        return self.exact(x) if len(self.fields) == 1 else side_by_side(self.fields, self.exact(x), x)
+
     def taylor(self) -> tuple | None:
         """Value, gradient, Hessian diagonal, first off-diagonal at 0 of (u* - h) / m, for the floors; None: unknown."""
         return None
@@ -198,7 +233,10 @@ class Problem:
 
     @cached_property
     def exactly(self) -> Exactly:
-        """The factor and the lift of the conditions, and which of them they meet."""
+        """The factor and the lift of the conditions, and which of them they meet; of several fields the latter."""
+        if len(self.fields) > 1:
+            shared = [name for name, condition in self.asked.items() if condition.field is None]
+            return Exactly.of_all([self.of(name).exactly for name in self.fields], shared)
         return exactly(self, self.asked)
 
     def factor(self, x: Tensor) -> Field | None:
@@ -239,7 +277,7 @@ def own(problem: Problem) -> Problem:
             "make it a functools.cached_property"
         )
     mine, memo = copy.copy(problem), {}
-    for made in ("_built_lift", "asked", "exactly"):  # of the other's values
+    for made in ("_built_lift", "_of_fields", "asked", "exactly"):  # of the other's values
         vars(mine).pop(made, None)
     of_classes = [item for cls in reversed(type(problem).__mro__) for item in vars(cls).items()]
     for name, value in {**dict(of_classes), **vars(mine)}.items():
@@ -263,6 +301,67 @@ def _changes(value) -> bool:
     if isinstance(value, dict | list | tuple):
         return any(map(_changes, value.values() if isinstance(value, dict) else value))
     return isinstance(value, nn.Module | nn.Parameter | torch.Generator | np.random.Generator)
+
+
+@dataclass(frozen=True, eq=False)
+class OfField:
+    """A problem as one of several fields sees it: its conditions, its solution, what is read of it; the rest as is."""
+
+    problem: Problem
+    field: str
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("problem", "field"):  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.problem, name)
+
+    @property
+    def fields(self) -> tuple[str]:
+        return (self.field,)
+
+    @property
+    def reads(self) -> Reads:
+        return self.problem.reading.fields[self.field]
+
+    @cached_property
+    def asked(self) -> dict[str, Condition]:
+        """Those of the field, and those of all fields."""
+        return {name: c for name, c in self.problem.asked.items() if c.field in (None, self.field)}
+
+    @cached_property
+    def exactly(self) -> Exactly:
+        return exactly(self, {name: c for name, c in self.asked.items() if c.of_all == (c.field is None)})
+
+    def factor(self, x: Tensor) -> Field | None:
+        return None if self.exactly.factor is None else self.exactly.factor(x)
+
+    def lift(self, x: Tensor) -> Field | None:
+        return None if self.exactly.lift is None else self.exactly.lift(x)
+
+    def exact(self, x: Tensor) -> Tensor:
+        """NaN where it is not known."""
+        return self.problem.exact_fields(x)[:, self.problem.fields.index(self.field)]
+
+
+def side_by_side(fields: Sequence[str], found: Any, x: Tensor) -> Tensor:
+    """Values of fields, a tuple, a dictionary of some of them, or a tensor (N, K), as one tensor (N, K).
+
+    Raises:
+        ConfigError: they are not those of the fields.
+    """
+    if isinstance(found, Tensor):
+        columns = dict(enumerate(found.unbind(1))) if found.ndim == 2 else {0: found}
+        columns = dict(zip(fields, columns.values(), strict=False)) if len(columns) == len(fields) else {}
+    elif isinstance(found, Mapping):
+        if unknown := [name for name in found if name not in fields]:
+            raise ConfigError(f"exact: {suggest('field', unknown[0], fields)}")
+        columns = found
+    else:
+        columns = dict(zip(fields, found, strict=False)) if len(found) == len(fields) else {}
+    if not columns:
+        raise ConfigError(f"exact: needed are the values of {', '.join(fields)}, a tuple or a dictionary by their names")
+    unknown = x.new_full((len(x),), float("nan"))
+    return torch.stack([columns[name].expand(len(x)) if name in columns else unknown for name in fields], 1)
 
 
 def unit(dim: int, axis: int, x: Tensor) -> Tensor:

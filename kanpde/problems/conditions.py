@@ -8,23 +8,29 @@ loss, the mean of its square over points of the part of the boundary that it is 
 a function of x       the points of the boundary where it is True: x (N, d) -> (N,) of bool
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kanpde.domains import Box, Cylinder
-from kanpde.domains.base import number, space_of, time_of
+from kanpde.domains.base import laws_of, number, space_of, time_of
 from kanpde.domains.shapes import accepted
 from kanpde.ground.errors import ConfigError, suggest
+from kanpde.ground.samplers import SOBOL_MAX_DIM, stream
 from kanpde.jets.ansatz import Ansatz
+from kanpde.records import columns
 
 Value = float | Callable[[Tensor], Tensor]  # a number, or a function of points x (N, d) -> (N,)
 On = str | Callable[[Tensor], Tensor]
+AVERAGED, TIMES = 4096, 16  # points of an integral, with time so many blocks of them
 NAMED = 100  # dimensions up to which the sides of a box are told apart
 
 
@@ -42,9 +48,16 @@ def at(value: Value, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Condition:
-    """What conditions derive from; one of a user's own states `misfit`, and `points` if not those of the boundary."""
+    """What conditions derive from; one of a user's own states `misfit`, and `points` if not those of the boundary.
+
+    Args:
+        field: the field that it is on, where there are several; what may be on all of them at once has None.
+    """
 
     kind: ClassVar[str] = "condition"
+    of_all: ClassVar[bool] = False  # whether it is on all fields where none is named
+    by_points: ClassVar[bool] = True  # whether it is asked for at each of its points; else of all that u is at them
+    field: str | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def part(self) -> On:
@@ -56,7 +69,7 @@ class Condition:
         return points_on(problem, self.part, n, generator, **kind)
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
-        """What is zero where u meets it: (N,) or (N, k) at its points."""
+        """What is zero where u meets it: (N,) or (N, k) at its points; u is that of its field."""
         raise NotImplementedError(f"{type(self).__name__} states no misfit")
 
     def check(self, problem: Any) -> None:
@@ -70,6 +83,15 @@ class Condition:
                 raise ConfigError(f"{name}: given {stated!r:.60}, needed is a number, or a function of x")
         if isinstance(self.part, str) and self.part != "boundary":
             face_of(problem, self.part)
+
+    def check_field(self, problem: Any) -> None:
+        """Raises ConfigError where it names no field of the problem."""
+        fields = problem.fields
+        if self.field is not None and self.field not in fields:
+            raise ConfigError(suggest("field", self.field, fields))
+        known = type(self).__module__ == __name__  # one of a user's own takes them all
+        if self.field is None and len(fields) > 1 and known and not self.of_all:
+            raise ConfigError(f"field: none given, needed is one of {', '.join(fields)}, as field={fields[0]!r}")
 
 
 @dataclass(frozen=True)
@@ -126,6 +148,7 @@ class Periodic(Condition):
     derivatives: int = 1
     harmonics: int = 1
     kind = "periodic"
+    of_all = True
 
     @property
     def part(self) -> str:
@@ -140,9 +163,9 @@ class Periodic(Condition):
 
     def _derivatives(self, u: Ansatz, x: Tensor, v: Tensor) -> Tensor:
         if not self.derivatives:
-            return u(x).unsqueeze(1)
+            return u(x).reshape(len(x), -1)
         found = u.taylor(x, v.unsqueeze(1), (1,) * self.derivatives)
-        return torch.cat([found.value, *(term[:, :, 0] for term in found.terms)], 1)
+        return torch.cat([found.value, *(term[:, 0] for term in found.terms)], 1)
 
     def check(self, problem: Any) -> None:
         ends_of(problem, self.axis)
@@ -191,26 +214,42 @@ class Terminal(Condition):
 
 @dataclass(frozen=True, eq=False)
 class Observations(Condition):
-    """u = values at points (n, d), known up to `noise`, by which the misfit is divided."""
+    """u = values at points (n, d), known up to `noise`, by which the misfit is divided.
+
+    Args:
+        at: the points; or a table, CSV or NPZ, with a column for each coordinate and one of the values.
+        values: (n,); of a table the name of the column, by default that of the field.
+    """
 
     at: Any
-    values: Any
+    values: Any = None
     noise: float = 1.0
     kind = "observations"
 
-    def rows(self, **kind: Any) -> Tensor:
-        """Points and values, (n, d + 1)."""
+    def rows(self, problem: Any, **kind: Any) -> Tensor:
+        """Points and values, (n, d + 1).
+
+        Raises:
+            ConfigError: a table lacks a column, or a number in it.
+        """
+        if isinstance(self.at, str | Path):
+            names = tuple(problem.axes.name(axis) for axis in range(problem.n_inputs))
+            return _table(self._file, (*names, self.values or self.field or problem.fields[0])).to(**kind)
         x, y = (torch.as_tensor(t, dtype=torch.float64) for t in (self.at, self.values))
         return torch.cat([x.reshape(y.numel(), -1), y.reshape(-1, 1)], 1).to(**kind)
 
     @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self.rows())
+    def _file(self) -> Path:
+        return Path(self.at).expanduser()
+
+    def count(self, problem: Any) -> int:
+        """How many there are; of a table that is gone, whose run is opened again, one."""
+        gone = isinstance(self.at, str | Path) and not self._file.is_file()
+        return 1 if gone else len(self.rows(problem))
 
     def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:
         kind.pop("sequence", None)
-        rows = self.rows(device=generator.device, **kind)
+        rows = self.rows(problem, device=generator.device, **kind)
         if n >= len(rows):
             return rows
         return rows[torch.randperm(len(rows), generator=generator, device=generator.device)[:n]]
@@ -219,15 +258,29 @@ class Observations(Condition):
         return (u(x[:, :-1]) - x[:, -1]) / self.noise
 
     def check(self, problem: Any) -> None:
+        if not self.noise > 0:
+            raise ConfigError(f"noise: given {self.noise!r}, needed is a number above 0")
+        if isinstance(self.at, str | Path):  # which is read where a run begins
+            if self.values is not None and not isinstance(self.values, str):
+                raise ConfigError(f"values: given {self.values!r:.60}, of a table needed is the name of a column")
+            return
         try:
-            shape = tuple(self.rows().shape)
+            shape = tuple(self.rows(problem).shape)
         except (TypeError, ValueError, RuntimeError):
             shape = ()
         d = problem.n_inputs
         if len(shape) != 2 or shape[1] != d + 1 or not shape[0]:
             raise ConfigError(f"{type(self).__name__}: needed are points (n, {d}) and as many values, n at least 1")
-        if not self.noise > 0:
-            raise ConfigError(f"{type(self).__name__}: noise: given {self.noise!r}, needed is a number above 0")
+
+
+@lru_cache(maxsize=16)
+def _table(path: Path, names: tuple[str, ...]) -> Tensor:
+    """Columns of a table side by side, (n, columns)."""
+    found = torch.from_numpy(np.stack(list(columns.read(path, names).values()), 1))
+    if not found.isfinite().all() or not len(found):
+        lacking = int((~found.isfinite().all(1)).sum())
+        raise ConfigError(f"{path}: {lacking:,} of {len(found):,} rows lack a number in {', '.join(names)}")
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +288,44 @@ class Point(Observations):
     """u = value at one point (d,)."""
 
     kind = "point"
+
+
+@dataclass(frozen=True)
+class Integral(Condition):
+    """The integral of u over the domain is `value`; with time that over space, at all times. 0: its mean is zero.
+
+    By the mean over points of a Sobol sequence, the same in every step.
+    """
+
+    value: float = 0.0
+    kind = "integral"
+    by_points = False
+
+    def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:
+        """Points (m, d), with time `TIMES` blocks of them, each at one time."""
+        domain, time, drawn = problem.domain, time_of(problem.domain), stream(0, "integral", generator.device)
+        kind["sequence"] = "sobol" if domain.dim < SOBOL_MAX_DIM else "random"
+        even = laws_of(domain)[0] if "volume" not in laws_of(domain) else "volume"
+        x = domain.interior(AVERAGED, drawn, even, **kind)
+        if time is not None:
+            at = torch.linspace(0, time, TIMES, dtype=x.dtype, device=x.device)
+            x[:, -1] = at.repeat_interleave(AVERAGED // TIMES)
+        return x
+
+    def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
+        """(1,), or (TIMES,) with time: how far the mean is from value / volume."""
+        domain = u.problem.domain
+        means = u(x).reshape(1 if time_of(domain) is None else TIMES, -1).mean(1)
+        return means - (self.value / space_of(domain).volume if self.value else 0.0)
+
+    def check(self, problem: Any) -> None:
+        if number(self.value) is None:
+            raise ConfigError(f"value: given {self.value!r:.60}, needed is a number")
+        if self.value:
+            try:
+                _ = space_of(problem.domain).volume
+            except NotImplementedError as error:
+                raise ConfigError(f"value: {error}; a value of 0 needs none") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -369,6 +460,7 @@ def by_name(problem: Any) -> dict[str, Condition]:
             given = type(condition).__name__
             raise ConfigError(f"conditions: given a {given}, needed is such as Dirichlet('boundary', 0.0)")
         try:
+            condition.check_field(problem)
             condition.check(problem)
         except ConfigError as error:
             own = str(error).startswith(type(condition).__name__)
@@ -376,11 +468,10 @@ def by_name(problem: Any) -> dict[str, Condition]:
     _check_places(problem, each)
     if isinstance(stated, Mapping):
         return dict(stated)
-    names: dict[str, Condition] = {}
-    for condition in each:
-        same = sum(other.kind == condition.kind for other in names.values())
-        names[condition.kind if not same else f"{condition.kind}_{same + 1}"] = condition
-    return names
+    several = len(problem.fields) > 1
+    kinds = [f"{c.kind}_{c.field}" if several and c.field is not None else c.kind for c in each]
+    numbers = [kinds[: k + 1].count(kind) for k, kind in enumerate(kinds)]
+    return {kind if n == 1 else f"{kind}_{n}": c for kind, n, c in zip(kinds, numbers, each, strict=True)}
 
 
 def draws(problem: Any, law: str) -> dict[str, Callable[..., Tensor]]:
@@ -390,7 +481,7 @@ def draws(problem: Any, law: str) -> dict[str, Callable[..., Tensor]]:
         "interior": partial(domain.interior, law=law),
         **({} if asked or not hasattr(domain, "boundary") else {"boundary": domain.boundary}),
         **({} if asked or not hasattr(domain, "initial") else {"initial": partial(domain.initial, law=law)}),
-        **{name: partial(condition.points, problem, law=law) for name, condition in asked.items()},
+        **{name: partial(c.points, problem, law=law) for name, c in asked.items() if c.by_points},
     }
 
 
@@ -399,16 +490,24 @@ def _check_places(problem: Any, conditions: Sequence[Condition]) -> None:
     taken: dict[object, Condition] = {}
     for condition in conditions:
         for place in _places(problem, condition):
-            if (other := taken.setdefault(place, condition)) is not condition:
-                both = sorted((type(condition).__name__, type(other).__name__))
-                raise ConfigError(f"conditions: {both[0]} and {both[1]} are on the same part, {place}")
+            for field in problem.fields if condition.field is None else (condition.field,):
+                if (other := taken.setdefault((field, place), condition)) is not condition:
+                    both = sorted((type(condition).__name__, type(other).__name__))
+                    of = f" of {field}" if len(problem.fields) > 1 else ""
+                    raise ConfigError(f"conditions: {both[0]} and {both[1]}{of} are on the same part, {place}")
 
 
 def check_time(problem: Any) -> None:
     """Raises ConfigError where an equation has fewer conditions in time than its order, and no others instead."""
+    if time_of(problem.domain) is not None and problem.asked:
+        for name in problem.fields:
+            _check_time_of(problem.of(name), name)
+
+
+def _check_time_of(problem: Any, field: str) -> None:
     last, conditions = problem.n_inputs - 1, list(problem.asked.values())
     order = max((index.count(last) for index in problem.reads.derivatives), default=0)
-    if time_of(problem.domain) is None or not conditions or not order:
+    if not order:
         return
     known = Dirichlet | Neumann | Robin | Periodic
     others = [c for c in conditions if not isinstance(c, known)]  # observations, or of a user's own, may stand for them
@@ -416,7 +515,7 @@ def check_time(problem: Any) -> None:
         t = problem.axes.name(last)
         needed = "Initial(value)" if order == 1 else f"Initial(value) and Initial(value, derivative={t!r})"
         needed = f"{needed}, or Terminal(value)"
-        raise ConfigError(f"conditions: u.{t * order} is read, so {order} in time are needed: {needed}")
+        raise ConfigError(f"conditions: {field}.{t * order} is read, so {order} in time are needed: {needed}")
 
 
 def _places(problem: Any, condition: Condition) -> list[object]:
@@ -428,6 +527,8 @@ def _places(problem: Any, condition: Condition) -> list[object]:
         return ["the end of time"]
     if isinstance(condition, Observations) or callable(condition.part):
         return []
+    if isinstance(condition, Integral):
+        return ["its integral"]
     if space.dim > NAMED:
         return ["boundary"]
     names = [problem.axes.name(axis) for axis in range(space.dim)]

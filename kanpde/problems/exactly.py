@@ -10,7 +10,7 @@ with w = 0 without terminal values, 1 without initial ones, else t / T. Conditio
 their parts, as values that do not agree where parts meet, are left to the loss.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, product
@@ -46,6 +46,19 @@ class Exactly:
     lift: Callable[[Tensor], Field] | None = None
     met: frozenset[str] = frozenset()
     periodic: Mapping[int, int] | None = None
+
+    @staticmethod
+    def of_all(each: Sequence["Exactly"], shared: Collection[str]) -> "Exactly":
+        """What several fields meet, of the `shared` conditions what all of them do; factors and lifts are theirs alone.
+
+        One network is periodic along the axes along which all fields are to be.
+        """
+        some, every = (of(*(part.met for part in each)) for of in (frozenset().union, frozenset.intersection))
+        axes = frozenset.intersection(*(frozenset(part.periodic or {}) for part in each))
+        return Exactly(
+            met=some.difference(shared) | every.intersection(shared),
+            periodic={axis: harmonics for axis, harmonics in (each[0].periodic or {}).items() if axis in axes},
+        )
 
 
 def exactly(problem: Any, conditions: Mapping[str, Condition]) -> Exactly:
@@ -100,9 +113,9 @@ def _built(problem: Any, conditions: Mapping[str, Condition]) -> tuple[Callable 
     time, axes = time_of(problem.domain), _profiles(problem, sides)
     power = 2 if True in initial else 1 if initial else 0
     if power or terminal is not None:
-        axes[problem.n_inputs - 1] = partial(_in_time, power, time if terminal is not None else None)
+        axes[problem.n_inputs - 1] = InTime(power, time if terminal is not None else None)
     space = space_of(problem.domain) if whole is not None else None
-    m = partial(_factor, space, axes) if axes or space else None
+    m = Vanishing(space, tuple(sorted(axes.items()))) if axes or space else None
     values = [*sides.values(), *initial.values()] + [v for v in (whole, terminal) if v is not None]
     if all(not callable(value) and not value for value in values):
         return m, None
@@ -129,34 +142,61 @@ def _on_boundary(problem: Any, conditions: Mapping[str, Condition]) -> tuple[dic
     return sides, None
 
 
-def _profiles(problem: Any, sides: Mapping[Side, Value]) -> dict[int, Callable]:
+def _profiles(problem: Any, sides: Mapping[Side, Value]) -> dict[int, "Across | InTime"]:
     """Of each axis with a value given at an end, the function of this coordinate that vanishes there."""
     ranges = getattr(space_of(problem.domain), "sides", None)
     ends = {axis: {end for other, end in sides if other == axis} for axis, _ in sides}
-    return {axis: partial(_across, *ranges[axis], frozenset(of)) for axis, of in ends.items()}
+    return {axis: Across(*ranges[axis], frozenset(of)) for axis, of in ends.items()}
 
 
-def _across(low: float, high: float, ends: frozenset[int], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class Across:
     """Value, first and second derivative of a function that vanishes at one end of an interval, or at both."""
-    width = high - low
-    if ends == {0, 1}:
-        scale = 4 / width**2
-        return scale * (x - low) * (high - x), scale * (low + high - 2 * x), torch.full_like(x, -2 * scale)
-    sign = 1 if ends == {0} else -1
-    return (x - low if sign > 0 else high - x) / width, torch.full_like(x, sign / width), torch.zeros_like(x)
+
+    low: float
+    high: float
+    ends: frozenset[int]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        low, high, width = self.low, self.high, self.high - self.low
+        if self.ends == {0, 1}:
+            scale = 4 / width**2
+            return scale * (x - low) * (high - x), scale * (low + high - 2 * x), torch.full_like(x, -2 * scale)
+        sign = 1 if self.ends == {0} else -1
+        return (x - low if sign > 0 else high - x) / width, torch.full_like(x, sign / width), torch.zeros_like(x)
 
 
-def _in_time(power: int, end: float | None, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class InTime:
     """The same of t^power, times T - t where there is an end."""
-    value, slope, bend = t**power, power * t ** max(power - 1, 0), torch.full_like(t, 2.0 if power == 2 else 0.0)
-    if end is None:
-        return value, slope, bend
-    left = end - t
-    return value * left, slope * left - value, bend * left - 2 * slope
+
+    power: int
+    end: float | None
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        power = self.power
+        value, slope, bend = t**power, power * t ** max(power - 1, 0), torch.full_like(t, 2.0 if power == 2 else 0.0)
+        if self.end is None:
+            return value, slope, bend
+        left = self.end - t
+        return value * left, slope * left - value, bend * left - 2 * slope
 
 
-def _factor(space: Any, axes: Mapping[int, Callable], x: Tensor) -> Field:
-    """The product of functions of one coordinate each, and of the factor of a domain in space."""
+@dataclass(frozen=True)
+class Vanishing:
+    """m: the product of functions of one coordinate each, and of the factor of a domain in space.
+
+    Equal ones are the same function, which several fields compute once.
+    """
+
+    space: Any
+    axes: tuple[tuple[int, Across | InTime], ...]
+
+    def __call__(self, x: Tensor) -> Field:
+        return _product(self.space, dict(self.axes), x)
+
+
+def _product(space: Any, axes: Mapping[int, Callable], x: Tensor) -> Field:
     numbers = {axis: profile(x[:, axis]) for axis, profile in axes.items()}
     value, grad, second = x.new_ones(len(x)), torch.zeros_like(x), torch.zeros_like(x)
     if space is not None:

@@ -8,8 +8,12 @@ floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
 slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n); NaN outside the domain; label,
                 and axis_labels of coordinates
+
+Of a system the attribute fields has their names, u,v,p, and what is above of u is there of each: history/fields/v/rel_l2
+beside the errors of all together, floors/v/..., and instead of u, u_exact, error the arrays v, v_exact, v_error.
 """
 
+import copy
 import io
 import os
 from collections.abc import Mapping
@@ -58,7 +62,7 @@ class RunFile:
                 raise ValueError(f"nothing in {empty[0]}")
             run.attrs = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
             run.history = _columns(file["history"])
-            run.floors = {name: float(value[()]) for name, value in file.get("floors", {}).items()}
+            run.floors = {name: float(value) for name, value in _columns(file.get("floors", {})).items()}
         run._field = run._slices = None  # read when asked for
         return run
 
@@ -88,6 +92,30 @@ class RunFile:
             return float(self.attrs["rel_l2_best"])
         errors = dict(zip(self.history.get("step", ()), self.history.get("rel_l2", ()), strict=True))
         return float(errors.get(self.attrs.get("best_step"), list(errors.values())[-1] if errors else float("nan")))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of what was solved for."""
+        return tuple(str(self.attrs.get("fields", "u")).split(","))
+
+    def views(self) -> dict[str, Self]:
+        """The file as that of each of its fields alone: its errors, floors and arrays under the names of a u."""
+        return {name: self._view(name) for name in self.fields} if len(self.fields) > 1 else {"u": self}
+
+    def _view(self, name: str) -> Self:
+        view, prefix = copy.copy(self), f"fields/{name}/"
+        own = {key.removeprefix(prefix): column for key, column in self.history.items() if key.startswith(prefix)}
+        view.history = {key: column for key, column in self.history.items() if not key.startswith("fields/")} | own
+        view.floors = {key.removeprefix(f"{name}/"): f for key, f in self.floors.items() if key.startswith(f"{name}/")}
+        view.attrs = {**self.attrs, "fields": "u", "field": name}
+        if f"rel_l2_best/{name}" in self.attrs:
+            view.attrs["rel_l2_best"] = self.attrs[f"rel_l2_best/{name}"]
+        named = {name: "u", f"{name}_exact": "u_exact", f"{name}_error": "error"}
+        others = {f"{field}{end}" for field in self.fields for end in ("", "_exact", "_error")}
+        renamed = lambda data: {named.get(k, k): v for k, v in data.items() if k in named or k not in others}
+        view._field = renamed(self.field)
+        view._slices = {key: renamed(data) for key, data in self.slices.items()}
+        return view
 
     @property
     def dimension(self) -> str:
@@ -172,7 +200,10 @@ class replacing:
 
 
 def _columns(group) -> dict[str, np.ndarray]:
-    columns = {}
+    """The arrays of a group and of those within it, by their paths."""
+    columns: dict[str, np.ndarray] = {}
+    if not len(group):
+        return columns
     group.visititems(lambda name, data: columns.update({name: data[()]}) if isinstance(data, h5py.Dataset) else None)
     return columns
 

@@ -142,7 +142,8 @@ def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: 
     if (criterion := training.stopped()) and run.attrs["status"] in ENDED:
         raise ConfigError(f"{run.path}: the run has ended by {criterion}; --set with another value, or null, goes on")
     of_the_end = ("rel_l2_best", "rmse_best", "rel_l2_last", "validation_best", "validation_last", "message")
-    for name in (*of_the_end, *(f"skill_{floor}" for floor in run.floors)):
+    of_fields = (f"rel_l2_best/{name}" for name in run.fields)
+    for name in (*of_the_end, *of_fields, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
     run.attrs["config"] = dump(plan.config)
     training.drive(on_step, on_evaluation)
@@ -169,6 +170,7 @@ def attributes(plan: Plan) -> dict:
         "started": now(),
         "law": config.points.law,
         **({"conditions": plan.conditions} if problem.conditions else {}),
+        **({"fields": ",".join(problem.fields)} if len(problem.fields) > 1 else {}),
         **({"rows_sha256": rows} if (rows := problem.rows_sha256) else {}),
         **kept_with(config, problem),
     }

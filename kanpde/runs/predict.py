@@ -35,8 +35,10 @@ def predict(run: Run, path: str | Path, trust: bool = False) -> tuple[columns.Co
         raise ConfigError(f"{path}: {bad:,} of {len(x):,} rows lack a number that the model needs")
     with torch.no_grad():
         found = torch.cat([u(part.to(u.like)) for part in x.split(BATCH)]).double()
-    name = output_name(run, table)
-    return {**table, name: found.numpy()}, off_range(u, x)
+    if found.ndim == 1:
+        return {**table, output_name(run, table): found.numpy()}, off_range(u, x)
+    names = [f"{name}_predicted" if name in table else name for name in run.fields]
+    return {**table, **dict(zip(names, found.numpy().T, strict=True))}, off_range(u, x)
 
 
 def input_names(problem) -> Sequence[str]:

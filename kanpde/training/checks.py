@@ -17,6 +17,7 @@ from kanpde.ground.samplers import SOBOL_MAX_DIM, directions, stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet, has_rules
 from kanpde.jets.nested import gradient_of
+from kanpde.jets.system import Jets, Separate, networks
 from kanpde.kan.grids import extend_grid, kan_layers, update_grid
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.sparsity import sparsity
@@ -24,13 +25,16 @@ from kanpde.operators import Forward
 from kanpde.operators.autograd import check_nested
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, rates
 from kanpde.problems.frames import centre_and_lengths, largest_factor
+from kanpde.problems.reading import ALONE
 from kanpde.training import memory, statements
+from kanpde.training.losses import OWN
 from kanpde.users.code import check_numbers, check_residual, check_statements
 
 if TYPE_CHECKING:
     from kanpde.training.plan import Plan
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # of differences, in the lengths of the domain
+OF_ONE = ("factor", "lift", "boundary_value", "initial_value", "taylor", "untrained", "left_side", "source")
 EXACT_STEP = 1e-5  # from which round-off is a small part of a difference
 
 
@@ -45,6 +49,7 @@ def check(plan: "Plan") -> None:
     check_terms(problem)
     check_device(config.device)
     statements.check_class(problem)
+    check_fields(plan)
     check_operator(plan)
     for kind, n in plan.counts.items():
         if n < 1:
@@ -52,7 +57,8 @@ def check(plan: "Plan") -> None:
             raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
     for name in config.loss.weights:
         places = tuple(problem.asked) if problem.conditions else ("boundary", "initial")
-        if name not in (known := ("interior", "gradient", *places, "sparsity", *problem.terms)):
+        equations = dict.fromkeys(("interior", *plan.loss.equations))  # the first stands for all
+        if name not in (known := (*equations, "gradient", *places, "sparsity", *problem.terms)):
             raise ConfigError(suggest("key loss.weights", name, known))
     if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
         raise ConfigError(
@@ -80,6 +86,31 @@ def check(plan: "Plan") -> None:
     memory.micro_batch(plan)
 
 
+def check_fields(plan: "Plan") -> None:
+    """Raises ConfigError for fields of a system that nothing asks for, and for names and keys that do not fit them."""
+    problem, config = plan.problem, plan.config
+    several, name = len(problem.fields) > 1, type(problem).__name__
+    if config.networks == "separate" and not several:
+        raise ConfigError("networks: given separate, but the problem has one field; leave it out")
+    if config.networks == "separate" and not isinstance(plan.net, Separate):
+        raise ConfigError("networks: given separate, but the network was made in Python; leave it out")
+    equations = plan.loss.equations
+    if clash := {*OWN, *problem.asked, *problem.terms} & {*equations} - {ALONE}:
+        raise ConfigError(f"{name}.residual: {sorted(clash)[0]} is the name of another term; rename the equation")
+    if not several:
+        return
+    if own := [part for part in OF_ONE if problem.states(part)]:
+        raise ConfigError(f"{name}.{own[0]}: it is of a problem with one field; state conditions for each")
+    if not problem.conditions and not problem.terms:
+        raise ConfigError(
+            f"{name}: a system needs conditions: write conditions = (Dirichlet('boundary', 0.0, field='u'), ...)"
+        )
+    asked = {condition.field for condition in problem.asked.values()} | {None}
+    for field, reads in problem.reading.fields.items():
+        if not reads.anything and field not in asked and not problem.terms:
+            raise ConfigError(f"{name}.fields: {field} is in no equation and no condition; leave it out")
+
+
 def check_written(config: RunConfig) -> None:
     """Raises ConfigError where a result file could not hold the configuration, or would not be opened with it."""
     try:
@@ -103,14 +134,15 @@ def check_terms(problem) -> None:
 def check_operator(plan: "Plan") -> None:
     """Raises ConfigError where the operator cannot be had of the network, or estimates what the problem has not."""
     name, operator, problem, net = plan.config.operator["name"], plan.operator, plan.problem, plan.net
-    if operator.needs_rules and not has_rules(net):
+    if operator.needs_rules and not all(map(has_rules, networks(net))):
         raise ConfigError(f"operator: {name} has no jet rule for a module of this network; use autograd")
     if problem.fits_rows and not operator.exact:
         raise ConfigError(f"operator: given {name}, but a fit has no derivatives to estimate; use forward")
     nests = operator.nests(net) or problem.reads.named  # then m and h are differentiated one order after the other
     if not problem.fits_rows and nests:
         x = problem.domain.interior(8, stream(0, "check"), plan.config.points.law, dtype=plan.dtype)
-        check_nested(Ansatz(problem, net, plan.hard), x)
+        for field in problem.fields:
+            check_nested(Ansatz(problem, net, plan.hard).of(field), x)
 
 
 def check_options(phase: PhaseConfig, device: str, net: nn.Module) -> None:
@@ -216,9 +248,11 @@ def check_shapes(plan: "Plan") -> None:
     except (RuntimeError, ValueError, IndexError) as error:
         message = str(error).splitlines()[0]
         raise ConfigError(f"the network does not take inputs (N, {inputs.shape[1]}): {message}") from None
-    check_numbers("the network", value, (n, 1), inputs)
-    if problem.has_exact:
+    check_numbers("the network", value, (n, len(problem.fields)), inputs)
+    if problem.has_exact and len(problem.fields) == 1:
         check_numbers("the exact solution", problem.exact(x), (n,), x, real=True)
+    elif problem.has_exact:
+        check_numbers("the exact solution", problem.exact_fields(x), (n, len(problem.fields)), x, finite=False)
     if problem.fits_rows:
         return
     check_statements(problem, x)
@@ -233,7 +267,7 @@ def check_shapes(plan: "Plan") -> None:
     check_residual(problem, jet, x, finite, alone=plan.hard and not problem.terms)
 
 
-def held_jet(plan: "Plan", x: Tensor) -> Jet:
+def held_jet(plan: "Plan", x: Tensor) -> Jet | Jets:
     """The jet of the untrained u at x, without its graph, in the precision of x."""
     problem, net = plan.problem, plan.net
     try:
@@ -242,7 +276,8 @@ def held_jet(plan: "Plan", x: Tensor) -> Jet:
         u = Ansatz(problem, copy.deepcopy(net), plan.hard)
         u.problem_parameters = None
     mine = plan.operator.uncompiled()
-    operator = Forward() if has_rules(net) and not mine.needs_rules else mine  # the cheapest there is
+    ruled = all(map(has_rules, networks(net)))
+    operator = Forward() if ruled and not mine.needs_rules else mine  # the cheapest there is
     jet = operator(u.to("cpu", x.dtype).eval(), x, generator=stream(0, "check/operator"))
     return jet.map(Tensor.detach)
 
@@ -264,12 +299,16 @@ def check_gradient(plan: "Plan") -> None:
     x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=torch.float64)
     jet = held_jet(plan, x)
     parts = {
-        "the residual": lambda x: problem.residual(jet, x),
+        "the residual": lambda x: torch.stack(list(problem.equations(jet, x).values()), 1),
         "coefficients": problem.coefficients,
         "directions": problem.directions,
     }
-    if plan.hard:
-        parts |= {"factor": lambda x: _numbers(problem.factor(x)), "lift": lambda x: _numbers(problem.lift(x))}
+    for field in problem.fields if plan.hard else ():
+        of = problem.of(field)
+        parts |= {
+            "factor": lambda x, of=of: _numbers(of.factor(x)),
+            "lift": lambda x, of=of: _numbers(of.lift(x)),
+        }
     for name, function in parts.items():
         if not _is_differentiable(function, x, _lengths(problem, x)):
             of = name if name == "the residual" else f"{name}(x) of the problem"
@@ -337,12 +376,12 @@ def check_factor(plan: "Plan") -> None:
     problem = plan.problem
     points = max(4, min(64, 2**22 // problem.domain.dim))
     x = problem.domain.interior(points, stream(0, "check"), plan.config.points.law, dtype=torch.float64)
-    m = problem.factor(x) if plan.hard else None
-    if m is None:
-        return
-    median = m.value.abs().median() / (largest_factor(problem) if plan.frame else 1)
-    if median < 1e-6:
-        raise ConfigError(f"constraint: the factor of a hard one is about {median:.0e} here; use soft")
+    for field in problem.fields if plan.hard else ():
+        if (m := problem.of(field).factor(x)) is None:
+            continue
+        median = m.value.abs().median() / (largest_factor(problem.of(field)) if plan.frame else 1)
+        if median < 1e-6:
+            raise ConfigError(f"constraint: the factor of a hard one is about {median:.0e} here; use soft")
 
 
 def check_resolution(plan: "Plan") -> None:

@@ -145,9 +145,22 @@ def _values(u: Ansatz, origin: Tensor, axes: Tensor, ticks: Tensor) -> dict:
     found: list[tuple[Tensor, ...]] = []
     for part in grid.split(max(1, min(2048, 2**22 // len(origin)))):
         x = (origin + part @ axes).to(like)
-        found.append((inside(problem.domain, x), u(x), *([problem.exact(x)] if problem.has_exact else [])))
+        exact = problem.exact_fields(x)
+        found.append((inside(problem.domain, x), u(x), *([] if exact is None else [exact])))
     within, *values = map(torch.cat, zip(*found, strict=True))
-    shape = (ticks.shape[1],) * len(ticks)
-    values = [t.double().masked_fill(~within, float("nan")).reshape(shape).cpu().numpy() for t in values]
-    data = dict(zip(("u", "u_exact"), values, strict=False))
-    return data | ({"error": abs(data["u"] - data["u_exact"])} if problem.has_exact else {})
+    shape, outside = (ticks.shape[1],) * len(ticks), ~within
+    values = [t.double().index_fill(0, outside.nonzero()[:, 0], float("nan")) for t in values]
+    columns = by_field(problem.fields, *values, *[None] * (2 - len(values)))
+    return {name: t.reshape(shape).cpu().numpy() for name, t in columns.items()}
+
+
+def by_field(fields: Sequence[str], u: Tensor, exact: Tensor | None) -> dict[str, Tensor]:
+    """u, u_exact and error; of several fields, columns of u, name, name_exact and name_error of each, as known."""
+    if len(fields) == 1:
+        return {"u": u} if exact is None else {"u": u, "u_exact": exact, "error": (u - exact).abs()}
+    found = {}
+    for k, name in enumerate(fields):
+        found[name] = u[..., k]
+        if exact is not None and exact[..., k].isfinite().any():
+            found[f"{name}_exact"], found[f"{name}_error"] = exact[..., k], (u[..., k] - exact[..., k]).abs()
+    return found

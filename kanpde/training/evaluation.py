@@ -13,6 +13,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan import grids
+from kanpde.problems import Problem
 from kanpde.problems.conditions import draws
 from kanpde.training import cuts
 from kanpde.training.losses import Points
@@ -50,7 +51,7 @@ class Evaluator:
     def _draw(self, name: str, number: int) -> tuple[Tensor, Tensor | None]:
         generator = stream(self.config.seed, f"{name}/{number}")
         x = self.problem.held_out(name, number, BLOCK, generator, self.config.points.law).to(self.u.like)
-        return x, self.problem.exact(x) if self.problem.has_exact else None
+        return x, self.problem.exact_fields(x)
 
     @cached_property
     def held_out(self) -> Points:
@@ -98,8 +99,18 @@ class Evaluator:
         return min(self.config.points.test, self.config.evaluation.points, affordable)
 
     def test_errors(self) -> dict[str, float]:
-        """rel_l2, rel_l1, rmse, linf on the first test points; NaN without an exact solution."""
-        return metrics.errors(*self._values("test", self.history_points()))
+        """rel_l2, rel_l1, rmse, linf on the first test points; NaN without an exact solution.
+
+        Of several fields those of each, `fields/<name>/rel_l2`, and their `metrics.together`.
+        """
+        return self._errors(*self._values("test", self.history_points()))
+
+    def _errors(self, u: Tensor, exact: Tensor) -> dict[str, float]:
+        if u.ndim == 1:
+            return metrics.errors(u, exact)
+        each = {name: metrics.errors(u[:, k], exact[:, k]) for k, name in enumerate(self.problem.fields)}
+        single = {f"fields/{name}/{kind}": e for name, errors in each.items() for kind, e in errors.items()}
+        return metrics.together(list(each.values())) | single
 
     def validation(self, terms: Callable[[Ansatz, Points, torch.Generator], dict[str, float]]) -> dict[str, float]:
         """The terms of the loss at the held-out points, with the same probes at every call."""
@@ -129,32 +140,39 @@ class Evaluator:
                 column.append(row[name].cpu())
             digest.update(x.float().cpu().numpy().tobytes())
         field = {name: torch.cat(column) for name, column in columns.items()}
-        found = metrics.errors(field["u"], field["u_exact"])
-        if self.problem.has_exact:
-            field["error"] = (field["u"] - field["u_exact"]).abs()
-        else:
-            del field["u_exact"]
-        return found, field, digest.hexdigest()
+        found = self._errors(field["u"], field["u_exact"])
+        u, exact = field.pop("u"), field.pop("u_exact")
+        columns = cuts.by_field(self.problem.fields, u, exact if self.problem.has_exact else None)
+        return found, {**columns, **field}, digest.hexdigest()
 
     @torch.no_grad()
     def floors(self) -> dict[str, float]:
         """Relative l2 errors on the test points of functions that learn next to nothing; see `metrics.Floors`."""
         if not self.problem.has_exact:
             return {}
+        if len(self.problem.fields) == 1:
+            return self._floors(self.problem, None)
+        each = {name: self._floors(self.problem.of(name), k) for k, name in enumerate(self.problem.fields)}
+        return {f"{name}/{kind}": floor for name, floors in each.items() for kind, floor in floors.items()}
+
+    def _floors(self, problem: Problem, column: int | None) -> dict[str, float]:
+        """Those of a problem with one field, which is the only one or a column of several."""
         n = min(self.config.points.test, max(self.history_points(), 4096))
-        centre = self.problem.units.centre if self.problem.fits_rows else None
-        found = metrics.Floors(self.domain.dim, n, self.problem.taylor(), centre)
+        centre = problem.units.centre if problem.fits_rows else None
+        found = metrics.Floors(self.domain.dim, n, problem.taylor(), centre)
         for points, exact in self.blocks("test", n):
-            x = self.problem.inputs_of(points)
-            built_in = self.plan.hard or self.problem.states("lift")
-            m, h = self.problem.factor(x), self.problem.lift(x) if built_in else None
+            x, exact = problem.inputs_of(points), exact if column is None else exact[:, column]
+            if not exact.isfinite().any():
+                return {}
+            built_in = self.plan.hard or problem.states("lift")
+            m, h = problem.factor(x), problem.lift(x) if built_in else None
             one, zero = torch.ones_like(exact), torch.zeros_like(exact)
-            found.add(
-                x, exact, one if m is None else m.value, zero if h is None else h.value, self.problem.untrained(x)
-            )
+            found.add(x, exact, one if m is None else m.value, zero if h is None else h.value, problem.untrained(x))
         try:
             floors = found.result()
         except ZeroDivisionError:
+            if column is not None:
+                return {}
             raise ConfigError("the exact solution is zero at all test points: relative errors are undefined") from None
         if self.problem.fits_rows:  # one that could not be fitted, and has no Taylor polynomial
             return {name: floor for name, floor in floors.items() if floor < 1 or name == "constant"}

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,7 +59,7 @@ class ResidualTraining(Training):
         config, problem = plan.config, plan.problem
         self.u = plan.ansatz()
         drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
-        self.u.fields(problem.inputs_of(drawn).to(self.u.like))  # a lift is built before torch traces a step
+        self.u.built_in(problem.inputs_of(drawn).to(self.u.like))  # a lift is built before torch traces a step
         self.objective = Objective(plan, self.u)
         self.average = None
         if config.average is not None:
@@ -298,7 +298,7 @@ class ResidualTraining(Training):
         """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
         x = self.pools["interior"].points
         operator, loss = self.objective.operator, self.objective.loss
-        if x is None or operator.exact:
+        if x is None or operator.exact or len(self.u.problem.fields) > 1:
             return {}
         scale = loss.factor(self.u.problem)
         generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)
@@ -332,16 +332,18 @@ class ResidualTraining(Training):
             slices = evaluator.slices()
         finally:
             u.load_state_dict(last)
+        of_system = self.plan.problem.fields if len(self.plan.problem.fields) > 1 else ()
         run.attrs.update(
             best_step=best["step"],
             validation_best=self.objective.total(best["terms"]),
             validation_last=self.objective.total(terms),
             rel_l2_best=found["rel_l2"],
             rmse_best=found["rmse"],
-            test_points=len(field["u"]),
+            test_points=len(field["radius"]),
             test_points_sha256=digest,
             history_points=evaluator.history_points(),
-            **{f"skill_{name}": found["rel_l2"] / floor for name, floor in run.floors.items() if floor},
+            **{f"rel_l2_best/{name}": found[f"fields/{name}/rel_l2"] for name in of_system},
+            **{f"skill_{name}": _error_beside(found, name) / floor for name, floor in run.floors.items() if floor},
         )
         run.set_field({name: t.numpy() for name, t in field.items()})
         run.set_slices(slices)
@@ -410,3 +412,9 @@ class ResidualTraining(Training):
         self.elapsed = float(saved["elapsed"])
         self.best = {"terms": None, **{name: saved["best"][name] for name in ("step", "weights", "stale")}}
         self.best["terms"] = saved["best"].get("terms") or self.validation(self._of_best())  # of older runs: none
+
+
+def _error_beside(found: Mapping[str, float], floor: str) -> float:
+    """The relative l2 error that a floor is of: that of u, or of the field in its name."""
+    field, slash, _ = floor.rpartition("/")
+    return found[f"fields/{field}/rel_l2"] if slash else found["rel_l2"]

@@ -1,6 +1,6 @@
 """Named terms of a loss: interior residual and its gradient, boundary, initial condition, and the problem's own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.nested import gradient_of
 from kanpde.jets.tracing import in_torch_func
@@ -15,6 +16,7 @@ from kanpde.kan.sparsity import sparsity
 from kanpde.operators.base import Operator
 from kanpde.operators.forward import Forward, compiled
 from kanpde.problems.frames import Frame
+from kanpde.problems.reading import ALONE
 
 OWN = ("interior", "gradient", "boundary", "initial", "sparsity")  # names of the terms that every problem may have
 Points = dict[str, Tensor]  # by the name of the term that reads them
@@ -27,9 +29,11 @@ class Loss:
 
     interior: mean of (c r)^2 for the residual r of the PDE and the scale c; with `two_sample`, the mean of
     (c r_1)(c r_2) for two independent draws of a stochastic operator, whose expectation is that of the exact residual
-    where r is affine in the estimated terms: the square of one estimate adds its variance (Hu et al. 2024).
-    gradient: mean of |c grad r|^2 / d, which asks d numbers of every point instead of one; with `directions`, the
-    unbiased mean of (v . c grad r)^2 / d over that many random directions v per point, of components +1 and -1.
+    where r is affine in the estimated terms: the square of one estimate adds its variance (Hu et al. 2024). Of several
+    equations there is one such term for each, by its name, for which a weight `interior` stands where it has none.
+    gradient: mean of |c grad r|^2 / d, which asks d numbers of every point instead of one, over all equations; with
+    `directions`, the unbiased mean of (v . c grad r)^2 / d over that many random directions v per point, of components
+    +1 and -1.
     boundary: mean of (u - g)^2 on the boundary. initial: mean of (u - u_0)^2 at t = 0. By its name, the mean square of
     the misfit of each condition that is not built in. Others are the problem's own.
 
@@ -43,6 +47,7 @@ class Loss:
         directions: of the gradient; None: all of it.
         sparsity: l1 and entropy of a term on the edges of a KAN, `kanpde.kan.sparsity`; None: no such term.
         frame: the units of the domain, in which c and the gradient are taken; None: those of x.
+        equations: the names of their terms.
     Source: gradient-enhanced PINNs, Yu et al. 2022 (arXiv 2111.02801).
     """
 
@@ -53,6 +58,12 @@ class Loss:
     directions: int | None = None
     sparsity: dict[str, float] | None = None
     frame: Frame | None = None
+    equations: tuple[str, ...] = (ALONE,)
+
+    def weight(self, name: str) -> float:
+        """w_k as it is stated."""
+        of_all = self.weights.get(ALONE, 1.0) if name in self.equations else 1.0
+        return self.weights.get(name, of_all)
 
     def factor(self, problem) -> float:
         """c."""
@@ -74,14 +85,14 @@ class Loss:
         }
         found: Residuals = {}
         for name, x in points.items():
-            found |= {name: asked[name].misfit(u, x)} if name in asked else read[name](x)
+            found |= {name: asked[name].misfit(u.of(asked[name].field), x)} if name in asked else read[name](x)
         return found
 
     def means(self, residuals: Residuals, emphasis: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The mean square of each residual, that of a point (N,) weighted by its emphasis where there is one."""
         emphasis = emphasis or {}
-        two = "interior" if self.residual == "two_sample" else None
-        squares = {name: r.prod(0) if name == two else r.square() for name, r in residuals.items()}
+        two = self.equations if self.residual == "two_sample" else ()
+        squares = {name: r.prod(0) if name in two else r.square() for name, r in residuals.items()}
         return {name: (square * emphasis.get(name, 1.0)).mean() for name, square in squares.items()}
 
     def terms(self, u: Ansatz, operator: Operator, points: Points, generator: torch.Generator) -> dict[str, Tensor]:
@@ -102,35 +113,51 @@ class Loss:
             return sums | {name: float(term.detach()) for name, term in self.extra_terms(u).items()}
 
     def extra_terms(self, u: Ansatz) -> dict[str, Tensor]:
-        """Terms without points: the problem's own, and the sparsity of the network.
+        """Terms without points: the problem's own, conditions that have none, and the sparsity of the network.
 
         Raises:
             ConfigError: a term that is not one number with a gradient, or has the name of another.
         """
         found = {name: one_number(name, term) for name, term in u.problem.extra_terms(u).items()}
+        for name, condition in u.problem.asked.items():
+            if not condition.by_points:
+                x = condition.points(u.problem, 0, stream(0, name, u.like.device), "", dtype=u.like.dtype)
+                found[name] = condition.misfit(u.of(condition.field), x).square().mean()
         return found if self.sparsity is None else found | {"sparsity": sparsity(u.net, **self.sparsity)}
 
     def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, float] | None = None):
         """sum_k w_k L_k, with the loss's weights or others."""
-        weights = self.weights if weights is None else weights
-        return sum(weights.get(name, 1.0) * term for name, term in terms.items())
+        of = self.weight if weights is None else lambda name: weights.get(name, 1.0)
+        return sum(of(name) * term for name, term in terms.items())
+
+    def at_points(self, residuals: Residuals) -> Tensor | None:
+        """The residual of a point (N,), of several equations the root of the sum of their squares; None: not there."""
+        r = [residuals[name] for name in self.equations if name in residuals]
+        if not r:
+            return None
+        return r[0] if len(r) == 1 else torch.stack(r).square().sum(0).sqrt()
 
     def _interior(
         self, u: Ansatz, operator: Operator, x: Tensor, generator: torch.Generator, graph: bool = True
     ) -> Residuals:
-        scale = self.factor(u.problem)
-        residual = lambda x: scale * u.problem.residual(operator(u, x, generator=generator), x)
+        scale, problem = self.factor(u.problem), u.problem
+
+        def residual(x: Tensor) -> Residuals:
+            return {name: scale * r for name, r in problem.equations(operator(u, x, generator=generator), x).items()}
+
         if self.residual == "two_sample":
-            return {"interior": torch.stack([residual(x), residual(x)])}
+            first, second = residual(x), residual(x)
+            return {name: torch.stack([r, second[name]]) for name, r in first.items()}
         if self.gradient == "none" or not torch.is_grad_enabled():
-            return {"interior": residual(x)}
+            return residual(x)
         if operator.compile and not in_torch_func():
             r, slope = _compiled_with_gradient(u, operator, x)
-            r, slope = scale * r, scale * slope
+            found, slopes = {ALONE: scale * r}, [scale * slope]
         else:
-            r, slope = _with_gradient(residual, x, graph)
-        slope = slope if self.frame is None else slope * self.frame.lengths.to(slope)
-        return {"interior": r, "gradient": self._components(slope, generator)}
+            found, slopes = _with_gradients(residual, x, self.equations, graph)
+        units = (lambda slope: slope) if self.frame is None else (lambda slope: slope * self.frame.lengths.to(slope))
+        each = [self._components(units(slope), generator) for slope in slopes]
+        return found | {"gradient": each[0] if len(each) == 1 else torch.cat(each, 1)}
 
     def _components(self, slope: Tensor, generator: torch.Generator) -> Tensor:
         """grad r (N, d) itself, or d^(-1/2) v . grad r (N, V): the same mean square, or an unbiased estimate of it."""
@@ -153,20 +180,24 @@ def one_number(name: str, term) -> Tensor:
     return term.reshape(())
 
 
-def _with_gradient(function: Callable[[Tensor], Tensor], x: Tensor, graph: bool = True) -> tuple[Tensor, Tensor]:
-    """function(x) (N,) and its gradient (N, d), with or without its graph."""
+def _with_gradients(
+    function: Callable[[Tensor], Residuals], x: Tensor, names: Sequence[str], graph: bool
+) -> tuple[Residuals, list[Tensor]]:
+    """Residuals (N,) of these names at x and the gradient (N, d) of each, with or without its graph."""
     if in_torch_func():  # per-sample gradients
-        return _with_gradient_by_torch_func(function, x)
+        values, slopes = _gradients_by_torch_func(lambda x: tuple(function(x).values()), x)
+        return dict(zip(names, values, strict=True)), slopes
     x = x.detach().requires_grad_()
-    value = function(x)
-    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=graph)
-    return value, slope
+    found = function(x)
+    kept = {"create_graph": graph, "retain_graph": graph or len(found) > 1}
+    return found, [torch.autograd.grad(r.sum(), x, **kept)[0] for r in found.values()]
 
 
-def _with_gradient_by_torch_func(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    summed = lambda x: ((y := function(x)).sum(), y)
-    slope, value = torch.func.grad(summed, has_aux=True)(x)
-    return value, slope
+def _gradients_by_torch_func(function: Callable[[Tensor], tuple], x: Tensor) -> tuple[tuple, list[Tensor]]:
+    """Values (N,) of functions and their gradients (N, d), from one forward pass."""
+    values, pull = torch.func.vjp(function, x)
+    ones = lambda k: tuple(torch.ones_like(r) if i == k else torch.zeros_like(r) for i, r in enumerate(values))
+    return values, [pull(ones(k))[0] for k in range(len(values))]
 
 
 def _compiled_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,4 +214,6 @@ def _compiled_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Te
 
 def _left_side_with_gradient(u: Ansatz, operator: Forward, x: Tensor) -> tuple[Tensor, Tensor]:
     side = u.problem.left_side if u.problem.has_source else u.problem.residual
-    return _with_gradient_by_torch_func(lambda x: side(operator(u, x), x), x)
+    summed = lambda x: ((y := side(operator(u, x), x)).sum(), y)
+    slope, value = torch.func.grad(summed, has_aux=True)(x)
+    return value, slope

@@ -37,7 +37,7 @@ class Objective:
     def weights(self, names: Sequence[str]) -> dict[str, float]:
         """w_k: the user's, times those that balance the terms."""
         found = self.balance.weights if self.balance else {}
-        return {name: self.loss.weights.get(name, 1.0) * found.get(name, 1.0) for name in names}
+        return {name: self.loss.weight(name) * found.get(name, 1.0) for name in names}
 
     def backward(self, points: Points, probes: torch.Generator, adapt: bool = True) -> Tensor:
         """The loss at these points, its gradient added to that of the parameters.
@@ -81,9 +81,9 @@ class Objective:
                 loss = self.loss.total(terms, self.weights(list(terms)))
             if saved is not None:
                 self.saved_bytes = saved()
-            seen += [residuals["interior"].detach()] if "interior" in residuals else []
+            seen += [] if (r := self.loss.at_points(residuals)) is None else [r.detach()]
             sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
-            self._note(sums, partial(_where, residuals, part))
+            self._note(sums, partial(self._where, residuals, part))
             loss.backward()
         if not torch.equal(after, start):  # the balance has drawn more than the residuals
             probes.set_state(after)
@@ -136,7 +136,7 @@ class Objective:
             self.emphasis.update(x, self.residual(x, probes))
             probes.set_state(start)
         w = self.emphasis.weights(x)
-        return {"interior": w, "gradient": w.unsqueeze(1)}
+        return {**dict.fromkeys(self.loss.equations, w), "gradient": w.unsqueeze(1)}
 
     def _parts(self, points: Points, weighing: Points) -> Iterator[tuple[Points, dict[str, float], Points]]:
         """Micro-batches, their shares of the means (of the whole none), and the emphasis of their points."""
@@ -148,7 +148,7 @@ class Objective:
             part = {name: pieces[i] for name, pieces in cut.items() if len(pieces[i])}
             shares = {name: len(x) / len(points[name]) for name, x in part.items()}
             if "interior" in shares:
-                shares["gradient"] = shares["interior"]
+                shares |= dict.fromkeys((*self.loss.equations, "gradient"), shares["interior"])
             yield part, shares if count > 1 else {}, {name: pieces[i] for name, pieces in weighed.items()}
 
     def _shrink(self, points: Points) -> None:
@@ -174,6 +174,14 @@ class Objective:
             raise FloatingPointError(
                 f"the loss term {first} is {terms.get(first, self.value)}, first of all terms{where(first)}"
             )
+
+    def _where(self, residuals: dict[str, Tensor], points: Points, name: str) -> str:
+        """The first point at which the residual of a term is not finite, for a message."""
+        inside = name == "gradient" or name in self.loss.equations
+        r, x = residuals.get(name), points.get("interior" if inside else name)
+        if r is None or x is None or r.isfinite().all():
+            return ""
+        return f"; its residual is not finite at {first_not_finite(r if len(r) == len(x) else r.mT, x)}"
 
     def at(self, points: Points, probes: torch.Generator) -> float:
         """The loss at these points, without a gradient by the parameters."""
@@ -202,7 +210,7 @@ class Objective:
     def residual(self, x: Tensor, probes: torch.Generator) -> Tensor:
         """The scaled interior residual (N,), without its gradient."""
         with torch.no_grad():
-            return self.loss.residuals(self.u, self.operator, {"interior": x}, probes)["interior"]
+            return self.loss.at_points(self.loss.residuals(self.u, self.operator, {"interior": x}, probes))
 
     def system(self, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]) -> Residuals:
         """The residuals at these points, whose squares add up to the loss."""
@@ -223,11 +231,3 @@ class Objective:
             if state[name] is not None:
                 device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}
                 getattr(self, name).load_state_dict(state[name], **device)
-
-
-def _where(residuals: dict[str, Tensor], points: Points, name: str) -> str:
-    """The first point at which the residual of a term is not finite, for a message."""
-    r, x = residuals.get(name), points.get("interior" if name == "gradient" else name)
-    if r is None or x is None or r.isfinite().all():
-        return ""
-    return f"; its residual is not finite at {first_not_finite(r if len(r) == len(x) else r.mT, x)}"

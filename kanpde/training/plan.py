@@ -22,13 +22,14 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.harmonics import harmonics
 from kanpde.jets.jet import Affine
+from kanpde.jets.system import Separate
 from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
 from kanpde.operators import OPERATORS, Forward, Operator
 from kanpde.optim.optimisers import OPTIMISERS, for_sparsity
 from kanpde.problems import PROBLEMS, Problem
 from kanpde.problems.base import own
-from kanpde.problems.conditions import Periodic
+from kanpde.problems.conditions import Observations, Periodic
 from kanpde.problems.fitting import Units
 from kanpde.problems.frames import Frame, check_domain, grid_range, largest_factor
 from kanpde.training import checks, start
@@ -92,11 +93,9 @@ class Plan:
                 config = resolved(config, problem)
             frame = Frame.of(problem) if config.units == "frame" else None
             operator = _operator(config, problem)
-            loss = _loss(config, operator, frame)
+            loss = _loss(config, problem, operator, frame)
             met = _met(config, problem, net)
-            units = frame if net is None else None  # a network that is given is one of x
-            net = _backbone(config, problem, frame, stored) if net is None else net
-            net = _with_units(config, problem, units, loss, net, stored)
+            net = _network(config, problem, frame, loss, net, stored)
             plan = cls(
                 config=config,
                 problem=problem,
@@ -143,7 +142,25 @@ class Plan:
 # The objects of a configuration
 
 
-def _backbone(config: RunConfig, problem: Problem, frame: Frame | None, stored: bool) -> nn.Module:
+def _network(
+    config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, given: nn.Module | None, stored: bool
+) -> nn.Module:
+    """The network that is given, which is one of x, or that of the configuration: one, or one for each field."""
+    if given is not None:
+        return _with_units(config, problem, None, loss, given, stored)
+    if config.networks == "shared" or len(problem.fields) == 1:
+        drawn = stream(config.seed, "init")
+        return _with_units(config, problem, frame, loss, _backbone(config, problem, frame, drawn, stored), stored)
+    nets = []
+    for name in problem.fields:
+        net = _backbone(config, problem.of(name), frame, stream(config.seed, f"init/{name}"), stored)
+        nets.append(_with_units(config, problem.of(name), frame, loss, net, stored))
+    return Separate(nets)
+
+
+def _backbone(
+    config: RunConfig, problem: Problem, frame: Frame | None, drawn: torch.Generator, stored: bool
+) -> nn.Module:
     """The network of the configuration, untrained.
 
     One that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map. One of a
@@ -154,13 +171,13 @@ def _backbone(config: RunConfig, problem: Problem, frame: Frame | None, stored: 
         raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
     if "grid_range" in options:
         options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
-    drawn, waves, inputs = stream(config.seed, "init"), None, problem.n_inputs
+    waves, inputs = None, problem.n_inputs
     if periodic := problem.exactly.periodic if problem.conditions and config.constraint == "hard" else None:
         ranges = grid_range("frame", problem, config.points.law, frame)
         waves, limits = harmonics(ranges, periodic, options.get("grid_range", (-1.0, 1.0)))
         options |= {"grid_range": limits} if "grid_range" in options else {}
         inputs = len(limits)
-    net = construct("backbone", backbones.BACKBONES, options, inputs, 1, generator=drawn)
+    net = construct("backbone", backbones.BACKBONES, options, inputs, len(problem.fields), generator=drawn)
     if problem.fits_rows:
         units = Units.unknown(problem.dim) if stored else problem.units
         return nn.Sequential(units.scaling_inputs(), *_layers(net), units.scaling_output())
@@ -194,12 +211,15 @@ def _with_units(
     if problem.fits_rows or isinstance(layers[-1], Affine) or not (frame or config.start == "constant"):
         return net
     if stored:
-        return nn.Sequential(*layers, start.affine())
-    size = 1 / largest_factor(problem) if frame and config.constraint == "hard" else 1.0
+        return nn.Sequential(*layers, start.affine((1.0,) * len(problem.fields)))
+    hard = frame and config.constraint == "hard"
+    size = [1 / largest_factor(problem.of(name)) if hard else 1.0 for name in problem.fields]
     if config.start == "network":
         return nn.Sequential(*layers, start.affine(size))
+    if len(problem.fields) > 1:
+        raise ConfigError("start: constant is that of one field; say start: network")
     drawn, scale = stream(config.seed, "start"), loss.factor(problem)
-    return nn.Sequential(*layers, start.units(problem, config.points.law, drawn, scale, size))
+    return nn.Sequential(*layers, start.units(problem, config.points.law, drawn, scale, *size))
 
 
 def _operator(config: RunConfig, problem: Problem) -> Operator:
@@ -214,7 +234,7 @@ def _operator(config: RunConfig, problem: Problem) -> Operator:
     return made
 
 
-def _loss(config: RunConfig, operator: Operator, frame: Frame | None) -> Loss:
+def _loss(config: RunConfig, problem: Problem, operator: Operator, frame: Frame | None) -> Loss:
     """The loss in the units of the run; what its operator cannot give is refused here."""
     name, gradient = config.operator["name"], config.loss.gradient
     if config.loss.residual == "two_sample" and operator.exact:
@@ -223,7 +243,8 @@ def _loss(config: RunConfig, operator: Operator, frame: Frame | None) -> Loss:
         raise ConfigError(f"loss.gradient: given {gradient}, but {name} is no exact operator: set it to none")
     if config.loss.directions and gradient == "none":
         raise ConfigError("loss.directions: they are of loss.gradient, which is none")
-    return Loss(**config.loss.model_dump(exclude={"balance", "emphasis"}), frame=frame)
+    stated = config.loss.model_dump(exclude={"balance", "emphasis"})
+    return Loss(**stated, frame=frame, equations=problem.reading.equations)
 
 
 def _emphasis(config: RunConfig, problem: Problem) -> Emphasis | None:
@@ -248,8 +269,8 @@ def _counts(config: RunConfig, problem: Problem, met: frozenset[str]) -> dict[st
     numbers = {kind: resolve(getattr(config.points, kind), problem.dim) for kind in KINDS}
     if problem.conditions:
         n = numbers["boundary"] or max(LEAST, numbers["interior"] // 4)
-        left = [name for name in problem.asked if name not in met]
-        rows = {name: getattr(problem.asked[name], "count", n) for name in left}
+        left = {name: c for name, c in problem.asked.items() if name not in met and c.by_points}
+        rows = {name: c.count(problem) if isinstance(c, Observations) else n for name, c in left.items()}
         return {"interior": numbers["interior"], **rows}
     kinds = kinds_of(problem.domain) if config.constraint == "soft" and not problem.fits_rows else ("interior",)
     return {kind: numbers[kind] for kind in kinds}
@@ -324,10 +345,11 @@ def _compile(config: RunConfig, problem: Problem) -> bool:
             can = ", ".join(name for name, kind in OPERATORS.items() if kind.compiles)
             raise ConfigError(f"compile: only the operator {can} compiles, given {config.operator['name']}")
         return False
-    reads = problem.reads
-    if reads.named and config.compile is True:
-        raise ConfigError(f"compile: {reads.names(problem.axes)[-1]} is not compiled; given true")
-    if config.compile != "auto" or reads.named:
+    reads, several = problem.reads, len(problem.reading.equations) > 1 or len(problem.fields) > 1
+    if (reads.named or several) and config.compile is True:
+        what = "a system" if several else reads.names(problem.axes)[-1]
+        raise ConfigError(f"compile: {what} is not compiled; given true")
+    if config.compile != "auto" or reads.named or several:
         return config.compile is True
     basis = getattr(backbones.BACKBONES.get(config.backbone["name"]), "basis", Basis)
     too_much = config.loss.gradient != "none" and (problem.domain.dim > WHOLE_UP_TO or basis.recursive)

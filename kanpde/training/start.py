@@ -1,5 +1,6 @@
 """The start of training: the best constant, and the network in units of what that leaves."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -74,9 +75,9 @@ def units(problem, law: str, generator: torch.Generator, scale: float | None = N
     """
     n = max(16, min(POINTS, NUMBERS // problem.domain.dim))
     c, rms = best_constant(problem, problem.domain.interior(n, generator, law=law), scale)
-    return affine(size * (rms or 1.0), c)
+    return affine([size * (rms or 1.0)], c)
 
 
-def affine(scale: float = 1.0, shift: float = 0.0) -> Affine:
-    """y = scale x + shift."""
-    return Affine(torch.tensor([scale]), torch.tensor([shift]))
+def affine(scale: Sequence[float], shift: float = 0.0) -> Affine:
+    """y_k = scale_k x_k + shift."""
+    return Affine(torch.tensor(scale), torch.full((len(scale),), shift))

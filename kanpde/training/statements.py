@@ -34,7 +34,7 @@ def check(plan: "Plan") -> None:
     """Raises ConfigError, in one line that says what to write, where something stated would not be read."""
     check_counts(plan.config, plan.problem)
     check_equation(plan)
-    if plan.problem.conditions:
+    if plan.problem.conditions or len(plan.problem.fields) > 1:
         check_conditions(plan)
         check_terms(plan)
         return
@@ -136,17 +136,17 @@ def check_equation(plan: "Plan") -> None:
     overriding = _owner(problem, "residual")
     for name in ("source", "left_side"):
         stated = problem.states(name) and issubclass(_owner(problem, name), overriding)
-        if stated and not _reads(problem, name, lambda problem: _residual(plan, problem)):
+        if stated and not _reads(problem, name, lambda problem: _residuals(plan, problem)):
             raise ConfigError(
                 f"{type(problem).__name__}.{name}: residual is stated too and does not read it; "
                 "state left_side and source, or residual alone"
             )
 
 
-def _residual(plan: "Plan", problem: Problem) -> Tensor:
-    """The residual of a problem like that of the plan, of a jet of ones."""
+def _residuals(plan: "Plan", problem: Problem) -> list[Tensor]:
+    """The residuals of a problem like that of the plan, of a jet of ones."""
     x = problem.domain.interior(2, stream(0, "check"), plan.config.points.law, dtype=plan.dtype)
-    return problem.residual(any_jet(problem, x, x.new_ones), x)
+    return list(problem.equations(any_jet(problem, x, x.new_ones), x).values())
 
 
 def _owner(problem: Problem, name: str) -> type:
@@ -175,7 +175,7 @@ def check_conditions(plan: "Plan") -> None:
         if problem.states(stated):
             raise ConfigError(f"{name}.{stated}: conditions are stated too; make a condition of it")
     check_time(problem)
-    taken = {"interior", "gradient", "sparsity", *problem.terms}
+    taken = {*plan.loss.equations, "gradient", "sparsity", *problem.terms}
     if clash := taken & problem.asked.keys():
         raise ConfigError(f"{name}.conditions: {sorted(clash)[0]} is the name of another term; choose another")
     u = _like(plan, problem)
@@ -183,10 +183,12 @@ def check_conditions(plan: "Plan") -> None:
         try:
             x = condition.points(problem, 4, stream(0, "check/conditions"), plan.config.points.law, dtype=plan.dtype)
             with torch.no_grad():
-                misfit = condition.misfit(u, x.to(plan.device))
+                misfit = condition.misfit(u.of(condition.field), x.to(plan.device))
         except ConfigError as error:
             raise ConfigError(f"condition {key}: {error}") from None
         shape = (len(x), misfit.shape[-1]) if misfit.ndim == 2 else (len(x),)
+        if not condition.by_points:
+            shape = misfit.shape
         check_numbers(f"condition {key}", misfit, shape, x, finite=not plan.config.start_from)
 
 
@@ -339,7 +341,7 @@ def check_unknowns(plan: "Plan", given: Problem) -> None:
     if not (theirs := list(given.parameters.parameters()) if isinstance(given.parameters, nn.Module) else []):
         return
     u = _like(plan, plan.problem)
-    found = [_residual(plan, u.problem), *u.problem.extra_terms(u).values()]
+    found = [*_residuals(plan, u.problem), *u.problem.extra_terms(u).values()]
     total = sum(t.sum() for t in found if t.requires_grad)
     if isinstance(total, Tensor) and any(g is not None for g in torch.autograd.grad(total, theirs, allow_unused=True)):
         raise ConfigError(

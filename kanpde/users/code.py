@@ -1,6 +1,7 @@
 """What a user's own code gives and raises: one line that names the file, the line, and what a jet offers."""
 
 import inspect
+import keyword
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -13,9 +14,12 @@ from kanpde.domains.base import looks_like_one
 from kanpde.ground.errors import ConfigError, shown
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
+from kanpde.jets.system import Jets
 from kanpde.problems.base import Problem
+from kanpde.problems.reading import ALONE, equations
 from kanpde.users.modules import PREFIX, place
 
+TAKEN = ("names", "jets", "map", "parts", "x", "radius", "origin", "axes", "grid", "label", "axis_labels")
 MISUSED = (AttributeError, TypeError, IndexError, RuntimeError, ValueError)  # what is wrong with a jet may raise
 ABSENT = {  # entries of a jet that are None, and why
     "along": "the problem states no directions",
@@ -52,6 +56,7 @@ def check_call(problem, net=None) -> None:
         where = f"problem {type(problem).__name__}: domain"
         if not looks_like_one(domain):
             raise ConfigError(f"{where}: {_described(domain)}; needed is one such as kanpde.domains.Ball(dim)")
+        check_names(problem)
         if not isinstance(problem.terms, tuple | list) or not all(isinstance(name, str) for name in problem.terms):
             raise ConfigError(
                 f"problem {type(problem).__name__}: terms: given {problem.terms!r}, needed is a tuple of names"
@@ -59,6 +64,20 @@ def check_call(problem, net=None) -> None:
         dim = getattr(domain, "dim", 1)  # what else a domain lacks `frames.check_domain` says
         if not isinstance(dim, Integral) or dim < 1:
             raise ConfigError(f"{where}: dim: given {dim!r}, needed is a whole number, at least 1")
+
+
+def check_names(problem: Problem) -> None:
+    """Raises ConfigError for names of fields that are none, or mean something else."""
+    fields, where = problem.fields, f"problem {type(problem).__name__}: fields"
+    if isinstance(fields, str) or not all(isinstance(name, str) for name in fields) or not fields:
+        raise ConfigError(f"{where}: given {fields!r}, needed is a tuple of names, such as ('u', 'v')")
+    taken = {*TAKEN, *(problem.coordinates or ())} if len(fields) > 1 else set()
+    for name in fields:
+        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+            raise ConfigError(f"{where}: {name!r} is no name")
+        suffixed = [f"{name}{end}" for end in ("_exact", "_error") if f"{name}{end}" in fields]
+        if fields.count(name) > 1 or name in taken or suffixed:
+            raise ConfigError(f"{where}: {suffixed[0] if suffixed else name!r} means something else already; rename it")
 
 
 def _described(value) -> str:
@@ -242,21 +261,26 @@ class _Absent(Exception):
     pass
 
 
-def check_residual(problem: Problem, jet: Jet, x: Tensor, finite: bool, alone: bool) -> None:
-    """Raises ConfigError where the residual at a jet at x is no finite number per point.
+def check_residual(problem: Problem, jet: Jet | Jets, x: Tensor, finite: bool, alone: bool) -> None:
+    """Raises ConfigError where the residual at a jet at x, or an equation of it, is no finite number per point.
 
     Args:
         finite: whether it must be. alone: whether all that is learned comes from it, so that it must depend on u.
     """
-    r = residual_at(problem, jet.map(lambda part: 1 * part.detach().requires_grad_()), x)
-    check_numbers("the residual", r, (len(x),), x, finite=finite)
-    if alone and not r.requires_grad:
+    found = residual_at(problem, jet.map(lambda part: 1 * part.detach().requires_grad_()), x)
+    parts = {"the residual" if name == ALONE else f"the equation {name}": r for name, r in equations(found).items()}
+    for what, r in parts.items():
+        check_numbers(what, r, (len(x),), x, finite=finite)
+    if parts.keys() != {"the residual"} and tuple(equations(found)) != problem.reading.equations:
+        given, first = ", ".join(equations(found)), ", ".join(problem.reading.equations)
+        raise ConfigError(f"the residual: it returns the equations {given}, when it was first called {first}")
+    if alone and not any(r.requires_grad for r in parts.values()):
         raise ConfigError(
             "the residual does not depend on u: there is nothing to learn (detach, no_grad or item in it?)"
         )
 
 
-def residual_at(problem: Problem, jet: Jet, x: Tensor):
+def residual_at(problem: Problem, jet: Jet | Jets, x: Tensor):
     """The residual of a problem; what it reads of a jet that has it not is said.
 
     Raises:
@@ -266,10 +290,11 @@ def residual_at(problem: Problem, jet: Jet, x: Tensor):
         found, failed = problem.residual(jet, x), None
     except Exception as error:
         found, failed = None, error
-    if isinstance(found, Tensor):
+    if failed is None and all(isinstance(r, Tensor) for r in equations(found).values()):
         return found
+    watched = lambda jet: _Watched(**vars(jet))
     try:
-        problem.residual(_Watched(**vars(jet)), x)
+        problem.residual(Jets(jet.names, tuple(map(watched, jet))) if isinstance(jet, Jets) else watched(jet), x)
     except _Absent as absent:
         raise ConfigError(str(absent)) from failed
     except Exception:

@@ -1,0 +1,143 @@
+"""Several fields: their jets by name, complex ones as pairs, and the networks that they are outputs of."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kanpde.ground.errors import suggest
+from kanpde.jets import taylor
+from kanpde.jets.gram import Part
+from kanpde.jets.jet import Jet, rule
+
+
+@dataclass(frozen=True)
+class Jets:
+    """The jets of the fields of a problem: in their order, `u, v, p = w`, and by their names, `w.p`.
+
+    Example:
+        >>> w = Jets(("u", "v"), (Jet(torch.ones(2)), Jet(torch.zeros(2))))
+        >>> u, v = w
+        >>> v is w.v
+        True
+    """
+
+    names: tuple[str, ...]
+    jets: tuple[Jet, ...]
+
+    def __iter__(self) -> Iterator[Jet]:
+        return iter(self.jets)
+
+    def __len__(self) -> int:
+        return len(self.jets)
+
+    def __getitem__(self, name: str) -> Jet:
+        return self.jets[self.names.index(name)]
+
+    def __getattr__(self, name: str) -> Jet:
+        if not name.startswith("_") and name in self.names:
+            return self[name]
+        hint = f"; take the jet of a field, such as {self.names[0]}.{name}" if hasattr(Jet, name) else ""
+        raise AttributeError(suggest("field", name, self.names) + hint)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Jets":
+        """The jets whose tensors are function(those of these)."""
+        return Jets(self.names, tuple(jet.map(function) for jet in self.jets))
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """All tensors that they have."""
+        return [part for jet in self.jets for part in jet.parts]
+
+    @staticmethod
+    def of_columns(names: tuple[str, ...], jet: Jet) -> "Jets":
+        """From a jet whose tensors have a last axis of fields."""
+        return Jets(names, tuple(jet.map(lambda t, k=k: t[..., k]) for k in range(len(names))))
+
+
+@dataclass(frozen=True)
+class Complex:
+    r"""A complex field psi = u + i v as the pair of its real and imaginary parts, which are fields.
+
+    It reads what jets offer, `psi.t`, `psi.xx`, `psi.lap`, `psi.d("x", 3)`, as complex tensors (N,). A residual that is
+    complex is two equations.
+
+    Example:
+        >>> psi = Complex(Jet(torch.tensor([3.0])), Jet(torch.tensor([4.0])))
+        >>> psi.value, psi.abs_sq
+        (tensor([3.+4.j]), tensor([25.]))
+    """
+
+    real: Jet
+    imag: Jet
+
+    @property
+    def abs_sq(self) -> Tensor:
+        """|psi|^2, (N,)."""
+        return self.real.value.square() + self.imag.value.square()
+
+    @property
+    def conj(self) -> Tensor:
+        """The value of its complex conjugate, (N,)."""
+        return torch.complex(self.real.value, -self.imag.value)
+
+    def d(self, *steps: str | int) -> Tensor:
+        """A derivative by names, as that of a jet, (N,)."""
+        return torch.complex(self.real.d(*steps), self.imag.d(*steps))
+
+    def div(self, a: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """div(a grad psi) for a real function a(x), (N,)."""
+        return torch.complex(self.real.div(a, x), self.imag.div(a, x))
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("_") or name == "grad_sq":
+            raise AttributeError(f"a complex field has no {name}")
+        return torch.complex(getattr(self.real, name), getattr(self.imag, name))
+
+
+class Separate(nn.Module):
+    """One network for each field, their outputs side by side: (N, d) -> (N, K)."""
+
+    def __init__(self, nets: Sequence[nn.Module]):
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([net(x) for net in self.nets], 1)
+
+
+class Column(nn.Module):
+    """One output of several: (N, K) -> (N, 1)."""
+
+    def __init__(self, index: int):
+        super().__init__()
+        self.index = index
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.of(y)
+
+    def of(self, y: Any) -> Any:
+        """The column of a tensor (..., K)."""
+        return y[..., self.index : self.index + 1]
+
+
+@rule(Column, reads=lambda module, wanted: Part.FULL if wanted else Part.NONE, told=True)
+def _column(module: Column, jet: Jet, wanted: Part) -> Jet:
+    of = lambda t: None if t is None else module.of(t)
+    gram = None
+    if jet.gram is not None and wanted:
+        one = torch.eye(jet.value.shape[-1], dtype=jet.value.dtype, device=jet.value.device)
+        gram = jet.gram.linear(module.of(one), wanted)
+    return Jet(module.of(jet.value), of(jet.along), gram, of(jet.lap))
+
+
+@taylor.rule(Column)
+def _column_taylor(module: Column, y: taylor.Taylor) -> taylor.Taylor:
+    return y.through(module.of, module.of(y.value))
+
+
+def networks(net: nn.Module) -> list[nn.Module]:
+    """Those of the fields where each has its own, else the one."""
+    return list(net.nets) if isinstance(net, Separate) else [net]
