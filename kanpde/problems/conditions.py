@@ -525,10 +525,10 @@ def _places(problem: Any, condition: Condition) -> list[object]:
         return [f"t = 0{', d/dt' if condition.derivative else ''}"]
     if isinstance(condition, Terminal):
         return ["the end of time"]
-    if isinstance(condition, Observations) or callable(condition.part):
-        return []
     if isinstance(condition, Integral):
         return ["its integral"]
+    if not isinstance(condition, Dirichlet | Neumann | Robin | Periodic) or callable(condition.part):
+        return []
     if space.dim > NAMED:
         return ["boundary"]
     names = [problem.axes.name(axis) for axis in range(space.dim)]

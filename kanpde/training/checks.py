@@ -99,6 +99,7 @@ def check_fields(plan: "Plan") -> None:
         raise ConfigError(f"{name}.residual: {sorted(clash)[0]} is the name of another term; rename the equation")
     if not several:
         return
+    check_network(plan)
     if own := [part for part in OF_ONE if problem.states(part)]:
         raise ConfigError(f"{name}.{own[0]}: it is of a problem with one field; state conditions for each")
     if not problem.conditions and not problem.terms:
@@ -237,18 +238,8 @@ def check_shapes(plan: "Plan") -> None:
     The residual is that of the network as it is; one that starts from other weights need not be finite yet.
     """
     config, problem, dtype = plan.config, plan.problem, plan.dtype
-    n = 3 if problem.domain.dim != 3 else 4
-    x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=dtype)
-    inputs, trial = problem.inputs_of(x), copy.deepcopy(plan.net).to("cpu", dtype).eval()
-    if not problem.fits_rows:
-        check_numbers("coordinates", inputs, (n, problem.domain.dim), x)
-    try:
-        with torch.no_grad():
-            value = trial(inputs)
-    except (RuntimeError, ValueError, IndexError) as error:
-        message = str(error).splitlines()[0]
-        raise ConfigError(f"the network does not take inputs (N, {inputs.shape[1]}): {message}") from None
-    check_numbers("the network", value, (n, len(problem.fields)), inputs)
+    x = check_network(plan)
+    n = len(x)
     if problem.has_exact and len(problem.fields) == 1:
         check_numbers("the exact solution", problem.exact(x), (n,), x, real=True)
     elif problem.has_exact:
@@ -265,6 +256,24 @@ def check_shapes(plan: "Plan") -> None:
         raise ConfigError(str(error)) from error
     finite = not config.start_from
     check_residual(problem, jet, x, finite, alone=plan.hard and not problem.terms)
+
+
+def check_network(plan: "Plan") -> Tensor:
+    """A few points; raises ConfigError where the network gives anything but a number for each field there."""
+    problem, dtype = plan.problem, plan.dtype
+    n = 3 if problem.domain.dim != 3 else 4
+    x = problem.domain.interior(n, stream(0, "check"), plan.config.points.law, dtype=dtype)
+    inputs, trial = problem.inputs_of(x), copy.deepcopy(plan.net).to("cpu", dtype).eval()
+    if not problem.fits_rows:
+        check_numbers("coordinates", inputs, (n, problem.domain.dim), x)
+    try:
+        with torch.no_grad():
+            value = trial(inputs)
+    except (RuntimeError, ValueError, IndexError) as error:
+        message = str(error).splitlines()[0]
+        raise ConfigError(f"the network does not take inputs (N, {inputs.shape[1]}): {message}") from None
+    check_numbers("the network", value, (n, len(problem.fields)), inputs)
+    return x
 
 
 def held_jet(plan: "Plan", x: Tensor) -> Jet | Jets:
