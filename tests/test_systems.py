@@ -1,4 +1,4 @@
-"""Systems: jets of several fields against nested differentiation, equations by name, conditions and results per field."""
+"""Systems: jets of several fields against nested differentiation, equations, conditions and results of each field."""
 
 from dataclasses import dataclass
 
@@ -55,8 +55,10 @@ class Kovasznay(Problem):
     @property
     def conditions(self):
         of = lambda k: lambda x: self.exact(x)[k]
-        return Dirichlet("boundary", of(0), field="u"), Dirichlet("boundary", of(1), field="v"), Dirichlet(
-            "x = 1", of(2), field="p"
+        return (
+            Dirichlet("boundary", of(0), field="u"),
+            Dirichlet("boundary", of(1), field="v"),
+            Dirichlet("x = 1", of(2), field="p"),
         )
 
     def residual(self, w, x):
@@ -487,7 +489,9 @@ def test_a_run_goes_on_exactly(tmp_path):
 
 def test_fields_learn_together(tmp_path):
     solver = {"phases": [{"optimizer": "gauss_newton", "steps": 15}], "points": {"interior": 200, "test": 500}}
-    run = kanpde.train(Kovasznay(), out=tmp_path / "run.h5", **{**FAST, "backbone": {**NET, "widths": [8, 8]}}, **solver)
+    run = kanpde.train(
+        Kovasznay(), out=tmp_path / "run.h5", **{**FAST, "backbone": {**NET, "widths": [8, 8]}}, **solver
+    )
     assert max(view.rel_l2 for view in run.views().values()) < 0.02
 
 
@@ -592,16 +596,18 @@ REFUSED = {
     "a condition without a field": (dict(conditions=(Dirichlet(),)), {}, "field: none given, needed is one of u, v"),
     "a field that is none": (dict(conditions=(Neumann(field="w"),)), {}, "unknown field 'w'"),
     "no conditions": (dict(conditions=()), {}, "a system needs conditions"),
-    "a field that is never used": (dict(fields=("u", "v", "q"), residual=lambda s, w, x: w.u.lap + w.v.lap), {}, "q is in no equation"),
+    "a field that is never used": (
+        dict(fields=("u", "v", "q"), residual=lambda s, w, x: w.u.lap + w.v.lap), {}, "q is in no equation",
+    ),
     "two on one part": (
-        dict(conditions=(Dirichlet(field="u"), Neumann(field="u"), Dirichlet(field="v"))), {}, "of u are on the same part",
+        dict(conditions=(Dirichlet(field="u"), Neumann(field="u"), Dirichlet(field="v"))), {}, "of u are on the same",
     ),
     "names twice": (dict(fields=("u", "u")), {}, "'u' means something else already"),
     "a name of a coordinate": (dict(fields=("x", "v"), coordinates=("x", "y")), {}, "'x' means something else"),
     "no name": (dict(fields=("u", "2v")), {}, "'2v' is no name"),
     "one text": (dict(fields="uv"), {}, "needed is a tuple of names"),
     "an equation called as a condition": (
-        dict(residual=lambda s, w, x: {"dirichlet_u": w.u.lap, "two": w.v.lap}), {}, "dirichlet_u is the name of another term",
+        dict(residual=lambda s, w, x: {"dirichlet_u": w.u.lap, "two": w.v.lap}), {}, "the name of another",
     ),
     "an equation of another shape": (dict(residual=lambda s, w, x: (w.u.lap, w.v.lap[:1])), {}, "equation_2"),
     "no equation": (dict(residual=lambda s, w, x: ()), {}, "returns no equation"),

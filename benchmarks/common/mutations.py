@@ -28,8 +28,8 @@ from kanpde.ground.errors import ConfigError
 HERE = Path(__file__).resolve().parents[2]
 ROOMS = ("jets", "kan", "training")
 TESTS = (
-    "oracle", "taylor", "kan", "bases", "values", "operators", "losses", "weighting", "stochastic", "transforms", "grids",
-    "start", "plan", "selection", "conditions", "statements", "cuts", "memory", "fused", "training",
+    "oracle", "taylor", "kan", "bases", "values", "operators", "losses", "weighting", "stochastic", "transforms",
+    "grids", "start", "plan", "selection", "conditions", "statements", "cuts", "memory", "fused", "training",
 )  # fmt: skip
 LIMIT = 5400  # seconds of a run of the tests
 COLUMNS = ("number", "path", "function", "was", "becomes", "here", "before")

@@ -3,7 +3,7 @@
 import keyword
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from kanpde.ground.errors import ConfigError, suggest
@@ -135,7 +135,7 @@ class Reads:
     Attributes:
         along, lap, grad_sq, diffusion: whether it reads these.
         derivatives: those that it reads by name.
-        value: whether it reads u itself, or anything of what is no single field.
+        value: whether it reads u itself, which is computed in any case.
     """
 
     along: bool = True
@@ -143,7 +143,7 @@ class Reads:
     grad_sq: bool = False
     diffusion: bool = False
     derivatives: tuple[Index, ...] = ()
-    value: bool = True
+    value: bool = field(default=True, compare=False)
 
     @classmethod
     def all_of(cls, each: Iterable["Reads"]) -> "Reads":

@@ -111,7 +111,6 @@ class Taylor:
         terms = tuple(_total(t for t in pair if t is not None) for pair in pairs)
         return replace(self, value=self.value + other.value, terms=terms)
 
-
     @staticmethod
     def side_by_side(each: Sequence["Taylor"]) -> "Taylor":
         """Features of several along the same directions, one after the other."""

@@ -146,7 +146,8 @@ def _draw_errors(ax: "Axes", run: RunFile, errors: dict[str, np.ndarray]) -> Non
         mark = dict(color="C0", marker="*", markersize=13, markeredgecolor="black", linestyle="none", zorder=5)
         step, value = steps[best], rel_l2[best]
         _line(ax, step, value, f"best {ERRORS['rel_l2']} {value[0]:.2e}", **mark)
-    floors = sorted((value, name) for name, value in run.floors.items() if 0 < value < np.inf)
+    shown = run.floors if len(run.fields) == 1 else {k: v for k, v in run.floors.items() if k.endswith("/constant")}
+    floors = sorted((value, name) for name, value in shown.items() if 0 < value < np.inf)
     for i, (value, name) in enumerate(floors):
         dashes = (3 * (i % 2), (3, 3))  # of neighbours they alternate: floors may well coincide
         ax.axhline(value, color=f"C{3 + i}", linewidth=1.3, linestyle=dashes, label=f"floor: {name} {value:.2e}")

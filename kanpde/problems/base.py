@@ -359,7 +359,9 @@ def side_by_side(fields: Sequence[str], found: Any, x: Tensor) -> Tensor:
     else:
         columns = dict(zip(fields, found, strict=False)) if len(found) == len(fields) else {}
     if not columns:
-        raise ConfigError(f"exact: needed are the values of {', '.join(fields)}, a tuple or a dictionary by their names")
+        raise ConfigError(
+            f"exact: needed are the values of {', '.join(fields)}, a tuple or a dictionary by their names"
+        )
     unknown = x.new_full((len(x),), float("nan"))
     return torch.stack([columns[name].expand(len(x)) if name in columns else unknown for name in fields], 1)
 

@@ -9,8 +9,8 @@ field/    x u u_exact error at the test points (x only while N d <= 2^25)
 slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n); NaN outside the domain; label,
                 and axis_labels of coordinates
 
-Of a system the attribute fields has their names, u,v,p, and what is above of u is there of each: history/fields/v/rel_l2
-beside the errors of all together, floors/v/..., and instead of u, u_exact, error the arrays v, v_exact, v_error.
+Of a system the attribute fields has their names, u,v,p, and what is above of u is there of each: beside the errors of
+all together history/fields/v/rel_l2, floors/v/..., and instead of u, u_exact, error the arrays v, v_exact, v_error.
 """
 
 import copy
