@@ -136,6 +136,10 @@ class _Work:
 
     def __init__(self, run: Run, folder: str | Path | None, points: int, trust: bool, say: Say):
         self.run, self.say = run, say
+        if len(run.fields) > 1:
+            raise ConfigError(
+                f"{run.path}: a network of {len(run.fields)} fields is not explained, only one of a field"
+            )
         self.plan, self.u = opened(run, trust)
         self.folder = Path(folder or run.path.parent)
         network, config = _taken_apart(run, self.u.net), self.plan.config

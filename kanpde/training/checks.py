@@ -3,6 +3,7 @@
 import copy
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ def check(plan: "Plan") -> None:
     """
     config, problem, net = plan.config, plan.problem, plan.net
     check_written(config)
-    check_terms(problem)
+    check_terms("terms", problem.terms)
+    check_terms("equations", plan.loss.equations)
     check_device(config.device)
     statements.check_class(problem)
     check_fields(plan)
@@ -122,14 +124,14 @@ def check_written(config: RunConfig) -> None:
         raise ConfigError("the configuration is not the same when it is read back; give numbers, texts, lists of them")
 
 
-def check_terms(problem) -> None:
-    """Raises ConfigError where the history cannot have a column for each term of the problem's own: a/b is one in a."""
-    paths = [tuple(str(name).split("/")) for name in problem.terms]
-    for name, path in zip(problem.terms, paths, strict=True):
+def check_terms(what: str, names: Sequence[str]) -> None:
+    """Raises ConfigError where the history cannot have a column for each term of these names: a/b is one in a."""
+    paths = [tuple(str(name).split("/")) for name in names]
+    for name, path in zip(names, paths, strict=True):
         within = [other for other in paths if other != path and path[: len(other)] == other]
         if within or not set(path).isdisjoint(("", ".")):
             why = f"; there is a term {'/'.join(within[0])} as well" if within else ""
-            raise ConfigError(f"terms: given {name!r}, needed is a name{why}")
+            raise ConfigError(f"{what}: given {name!r}, needed is a name{why}")
 
 
 def check_operator(plan: "Plan") -> None:
