@@ -32,8 +32,8 @@ from kanpde.problems.conditions import (
     Periodic,
     Robin,
     Terminal,
-    normals,
 )
+from kanpde.problems.parts import normals
 from kanpde.training.weighting import BALANCES
 
 PI = torch.pi

@@ -25,8 +25,9 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field
 from kanpde.jets.nested import slopes
-from kanpde.problems.conditions import Condition, Dirichlet, Initial, Periodic, Terminal, Value, at, ends_of, face_of
+from kanpde.problems.conditions import Condition, Dirichlet, Initial, Periodic, Terminal, Value, at
 from kanpde.problems.lifts import AXES, INPUTS, extension, is_smooth
+from kanpde.problems.parts import ends_of, face_of
 
 POINTS, NUMBERS = 64, 2**18  # of each part, at which it is checked; in high dimension fewer
 VANISHING, AGREEING = 1e-9, 1e-7  # of m on a part, of h and the values there, relative to their sizes
