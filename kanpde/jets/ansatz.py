@@ -193,7 +193,7 @@ class System(Ansatz):
             return self
         k, problem = self.problem.fields.index(field), self.problem.of(field)
         net = self.net.nets[k] if self.separate else nn.Sequential(self.net, Column(k))
-        return Ansatz(problem, net.train(self.training), self.hard)
+        return Ansatz(problem, net, self.hard)
 
     @property
     def separate(self) -> bool:
@@ -233,19 +233,20 @@ class System(Ansatz):
         x = self.problem.inputs_of(x)
         outer, parts = 0 if directions is None else directions.shape[-2], self.built_in(x)
         every = [] if directions is None else [directions.expand(len(x), -1, -1)]
-        reads_grad_sq, own = self.problem.reads.grad_sq, {}  # the places of the flows among the directions
+        reads_grad_sq, places = self.problem.reads.grad_sq, {}  # of the flows among the directions
+        of = lambda m, h: (m, h if reads_grad_sq else None)
         for m, h in parts:
-            if (m, reads_grad_sq and h) not in own:
-                flows, first = _flows(m, h, s, reads_grad_sq), outer + sum(map(len, own.values()))
-                own[m, reads_grad_sq and h] = list(range(first, first + len(flows)))
+            if of(m, h) not in places:
+                flows, first = _flows(m, h, s, reads_grad_sq), outer + sum(map(len, places.values()))
+                places[of(m, h)] = range(first, first + len(flows))
                 every += flows
         f = jet_of_net(self.net, x, s, torch.cat(every, 1) if every else None)
         jets = []
         for k, (m, h) in enumerate(parts):
-            places = [*range(outer), *own[m, reads_grad_sq and h]]
+            own = [*range(outer), *places[of(m, h)]]
             f_k = Jet(
                 value=f.value[:, k],
-                along=f.along[:, places, k] if places else None,
+                along=f.along[:, own, k] if own else None,
                 gram=None if f.gram is None else f.gram[:, k, k],
                 lap=None if f.lap is None else f.lap[:, k],
             )

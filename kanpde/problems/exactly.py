@@ -11,7 +11,7 @@ their parts, as values that do not agree where parts meet, are left to the loss.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations, product
 from typing import Any
@@ -190,7 +190,7 @@ class Vanishing:
     Equal ones are the same function, which several fields compute once.
     """
 
-    space: Any
+    space: Any = field(hash=False)
     axes: tuple[tuple[int, Across | InTime], ...]
 
     def __call__(self, x: Tensor) -> Field:
