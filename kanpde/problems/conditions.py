@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kanpde.domains import Box, Cylinder
-from kanpde.domains.base import number, space_of, time_of
+from kanpde.domains.base import kinds_of, number, space_of, time_of
 from kanpde.domains.shapes import accepted
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.jets.ansatz import Ansatz
@@ -70,6 +70,8 @@ class Condition:
                 raise ConfigError(f"{name}: given {stated!r:.60}, needed is a number, or a function of x")
         if isinstance(self.part, str) and self.part != "boundary":
             face_of(problem, self.part)
+        elif type(self).points is Condition.points and "boundary" not in kinds_of(problem.domain):
+            raise ConfigError(f"a {type(space_of(problem.domain)).__name__} has no boundary")
 
 
 @dataclass(frozen=True)
