@@ -138,6 +138,9 @@ def test_many_dimensions_cost_what_their_points_do():
     for domain in (Ball(100_000, 2.0, (0.5,) * 100_000), Ellipsoid((1.0,) * 100_000), Box(100_000, 0, 1)):
         x = domain.interior(2, generator(1), "volume")
         assert x.shape == (2, 100_000) and domain.contains(x).all() and domain.factor(x).grad.shape == x.shape
+    for domain in (Ball(100_000), Ellipsoid((1.0,) * 100_000)):  # all points are within 1e-4 of the boundary
+        x = domain.interior(60, generator(1), "volume")
+        assert domain.contains(x).all() and not domain.contains(1.001 * x).any()
     assert Simplex(1000).boundary(3, generator(1)).shape == (3, 1000)
 
 

@@ -20,7 +20,7 @@ from kanpde.domains import Ball, Cylinder, Surface
 from kanpde.jets.ansatz import Field
 from kanpde.jets.differentiable import NotDifferentiable
 from kanpde.problems.conditions import Dirichlet, Initial
-from kanpde.testing import check_domain
+from kanpde.testing import check_domain, check_problem
 
 pyvista = pytest.importorskip("pyvista")
 F64, N = torch.float64, 20_000
@@ -117,16 +117,16 @@ def domain_mean(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 @of_all
 @pytest.mark.parametrize("sequence", ["random", "sobol"])
 def test_the_divergence_theorem(name, sequence):
-    """int div F = int F . n for F_k = (x - c)_k (x - c)_j: points are uniform, normals point outwards."""
+    """int div F = int F . n for F_k = (x - a)_k (x - a)_j, a a corner: points are uniform, normals point outwards."""
     domain = DOMAINS[name]
     x = domain.interior(N, generator(1), "volume", sequence, dtype=F64)
     y = domain.boundary(N, generator(2), sequence, dtype=F64)
-    n, centre = domain.normal(y), torch.tensor(domain.frame()[0], dtype=F64)
+    n, corner = domain.normal(y), torch.tensor(domain.input_range("volume"), dtype=F64)[:, 0]
     assert torch.allclose(n.norm(dim=1), torch.ones(N, dtype=F64))
     for k in range(3):
         for j in range(3):
-            inside = domain.volume * (x - centre)[:, j] * (1 + (k == j))
-            through = domain.area * (y - centre)[:, k] * (y - centre)[:, j] * n[:, k]
+            inside = domain.volume * (x - corner)[:, j] * (1 + (k == j))
+            through = domain.area * (y - corner)[:, k] * (y - corner)[:, j] * n[:, k]
             error = ((inside.var() + through.var()) / N).sqrt().item()
             assert abs((inside.mean() - through.mean()).item()) < 4 * error
 
@@ -294,6 +294,14 @@ class Stated(Laplace):
     conditions = (Dirichlet(value=lambda x: x[:, 0] * x[:, 1]),)
 
 
+class Valued(Laplace):
+    def boundary_value(self, x):
+        return x[:, 0] * x[:, 1]
+
+    def exact(self, x):
+        return x[:, 0] * x[:, 1]
+
+
 class Timed(Laplace):
     conditions = (Dirichlet(), Initial(0.0))
 
@@ -318,6 +326,7 @@ def test_values_on_a_surface_are_left_to_the_loss():
         with pytest.raises(ConfigError, match="has no factor that is zero on its boundary: state conditions") as info:
             planned(problem)
         one_line(info)
+    assert Valued().lift(DOMAINS["cube"].points) is None and "exact solution" in str(check_problem(Valued()))
     assert planned(Laplace(), {"constraint": "soft", "points": {"boundary": 10}}).counts["boundary"] == 10
 
 

@@ -130,6 +130,11 @@ def check_law(law: str, laws: Sequence[str] = LAWS) -> None:
         raise ConfigError(f"sampling law {law!r} is not one of {', '.join(laws)}")
 
 
+def rounding(x: Tensor) -> float:
+    """How much the squares of the coordinates of points (N, d) may add up to more than they are, relative to it."""
+    return float(torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5)
+
+
 MULTIPLIED = 32  # factors up to which a product is written out
 
 
