@@ -162,7 +162,7 @@ def _drawn(rows: Tensor, n: int, generator: torch.Generator, sequence: str, dtyp
         which = torch.randperm(len(rows), **options)[:n]
     else:
         which = torch.randint(len(rows), (n,), **options)
-    return rows.to(generator.device, dtype or torch.get_default_dtype())[which]
+    return rows[which.to(rows.device)].to(generator.device, dtype or torch.get_default_dtype())
 
 
 def _nearest(x: Tensor, rows: Tensor, but: Tensor | None = None) -> tuple[Tensor, Tensor]:
