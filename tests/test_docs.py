@@ -26,5 +26,6 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys, no_pict
     assert error < 1e-3 and rate == pytest.approx(2, rel=1e-3)
     assert "['dirichlet', 'initial', 'initial_2'] ['initial', 'periodic']" in said
     assert "tensor([False,  True]) 3.2 ['dirichlet', 'dirichlet_2']" in said
+    assert "4.15 tensor([True]) []" in said and "['initial'] tensor([True]) torch.Size([2, 3])" in said
     value = names["u"](torch.zeros(1, 2, dtype=torch.float64)).item()
     assert abs(value) < 0.1  # u of Burgers' equation is odd in x

@@ -27,6 +27,25 @@ DOMAINS = {
     "lens": (Ball(2) & Ball(2, 1.0, (1.0, 0.0)), 2 * pi / 3 - sqrt(3) / 2, 2 * 2 * pi / 3),
     "a hole in a lens": ((Ball(2) & Ball(2, 1.0, (1.0, 0.0))) - Box(2, (0.4, -0.1), (0.6, 0.1)), 1.1883697, 4.988790),
 }
+CYLINDERS = {
+    "ball in time": (Cylinder(Ball(2, 0.5, (1.0, 0.0)), 3.0), 3 * pi / 4, 3 * pi),
+    "box in time": (Cylinder(Box(2, 0, (2, 1)), 0.5), 1.0, 3.0),
+}
+CENTRES = {
+    "ball": (1.0, -2.0, 0.5),
+    "box": (0.5, 0.0, 3.5),
+    "ellipse": (1.0, 1.0),
+    "ellipsoid": (0.0, 0.0, 0.0),
+    "triangle": (2 / 3, 2 / 3),
+    "simplex": (0.2,) * 4,
+    "arrow": (1.0, 0.0),
+    "plate with a hole": (0.0, 0.0),
+    "two balls": (0.5, 0.0),
+    "lens": (0.5, 0.0),
+    "a hole in a lens": (0.5, 0.0),
+    "ball in time": (1.0, 0.0, 1.5),
+    "box in time": (1.0, 0.5, 0.25),
+}
 N = 200_000
 
 
@@ -41,6 +60,28 @@ def test_measures(name):
     x = low + (high - low) * torch.rand(N, domain.dim, generator=generator(3), dtype=F64)
     share, whole = domain.contains(x).double().mean().item(), (high - low).prod().item()
     assert abs(share - volume / whole) <= 4 * (share * (1 - share) / N) ** 0.5
+
+
+@pytest.mark.parametrize("name", CENTRES)
+def test_centroids(name):
+    n, domain = 20_000, (DOMAINS | CYLINDERS)[name][0]
+    x = domain.interior(n, generator(1), "volume", dtype=F64)
+    assert ((x.mean(0) - torch.tensor(CENTRES[name])).abs() <= 4 * x.std(0) / n**0.5).all()
+
+
+@pytest.mark.parametrize("name", CYLINDERS)
+def test_measures_with_time(name):
+    """Those of space by the time; the boundary is the lateral one, without a normal in time."""
+    domain, volume, area = CYLINDERS[name]
+    assert domain.volume == pytest.approx(volume) and domain.area == pytest.approx(area)
+    n, generators = 20_000, (generator(1), generator(2))
+    x, y = domain.interior(n, generators[0], "volume", dtype=F64), domain.boundary(n, generators[1], dtype=F64)
+    normal = domain.normal(y)
+    assert not normal[:, -1].any()
+    inside = volume * (2 * x[:, 0] + x[:, -1])
+    through = area * (y[:, 0] ** 2 * normal[:, 0] + y[:, -1] * y[:, 1] * normal[:, 1])
+    error = ((inside.var() + through.var()) / n).sqrt().item()
+    assert abs((inside.mean() - through.mean()).item()) < 4 * error
 
 
 @pytest.mark.parametrize("name", DOMAINS)
@@ -97,6 +138,9 @@ def test_many_dimensions_cost_what_their_points_do():
     for domain in (Ball(100_000, 2.0, (0.5,) * 100_000), Ellipsoid((1.0,) * 100_000), Box(100_000, 0, 1)):
         x = domain.interior(2, generator(1), "volume")
         assert x.shape == (2, 100_000) and domain.contains(x).all() and domain.factor(x).grad.shape == x.shape
+    for domain in (Ball(100_000), Ellipsoid((1.0,) * 100_000)):  # all points are within 1e-4 of the boundary
+        x = domain.interior(60, generator(1), "volume")
+        assert domain.contains(x).all() and not domain.contains(1.001 * x).any()
     assert Simplex(1000).boundary(3, generator(1)).shape == (3, 1000)
 
 

@@ -3,8 +3,24 @@
 from kanpde.domains.ball import Ball
 from kanpde.domains.base import Domain, IncompleteDomain
 from kanpde.domains.box import Box
+from kanpde.domains.cloud import PointCloud
 from kanpde.domains.combined import Combined
 from kanpde.domains.cylinder import Cylinder
+from kanpde.domains.gaussian import Gaussian
 from kanpde.domains.shapes import Ellipsoid, Polygon, Simplex
+from kanpde.domains.surface import Surface
 
-__all__ = ["Ball", "Box", "Combined", "Cylinder", "Domain", "Ellipsoid", "IncompleteDomain", "Polygon", "Simplex"]
+__all__ = [
+    "Ball",
+    "Box",
+    "Combined",
+    "Cylinder",
+    "Domain",
+    "Ellipsoid",
+    "Gaussian",
+    "IncompleteDomain",
+    "PointCloud",
+    "Polygon",
+    "Simplex",
+    "Surface",
+]

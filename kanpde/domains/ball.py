@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import Domain, check_law, dimension, length, numbers, set_fields
+from kanpde.domains.base import Domain, check_law, dimension, length, numbers, rounding, set_fields
 from kanpde.ground.samplers import directions, uniforms
 from kanpde.jets.ansatz import Field
 
@@ -68,7 +68,7 @@ class Ball(Domain):
         return self._placed(self.radius * directions(n, self.dim, generator, uniform=uniform, **kind))
 
     def contains(self, x: Tensor) -> Tensor:
-        return self._from_center(x).square().sum(-1) <= self.radius**2
+        return self._from_center(x).square().sum(-1) <= self.radius**2 * (1 + rounding(x))
 
     def factor(self, x: Tensor) -> Field:
         """m = 1 - |x - center|^2 / radius^2."""

@@ -50,6 +50,7 @@ class Domain(metaclass=_Complete):
     Attributes:
         dim: d, the number of coordinates of a point.
         laws: names of the laws by which points can be drawn; the first is the default.
+        boundary: a method; None in its place: there is no boundary.
 
     A domain with time, t in [0, time] being the last coordinate, has the attribute `time` and the method
     `initial(n, generator, law, sequence, **kind)`, points at t = 0. Points (n, dim) come in the dtype `kind["dtype"]`
@@ -76,8 +77,11 @@ class Domain(metaclass=_Complete):
         """Which of the points x (N, dim) lie in the closed domain: (N,) of bool."""
 
     @abstractmethod
-    def factor(self, x: Tensor) -> Field:
-        """m of the hard constraint u = h + m f at x (N, dim): zero on the boundary and at t = 0, else above zero."""
+    def factor(self, x: Tensor) -> Field | None:
+        """m of the hard constraint u = h + m f at x (N, dim): zero on the boundary and at t = 0, else above zero.
+
+        None: there is none, and values on a boundary are left to the loss.
+        """
 
     @abstractmethod
     def input_range(self, law: str) -> Sequence[tuple[float, float]]:
@@ -93,8 +97,9 @@ class Domain(metaclass=_Complete):
 
     def normal(self, x: Tensor) -> Tensor:
         """The outward unit normals (N, dim) at points of the boundary: those of the factor, which falls outwards."""
-        inward = self.factor(x).grad
-        return -inward / inward.norm(dim=1, keepdim=True)
+        if (m := self.factor(x)) is None:
+            raise NotImplementedError(f"{type(self).__name__} states no normal")
+        return -m.grad / m.grad.norm(dim=1, keepdim=True)
 
     @property
     def volume(self) -> float:
@@ -123,6 +128,11 @@ def check_law(law: str, laws: Sequence[str] = LAWS) -> None:
     """Raises ConfigError, a ValueError, for a law that is not one of these."""
     if law not in laws:
         raise ConfigError(f"sampling law {law!r} is not one of {', '.join(laws)}")
+
+
+def rounding(x: Tensor) -> float:
+    """How much the squares of the coordinates of points (N, d) may add up to more than they are, relative to it."""
+    return float(torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5)
 
 
 MULTIPLIED = 32  # factors up to which a product is written out
@@ -170,7 +180,9 @@ def space_of(domain: Any) -> Any:
 
 def kinds_of(domain: Any) -> tuple[str, ...]:
     """The kinds of points that it draws, of interior, boundary and initial."""
-    return tuple(kind for kind in ("interior", "boundary", "initial") if hasattr(domain, kind))
+    draws = lambda domain, kind: getattr(domain, kind, None) is not None
+    kinds = [kind for kind in ("interior", "boundary", "initial") if draws(domain, kind)]
+    return tuple(kind for kind in kinds if kind != "boundary" or draws(space_of(domain), kind))
 
 
 def is_framed(domain: Any) -> bool:

@@ -42,7 +42,9 @@ class Combined(Domain):
     def __post_init__(self):
         for part in (self.first, self.second):
             if time_of(part) is not None or "volume" not in part.laws:
-                raise ConfigError(f"{self.how}: given a {type(part).__name__}; combine domains of space, then add time")
+                timed = time_of(part) is not None
+                hint = "combine domains of space, then add time" if timed else "needed is one with points by volume"
+                raise ConfigError(f"{self.how}: given a {type(part).__name__}; {hint}")
         if self.first.dim != self.second.dim:
             raise ConfigError(f"{self.how}: given domains of {self.first.dim} and {self.second.dim} dimensions")
 
@@ -109,8 +111,10 @@ class Combined(Domain):
             return -conjunction([-a, -b])
         return conjunction([a, b if self.how == "intersection" else -b])
 
-    def factor(self, x: Tensor) -> Field:
-        """The level, in half the width of the domain."""
+    def factor(self, x: Tensor) -> Field | None:
+        """The level, in half the width of the domain; None where one of the two has no factor."""
+        if any(part.factor(x[:1]) is None for part in (self.first, self.second)):
+            return None
         half = max(high - low for low, high in self.input_range("volume")) / 2
         return Field.of(lambda x: self.level(x) / half, x)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import Domain, check_members, length, set_fields
+from kanpde.domains.base import Domain, check_members, kinds_of, length, set_fields
 from kanpde.jets.ansatz import Field
 
 
@@ -53,16 +53,33 @@ class Cylinder(Domain):
     def contains(self, x: Tensor) -> Tensor:
         return self.space.contains(x[:, :-1]) & (x[:, -1] >= 0) & (x[:, -1] <= self.time)
 
-    def factor(self, x: Tensor) -> Field:
-        """m = t m_space: zero at t = 0 and on the lateral boundary."""
+    def factor(self, x: Tensor) -> Field | None:
+        """m = t m_space: zero at t = 0 and on the lateral boundary; t where space has no boundary."""
         t = x[:, -1:]
-        m = self.space.factor(x[:, :-1])
+        if (m := self.space.factor(x[:, :-1])) is None:
+            if "boundary" in kinds_of(self):
+                return None
+            m = Field(torch.ones_like(t[:, 0]), torch.zeros_like(x[:, :-1]), torch.zeros_like(t))
         second = (t * m.hessian_diagonal).expand(len(x), self.space.dim)
         return Field(
             t[:, 0] * m.value,
             torch.cat([t * m.grad, m.value[:, None]], 1),
             torch.cat([second, torch.zeros_like(t)], 1),
         )
+
+    def normal(self, x: Tensor) -> Tensor:
+        """That of space, without a component in time."""
+        return torch.cat([self.space.normal(x[:, :-1]), torch.zeros_like(x[:, -1:])], 1)
+
+    @property
+    def volume(self) -> float:
+        """That of space by the time."""
+        return self.space.volume * self.time
+
+    @property
+    def area(self) -> float:
+        """Of the lateral boundary: that of space by the time."""
+        return self.space.area * self.time
 
     def input_range(self, law: str) -> list[tuple[float, float]]:
         return [*self.space.input_range(law), (0.0, self.time)]

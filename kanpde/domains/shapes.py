@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import Domain, check_law, conjunction, dimension, length, numbers, product, set_fields
+from kanpde.domains.base import (
+    Domain,
+    check_law,
+    conjunction,
+    dimension,
+    length,
+    numbers,
+    product,
+    rounding,
+    set_fields,
+)
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import directions, stream, uniforms
 from kanpde.jets.ansatz import Field
@@ -74,7 +84,7 @@ class Ellipsoid(Domain):
         return (y / y.new_tensor(self.axes)).norm(dim=1)
 
     def contains(self, x: Tensor) -> Tensor:
-        return self._scaled(x).square().sum(-1) <= 1
+        return self._scaled(x).square().sum(-1) <= 1 + rounding(x)
 
     def factor(self, x: Tensor) -> Field:
         """m = 1 - sum_i ((x_i - center_i) / axes_i)^2."""

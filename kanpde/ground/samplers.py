@@ -34,13 +34,21 @@ def uniforms(n: int, dim: int, generator: torch.Generator, sequence: str = "rand
     return engine.draw(n, dtype=dtype).to(generator.device)
 
 
+def gaussians(n: int, dim: int, generator: torch.Generator, sequence: str = "random", dtype=None) -> Tensor:
+    """n points of the standard normal distribution (n, dim), plain or the quantiles of Sobol points."""
+    if sequence == "random":
+        return torch.randn(n, dim, generator=generator, device=generator.device, dtype=dtype)
+    return _quantiles(uniforms(n, dim, generator, sequence, dtype))
+
+
+def _quantiles(uniform: Tensor) -> Tensor:
+    tiny = torch.finfo(uniform.dtype).eps
+    return torch.special.ndtri(uniform.clamp(tiny, 1 - tiny))
+
+
 def directions(n: int, dim: int, generator: torch.Generator, uniform: Tensor | None = None, dtype=None) -> Tensor:
     """n unit vectors (n, dim), uniform on the sphere: normalised Gaussians, of `uniform` points (n, dim) if given."""
-    if uniform is None:
-        g = torch.randn(n, dim, generator=generator, device=generator.device, dtype=dtype)
-    else:
-        tiny = torch.finfo(uniform.dtype).eps
-        g = torch.special.ndtri(uniform.clamp(tiny, 1 - tiny))
+    g = gaussians(n, dim, generator, dtype=dtype) if uniform is None else _quantiles(uniform)
     return g / torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import laws_of, number, space_of, time_of
+from kanpde.domains.base import kinds_of, laws_of, number, space_of, time_of
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import SOBOL_MAX_DIM, stream
 from kanpde.jets.ansatz import Ansatz
@@ -76,6 +76,8 @@ class Condition:
                 raise ConfigError(f"{name}: given {stated!r:.60}, needed is a number, or a function of x")
         if isinstance(self.part, str) and self.part != "boundary":
             face_of(problem, self.part)
+        elif type(self).points is Condition.points and "boundary" not in kinds_of(problem.domain):
+            raise ConfigError(f"a {type(space_of(problem.domain)).__name__} has no boundary")
 
     def check_field(self, problem: Any) -> None:
         """Raises ConfigError where it names no field of the problem."""

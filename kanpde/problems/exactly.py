@@ -202,6 +202,8 @@ def _product(space: Any, axes: Mapping[int, Callable], x: Tensor) -> Field:
     value, grad, second = x.new_ones(len(x)), torch.zeros_like(x), torch.zeros_like(x)
     if space is not None:
         m, n = space.factor(x[:, : space.dim]), space.dim
+        if m is None:
+            raise ConfigError(f"a {type(space).__name__} has no factor")
         value, rest = m.value, torch.zeros_like(x[:, n:])
         grad = torch.cat([m.grad, rest], 1)
         second = torch.cat([m.hessian_diagonal.expand(len(x), n), rest], 1)

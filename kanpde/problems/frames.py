@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kanpde.domains.base import check_members, is_framed, laws_of, space_of, time_of
+from kanpde.domains.base import check_members, is_framed, kinds_of, laws_of, space_of, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field
@@ -161,3 +161,12 @@ def check_domain(problem, hard: bool, grid_range) -> None:
         needed += {"auto": ["input_range"], "frame": ["frame"]}.get(str(grid_range), [])
     check_members(domain, needed)
     check_members(space_of(domain), needed)
+    of_domain = "factor" in needed and not problem.conditions and len(problem.fields) == 1
+    if not of_domain or "boundary" not in kinds_of(domain):
+        return
+    if domain.factor(_points(problem)) is None:
+        kind = type(space_of(domain)).__name__
+        raise ConfigError(
+            f"constraint: hard: a {kind} has no factor that is zero on its boundary: state conditions = (Dirichlet(),)"
+            ", or say constraint: soft"
+        )

@@ -108,7 +108,7 @@ def built(problem) -> Affine | Curved | None:
     if g is None and u_0 is None:
         return None
     x = problem.domain.interior(2, stream(0, "lift"))
-    if problem.states("factor") and problem.factor(x) is None:  # u = f, free on the boundary
+    if problem.factor(x) is None:  # u = f, free on the boundary
         return None
     try:
         return _built(problem, g, u_0, timed)
@@ -134,7 +134,7 @@ def _built(problem, g: Function | None, u_0: Function | None, timed: bool) -> Af
             _check_values(name, values, at.edge if name == "boundary_value" else at.inside)
     of_boundary = None if g is None else _extension(g, problem.domain, at)
     h = InTime(u_0, of_boundary) if timed else of_boundary
-    if timed:
+    if timed and "boundary" in kinds_of(problem.domain):
         _check_compatible(h, g, u_0, at)
     names = " and ".join(name for name, f in (("boundary_value", g), ("initial_value", u_0)) if f is not None)
     return _affine(h, at) or _curved(h, g, at, names)
