@@ -11,7 +11,8 @@ def test_three_problems_and_three_networks_are_the_same():
         made = systems.sides("mlp", read, 5)
         apart, together = (made[side][1]() for side in ("three problems", "three on three networks"))
         assert torch.isclose(apart, together, rtol=1e-4)
-        assert made["three on one network"][0][0].problem.reading.equations == ("equation_1", "equation_2", "equation_3")
+        equations = made["three on one network"][0][0].problem.reading.equations
+        assert equations == ("equation_1", "equation_2", "equation_3")
 
 
 def test_a_small_run(capsys, tmp_path):

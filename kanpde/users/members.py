@@ -63,7 +63,8 @@ def _loaded(kind: str, name: str, kept: Kept | None, trust: bool) -> type:
     """The class of a user's file as it lies there, or as a result keeps it."""
     file, _, cls = name.rpartition(":")
     if kept is not None and not trust:
-        raise ConfigError(f"the run's {kind} is code of {Path(file).name}: load_model(trust=True), or --trust, executes it")
+        how = "load_model(trust=True), or --trust, executes it"
+        raise ConfigError(f"the run's {kind} is code of {Path(file).name}: {how}")
     found = load_class(name, kind) if kept is None else class_from_source(kept.source, cls, file, kept.beside)
     _LOADED[name] = found
     return found
