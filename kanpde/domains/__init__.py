@@ -7,6 +7,7 @@ from kanpde.domains.cloud import PointCloud
 from kanpde.domains.combined import Combined
 from kanpde.domains.cylinder import Cylinder
 from kanpde.domains.gaussian import Gaussian
+from kanpde.domains.sampled import Sampled
 from kanpde.domains.shapes import Ellipsoid, Polygon, Simplex
 from kanpde.domains.surface import Surface
 
@@ -21,6 +22,7 @@ __all__ = [
     "IncompleteDomain",
     "PointCloud",
     "Polygon",
+    "Sampled",
     "Simplex",
     "Surface",
 ]

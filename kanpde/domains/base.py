@@ -91,6 +91,10 @@ class Domain(metaclass=_Complete):
     def frame(self) -> tuple[Sequence[float], float | Sequence[float]]:
         """Centre (dim,) and half-width, one or one per coordinate: of the pictures, and the unit of length of a run."""
 
+    def importance(self, x: Tensor) -> Tensor | None:
+        """Weights (N,) of the squares at points inside, of a law that is not that of the mean; None: all are 1."""
+        return None
+
     def level(self, x: Tensor) -> Tensor:
         """A function (N,) that is above zero inside, zero on the boundary, below outside, and smooth across it."""
         raise NotImplementedError(f"{type(self).__name__} states no level, which combinations of domains read")
@@ -183,6 +187,12 @@ def kinds_of(domain: Any) -> tuple[str, ...]:
     draws = lambda domain, kind: getattr(domain, kind, None) is not None
     kinds = [kind for kind in ("interior", "boundary", "initial") if draws(domain, kind)]
     return tuple(kind for kind in kinds if kind != "boundary" or draws(space_of(domain), kind))
+
+
+def importance_of(domain: Any, x: Tensor) -> Tensor | None:
+    """The weights of points of its law, if it has any."""
+    weights = getattr(domain, "importance", None)
+    return None if weights is None else weights(x)
 
 
 def is_framed(domain: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import Domain, check_members, kinds_of, length, set_fields
+from kanpde.domains.base import Domain, check_members, importance_of, kinds_of, length, set_fields
 from kanpde.jets.ansatz import Field
 
 
@@ -66,6 +66,10 @@ class Cylinder(Domain):
             torch.cat([t * m.grad, m.value[:, None]], 1),
             torch.cat([second, torch.zeros_like(t)], 1),
         )
+
+    def importance(self, x: Tensor) -> Tensor | None:
+        """That of space."""
+        return importance_of(self.space, x[:, :-1])
 
     def normal(self, x: Tensor) -> Tensor:
         """That of space, without a component in time."""

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kanpde.domains.base import Domain, drawn_in, time_of
+from kanpde.domains.base import Domain, drawn_in, importance_of, laws_of, time_of
 from kanpde.ground.errors import ConfigError, suggest
+from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
 from kanpde.jets.names import Coordinates, Reads
@@ -112,7 +113,16 @@ class Problem:
 
     def importance_weights(self, points: Tensor) -> Tensor:
         """The weights (N,) of the squares at points that are not drawn by the law of the mean they stand for."""
-        return points.new_ones(len(points))
+        found = importance_of(self.domain, points)
+        return points.new_ones(len(points)) if found is None else found
+
+    @property
+    def weighs_points(self) -> bool:
+        """Whether any points of the equation have such a weight; of a fit its residual has them."""
+        if self.fits_rows:
+            return False
+        x = self.domain.interior(1, stream(0, "weights"), laws_of(self.domain)[0])
+        return self.states("importance_weights") or importance_of(self.domain, x) is not None
 
     def settings(self) -> dict:
         """Options that were left to the problem, for the result file."""

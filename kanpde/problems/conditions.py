@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -318,9 +319,11 @@ class Integral(Condition):
             raise ConfigError(f"value: given {self.value!r:.60}, needed is a number")
         if self.value:
             try:
-                _ = space_of(problem.domain).volume
+                volume = space_of(problem.domain).volume
             except NotImplementedError as error:
                 raise ConfigError(f"value: {error}; a value of 0 needs none") from None
+            if not isfinite(volume):
+                raise ConfigError(f"value: given {self.value:g}, but the volume is {volume}; a value of 0 needs none")
 
 
 def slope(u: Ansatz, x: Tensor, v: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from kanpde.jets.tracing import in_torch_func
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators.base import Operator
 from kanpde.operators.forward import Forward, compiled
+from kanpde.problems import Problem
 from kanpde.problems.frames import Frame
 from kanpde.problems.reading import ALONE
 
@@ -48,6 +49,8 @@ class Loss:
         sparsity: l1 and entropy of a term on the edges of a KAN, `kanpde.kan.sparsity`; None: no such term.
         frame: the units of the domain, in which c and the gradient are taken; None: those of x.
         equations: the names of their terms.
+        weighs: whether points inside have weights w of their own (`Problem.importance_weights`): the means are those of
+            w r^2 and w |grad r|^2.
     Source: gradient-enhanced PINNs, Yu et al. 2022 (arXiv 2111.02801).
     """
 
@@ -59,6 +62,7 @@ class Loss:
     sparsity: dict[str, float] | None = None
     frame: Frame | None = None
     equations: tuple[str, ...] = (ALONE,)
+    weighs: bool = False
 
     def weight(self, name: str) -> float:
         """w_k as it is stated."""
@@ -79,7 +83,7 @@ class Loss:
         """
         problem, asked = u.problem, u.problem.asked
         read = {
-            "interior": lambda x: self._interior(u, operator, x, generator, graph),
+            "interior": lambda x: self._weighed(self._interior(u, operator, x, generator, graph), problem, x),
             "boundary": lambda x: {"boundary": u(x) - problem.boundary_value(x)},
             "initial": lambda x: {"initial": u(x) - problem.initial_value(x)},
         }
@@ -158,6 +162,12 @@ class Loss:
         units = (lambda slope: slope) if self.frame is None else (lambda slope: slope * self.frame.lengths.to(slope))
         each = [self._components(units(slope), generator) for slope in slopes]
         return found | {"gradient": each[0] if len(each) == 1 else torch.cat(each, 1)}
+
+    def _weighed(self, residuals: Residuals, problem: Problem, x: Tensor) -> Residuals:
+        if not self.weighs:
+            return residuals
+        root = problem.importance_weights(x).to(x).sqrt()
+        return {name: (root.unsqueeze(1) if name == "gradient" else root) * r for name, r in residuals.items()}
 
     def _components(self, slope: Tensor, generator: torch.Generator) -> Tensor:
         """grad r (N, d) itself, or d^(-1/2) v . grad r (N, V): the same mean square, or an unbiased estimate of it."""

@@ -244,7 +244,9 @@ def _loss(config: RunConfig, problem: Problem, operator: Operator, frame: Frame 
     if config.loss.directions and gradient == "none":
         raise ConfigError("loss.directions: they are of loss.gradient, which is none")
     stated = config.loss.model_dump(exclude={"balance", "emphasis"})
-    return Loss(**stated, frame=frame, equations=problem.reading.equations)
+    if (weighs := problem.weighs_points) and config.points.adapt:
+        raise ConfigError("points.adapt: the points of this problem have weights, which are those of its own law")
+    return Loss(**stated, frame=frame, equations=problem.reading.equations, weighs=weighs)
 
 
 def _emphasis(config: RunConfig, problem: Problem) -> Emphasis | None:

@@ -134,7 +134,10 @@ def check_statements(problem: Problem, x: Tensor) -> None:
     scale = problem.residual_scale
     if not (isinstance(scale, Real) and 0 < abs(scale) < float("inf")):
         raise ConfigError(f"residual_scale: given {scale!r}, needed is a finite number")
-    check_numbers("importance_weights", problem.importance_weights(x), (n,), x, real=True)
+    weights = problem.importance_weights(x)
+    check_numbers("importance_weights", weights, (n,), x, real=True)
+    if (weights < 0).any():
+        raise ConfigError(f"importance_weights: given {weights.min().item():.3g}, needed are numbers of at least 0")
     if problem.has_source:
         check_numbers("the source", problem.source(x), (n,), x, broadcast=True)
     for name in ("coefficients", "s_grad"):
