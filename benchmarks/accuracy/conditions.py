@@ -27,9 +27,11 @@ from kanpde.problems.conditions import (
     Condition,
     Dirichlet,
     Initial,
+    Integral,
     Neumann,
     Observations,
     Periodic,
+    Point,
     Robin,
     Terminal,
 )
@@ -170,7 +172,22 @@ CASES = {
         lambda u, x: u.xx + u.yy,
         lambda p: (Dirichlet("y = 0", p.exact), Observations(SEEN, p.exact(SEEN))),
     ),
+    "mean": Case(  # fluxes alone leave a constant open
+        ("x", "y"),
+        SQUARE,
+        lambda x: torch.cos(PI * x[:, 0]) * torch.cos(2 * PI * x[:, 1]),
+        lambda u, x: u.xx + u.yy,
+        lambda p: (Neumann(), Integral(0.0)),
+    ),
+    "pinned": Case(
+        ("x", "y"),
+        SQUARE,
+        lambda x: torch.exp(x[:, 0]) * torch.sin(2 * x[:, 1]),
+        lambda u, x: u.xx + u.yy,
+        lambda p: (Neumann("boundary", p.flux("boundary")), Point(MIDDLE, p.exact(MIDDLE))),
+    ),
 }
+MIDDLE = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
 SEEN = torch.rand(50, 2, generator=stream(0, "seen"), dtype=torch.float64)
 
 
