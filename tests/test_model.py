@@ -14,7 +14,7 @@ from benchmarks.images.nets import CONV_NETS
 from kanpde.backbones import build
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz
-from kanpde.kan.jacobian import covers, jacobian
+from kanpde.kan.kernels.jacobian import covers, jacobian
 from kanpde.kan.weights import Meta
 from kanpde.problems import Poisson
 from kanpde.runs.api import resume, train

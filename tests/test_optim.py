@@ -12,7 +12,7 @@ from kanpde import backbones
 from kanpde.config import PhaseConfig
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
-from kanpde.kan.jacobian import covers, jacobian
+from kanpde.kan.kernels.jacobian import covers, jacobian
 from kanpde.optim import GaussNewton, RestartingLBFGS
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 from kanpde.optim.optimisers import make_optimizer, schedule

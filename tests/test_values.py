@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from kanpde.backbones import build
-from kanpde.kan import values as module
 from kanpde.kan import weights
 from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Legendre, bspline
 from kanpde.kan.basis.base import LinearBasis, contract_features
-from kanpde.kan.values import values
+from kanpde.kan.kernels import values as module
+from kanpde.kan.kernels.values import values
 from kanpde.kan.weights import Direct, Meta, MetaLearner
 
 BASES = {

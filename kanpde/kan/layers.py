@@ -12,8 +12,8 @@ from kanpde.jets.pieces import add, add_up
 from kanpde.jets.taylor import Taylor
 from kanpde.jets.tracing import exporting, has_numbers, in_torch_func, readable, recorded
 from kanpde.kan.basis.base import Basis, LinearBasis, contract_features
-from kanpde.kan.fused import Inputs, Layer, is_large, push
-from kanpde.kan.values import values
+from kanpde.kan.kernels.jets import Inputs, Layer, is_large, push
+from kanpde.kan.kernels.values import values
 
 SPARE = 0.25  # share of the functions from which leaving them out pays
 WHOLE_BYTES = 2**23  # what torch.compile may hold of a layer that is not streamed
@@ -84,7 +84,7 @@ class KANLinear(nn.Module):
 
     @property
     def fuses(self) -> bool:
-        """Whether jets go through the pieces of `kanpde.kan.fused`."""
+        """Whether jets go through the pieces of `kanpde.kan.kernels.jets`."""
         return self._closed and self.norm is None
 
     def _at_once(self, x: Tensor) -> bool:
@@ -93,7 +93,7 @@ class KANLinear(nn.Module):
         return x.device.type == "cpu" and generated <= WHOLE_BYTES
 
     def _pushed(self, jet: Jet, wanted: Part = Part.NONE) -> Jet:
-        """The jet by `kanpde.kan.fused`: directions, lap and tangents are rows, the Gram matrix a product."""
+        """The jet by `kanpde.kan.kernels.jets`: directions, lap and tangents are rows, the Gram matrix a product."""
         x, gram = jet.value, jet.gram
         if isinstance(gram, Diagonal) and wanted == Part.FULL and gram.is_few(self.out_features):
             gram = Tangents.of_axes(gram.s)

@@ -76,7 +76,7 @@ class Problem:
         """What the residual reads and returns: found by calling it, with numbers in the place of u."""
         return reading_of(self)
 
-    @property
+    @cached_property
     def reads(self) -> Reads:
         """What the residual reads of u, or of any of several fields."""
         return Reads.all_of(self.reading.fields.values())

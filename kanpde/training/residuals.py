@@ -10,7 +10,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.jet import Jet
-from kanpde.kan.jacobian import covers, jacobian, weights_of
+from kanpde.kan.kernels.jacobian import covers, jacobian, weights_of
 from kanpde.training.losses import Points
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ With the features b (points, size, in) of a tile and their derivatives b', a bar
 .. math:: y = b\,\theta, \qquad \bar\theta = b^T \bar y, \qquad \bar x = \sum_c b'_c \circ (\bar y\, \theta_c^T)
 
 The inputs and the weights alone are saved; the backward pass computes the features again. The numbers of one tile, in
-buffers that all tiles share, stay in the cache. `kanpde.kan.fused` pushes jets.
+buffers that all tiles share, stay in the cache. `kanpde.kan.kernels.jets` pushes jets.
 """
 
 from collections.abc import Callable, Iterator, Sequence
