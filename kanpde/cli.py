@@ -87,7 +87,8 @@ def predict(
     with replacing(out) as temporary:
         columns.write(temporary, found)
     rows = len(next(iter(found.values())))
-    console.print(f"{rows:,} rows, {list(found)[-1]} written to {out}")
+    names = ", ".join(list(found)[-len(opened.fields) :])
+    console.print(f"{rows:,} rows, {names} written to {out}")
     if off_range:
         where = "the range of the training rows" if opened.attrs["fits"] else "the domain of the problem"
         share = f"{off_range:.1%} of the rows lie outside {where}"

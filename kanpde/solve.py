@@ -148,7 +148,7 @@ def _announce(say: Console, plan: Plan) -> None:
     if len(problem.fields) > 1:
         own = "a network each" if config.networks == "separate" else f"one network with {len(problem.fields)} outputs"
         say.print(f"fields    {', '.join(problem.fields)}: {own}")
-    if problem.reads.derivatives or len(reading.equations) > 1:
+    if not problem.fits_rows:
         read = [name for field, reads in reading.fields.items() for name in reads.names(problem.axes, field)]
         equations = f"equations {', '.join(reading.equations)}" if len(reading.equations) > 1 else "equation "
         many = "they read" if len(reading.equations) > 1 else "it reads"

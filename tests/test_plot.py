@@ -174,7 +174,7 @@ def test_convergence_draws_loss_terms_errors_floors_and_best(run):
     assert line(loss, "interior").get_linewidth() < line(loss, "loss").get_linewidth()
     for start, column in (("relative $l^2", "rel_l2"), ("relative $l^1", "rel_l1"), (r"$\max", "linf")):
         np.testing.assert_array_equal(line(error, start).get_ydata(), run.history[column])
-    np.testing.assert_array_equal(line(error, "best").get_xydata(), [[200, 0.02]])
+    np.testing.assert_array_equal(line(error, "kept").get_xydata(), [[200, 0.02]])
     for name in ("constant", "additive"):
         floor = line(error, f"floor: {name}")
         assert set(floor.get_ydata()) == {FLOORS[name]} and floor.get_linestyle() == "--"

@@ -155,6 +155,10 @@ def test_u_of_any_points_has_a_last_axis_of_fields():
     close(u(x)[1], u(x[1]))
     assert u(x.numpy()).shape == (2, 4, 3)
     assert u.of("v")(x).shape == (2, 4)
+    with pytest.raises(ConfigError, match="unknown field 'w'"):
+        u.of("w")
+    jets = Forward()(u, x[0])
+    assert jets[1] is jets["v"] is jets.v
 
 
 @pytest.mark.parametrize(
@@ -432,6 +436,12 @@ def test_observations_come_from_a_table(tmp_path):
         one_line(error)
 
 
+def test_observations_outside_of_the_domain_are_told(tmp_path):
+    problem = Walls(more=(Observations(torch.tensor([[0.5, 0.5], [2.5, 0.5], [9.0, 9.0]]), torch.ones(3), field="p"),))
+    with pytest.warns(UserWarning, match="observations_p: 2 of 3 points lie outside of the domain"):
+        planned(problem, FAST)
+
+
 class Slip(Condition):
     """u and p have the same values on a face, a condition of a user's own."""
 
@@ -611,12 +621,25 @@ REFUSED = {
     ),
     "an equation of another shape": (dict(residual=lambda s, w, x: (w.u.lap, w.v.lap[:1])), {}, "equation_2"),
     "no equation": (dict(residual=lambda s, w, x: ()), {}, "returns no equation"),
-    "a text": (dict(residual=lambda s, w, x: "u"), {}, "the residual: given is str"),
+    "a text": (dict(residual=lambda s, w, x: "u"), {}, "u is in no equation"),
     "a factor of its own": (dict(factor=lambda s, x: None), {}, "it is of a problem with one field"),
     "a weight of no equation": ({}, {"loss": {"weights": {"equation_3": 1.0}}}, "equation_2"),
     "compiled": ({}, {"compile": True}, "a system is not compiled"),
     "from a constant": ({}, {"start": "constant"}, "start: constant"),
     "another solution": (dict(exact=lambda s, x: (x[:, 0],)), {}, "needed are the values of u, v"),
+    "a solution of another shape": (dict(exact=lambda s, x: (x, x[:, 0])), {}, r"exact: u has shape \(3, 2\)"),
+    "an equation of nothing": (
+        dict(residual=lambda s, w, x: (w.u.lap + w.v.lap, x[:, 0])), {}, "equation_2 does not depend on any field",
+    ),
+    "a field with values alone": (dict(residual=lambda s, w, x: (w.u.lap + 1,)), {}, "v is in no equation"),
+    "an equation called interior": (
+        dict(residual=lambda s, w, x: {"interior": w.u.lap, "b": w.v.lap}), {}, "interior is the name of another term",
+    ),
+    "an equation with a slash": (
+        dict(residual=lambda s, w, x: {"a/b": w.u.lap, "b": w.v.lap}), {}, "needed is a name without",
+    ),
+    "another dimension": (dict(domain=Ball(3)), {}, "dim: given 2, its domain has 3 coordinates of space"),
+    "a key that is none": (dict(residual=lambda s, w, x: w["q"].lap), {}, "unknown field 'q'"),
     "a solution of another name": (dict(exact=lambda s, x: {"w": x[:, 0]}), {}, "unknown field 'w'"),
     "a field of another name": (dict(residual=lambda s, w, x: w.q.lap), {}, "unknown field 'q'"),
     "a derivative of all": (dict(residual=lambda s, w, x: w.lap), {}, "take the jet of a field"),

@@ -1,6 +1,9 @@
 """The inside of a closed surface of triangles."""
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -221,7 +224,8 @@ def _read(mesh: Any) -> Any:
     if not (path := Path(mesh).expanduser()).is_file():
         raise ConfigError(f"Surface: no file {mesh}")
     try:
-        found = pyvista.read(path)
+        with _quiet():
+            found = pyvista.read(path)
     except (Exception, SystemExit) as error:  # meshio ends the program where it does not know what a file is
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "" if find_spec("meshio") else "; it reads more files with meshio: pip install meshio"
@@ -229,6 +233,19 @@ def _read(mesh: Any) -> Any:
     if not isinstance(found, pyvista.DataSet):
         raise ConfigError(f"Surface: {mesh} is a {type(found).__name__}, needed is one surface: give a part of it")
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what pyvista warns and logs, by the root logger, of a file that it cannot read: one line will say it."""
+    root, nothing = logging.getLogger(), lambda record: False
+    root.addFilter(nothing)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(nothing)
 
 
 def _triangles(mesh: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet, Scaling
 from kanpde.jets.names import Index
 from kanpde.jets.nested import gradient_of, nested
-from kanpde.jets.system import Column, Separate, networks
+from kanpde.jets.system import Column, Separate, networks, place
 from kanpde.jets.taylor import Polarised, Taylor, along, has_rules, line, push
 from kanpde.jets.tracing import in_torch_func, recorded
 
@@ -191,7 +191,7 @@ class System(Ansatz):
         """The ansatz of a field, on the same weights."""
         if field is None:
             return self
-        k, problem = self.problem.fields.index(field), self.problem.of(field)
+        k, problem = place(field, self.problem.fields), self.problem.of(field)
         net = self.net.nets[k] if self.separate else nn.Sequential(self.net, Column(k))
         return Ansatz(problem, net, self.hard)
 

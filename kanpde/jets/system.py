@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kanpde.ground.errors import suggest
+from kanpde.ground.errors import ConfigError, suggest
 from kanpde.jets import taylor
 from kanpde.jets.gram import Part
 from kanpde.jets.jet import Jet, rule
@@ -15,7 +15,7 @@ from kanpde.jets.jet import Jet, rule
 
 @dataclass(frozen=True)
 class Jets:
-    """The jets of the fields of a problem: in their order, `u, v, p = w`, and by their names, `w.p`.
+    """The jets of the fields of a problem: in their order, `u, v, p = w`, and by their names, `w.p` or `w["p"]`.
 
     Example:
         >>> w = Jets(("u", "v"), (Jet(torch.ones(2)), Jet(torch.zeros(2))))
@@ -33,12 +33,12 @@ class Jets:
     def __len__(self) -> int:
         return len(self.jets)
 
-    def __getitem__(self, name: str) -> Jet:
-        return self.jets[self.names.index(name)]
+    def __getitem__(self, name: str | int) -> Jet:
+        return self.jets[name] if isinstance(name, int) else self.jets[place(name, self.names)]
 
     def __getattr__(self, name: str) -> Jet:
         if not name.startswith("_") and name in self.names:
-            return self[name]
+            return self.jets[self.names.index(name)]
         hint = f"; take the jet of a field, such as {self.names[0]}.{name}" if hasattr(Jet, name) else ""
         raise AttributeError(suggest("field", name, self.names) + hint)
 
@@ -136,6 +136,17 @@ def _column(module: Column, jet: Jet, wanted: Part) -> Jet:
 @taylor.rule(Column)
 def _column_taylor(module: Column, y: taylor.Taylor) -> taylor.Taylor:
     return y.through(module.of, module.of(y.value))
+
+
+def place(field: str, fields: Sequence[str]) -> int:
+    """The number of a field.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if field not in fields:
+        raise ConfigError(suggest("field", field, fields))
+    return fields.index(field)
 
 
 def networks(net: nn.Module) -> list[nn.Module]:

@@ -145,7 +145,7 @@ def _draw_errors(ax: "Axes", run: RunFile, errors: dict[str, np.ndarray]) -> Non
         best = [kept.argmax() if kept.any() else np.nanargmin(np.where(rel_l2 > 0, rel_l2, np.nan))]
         mark = dict(color="C0", marker="*", markersize=13, markeredgecolor="black", linestyle="none", zorder=5)
         step, value = steps[best], rel_l2[best]
-        _line(ax, step, value, f"best {ERRORS['rel_l2']} {value[0]:.2e}", **mark)
+        _line(ax, step, value, f"kept: {ERRORS['rel_l2']} {value[0]:.2e}", **mark)
     shown = run.floors if len(run.fields) == 1 else {k: v for k, v in run.floors.items() if k.endswith("/constant")}
     floors = sorted((value, name) for name, value in shown.items() if 0 < value < np.inf)
     for i, (value, name) in enumerate(floors):

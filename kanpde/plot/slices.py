@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +89,7 @@ def slice_2d(run: RunFile, name: str) -> "Figure":
     if len(cut.ticks) > 2:
         raise ValueError(f"{run.path}: slice {name!r} has {len(cut.ticks)} axes; a picture takes 1 or 2")
     figure = _draw_line(cut) if len(cut.ticks) == 1 else _draw_plane(cut)
-    figure.suptitle("\n".join(filter(None, (title(run), plain(cut.label)))))
+    figure.suptitle("\n".join(filter(None, (title(run), fill(plain(cut.label), int(10 * figure.get_figwidth()))))))
     return figure
 
 

@@ -372,6 +372,10 @@ def side_by_side(fields: Sequence[str], found: Any, x: Tensor) -> Tensor:
         raise ConfigError(
             f"exact: needed are the values of {', '.join(fields)}, a tuple or a dictionary by their names"
         )
+    columns = {name: torch.as_tensor(value).to(x) for name, value in columns.items()}
+    if wrong := [name for name, value in columns.items() if value.shape not in ((), (len(x),))]:
+        given = f"{tuple(columns[wrong[0]].shape)} at {len(x)} points"
+        raise ConfigError(f"exact: {wrong[0]} has shape {given}, needed is ({len(x)},)")
     unknown = x.new_full((len(x),), float("nan"))
     return torch.stack([columns[name].expand(len(x)) if name in columns else unknown for name in fields], 1)
 

@@ -3,7 +3,6 @@
 import copy
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from kanpde.kan.sparsity import sparsity
 from kanpde.operators import Forward
 from kanpde.operators.autograd import check_nested
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, rates
+from kanpde.problems.conditions import Dirichlet, Initial, Integral, Neumann, Periodic, Robin, Terminal
 from kanpde.problems.frames import centre_and_lengths, largest_factor
 from kanpde.problems.reading import ALONE
 from kanpde.training import memory, statements
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kanpde.training.plan import Plan
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # of differences, in the lengths of the domain
+OF_PLACES = (Dirichlet, Neumann, Robin, Periodic, Initial, Terminal, Integral)  # which leave a field open inside
 OF_ONE = ("factor", "lift", "boundary_value", "initial_value", "taylor", "untrained", "left_side", "source")
 EXACT_STEP = 1e-5  # from which round-off is a small part of a difference
 
@@ -47,8 +48,7 @@ def check(plan: "Plan") -> None:
     """
     config, problem, net = plan.config, plan.problem, plan.net
     check_written(config)
-    check_terms("terms", problem.terms)
-    check_terms("equations", plan.loss.equations)
+    check_terms(problem)
     check_device(config.device)
     statements.check_class(problem)
     check_fields(plan)
@@ -97,8 +97,11 @@ def check_fields(plan: "Plan") -> None:
     if config.networks == "separate" and not isinstance(plan.net, Separate):
         raise ConfigError("networks: given separate, but the network was made in Python; leave it out")
     equations = plan.loss.equations
-    if clash := {*OWN, *problem.asked, *problem.terms} & {*equations} - {ALONE}:
+    taken = {*OWN, *problem.asked, *problem.terms} - ({ALONE} if equations == (ALONE,) else set())
+    if clash := taken & {*equations}:
         raise ConfigError(f"{name}.residual: {sorted(clash)[0]} is the name of another term; rename the equation")
+    if bad := [equation for equation in equations if not equation or set(equation) & set("./=")]:
+        raise ConfigError(f"{name}.residual: an equation is called {bad[0]!r}; needed is a name without . / and =")
     if not several:
         return
     check_network(plan)
@@ -108,10 +111,10 @@ def check_fields(plan: "Plan") -> None:
         raise ConfigError(
             f"{name}: a system needs conditions: write conditions = (Dirichlet('boundary', 0.0, field='u'), ...)"
         )
-    asked = {condition.field for condition in problem.asked.values()} | {None}
+    inside = {c.field for c in problem.asked.values() if not isinstance(c, OF_PLACES)}  # observed, or as the user says
     for field, reads in problem.reading.fields.items():
-        if not reads.anything and field not in asked and not problem.terms:
-            raise ConfigError(f"{name}.fields: {field} is in no equation and no condition; leave it out")
+        if not reads.anything and not {field, None} & inside and not problem.terms:
+            raise ConfigError(f"{name}.fields: {field} is in no equation, and not observed; leave it out")
 
 
 def check_written(config: RunConfig) -> None:
@@ -124,14 +127,14 @@ def check_written(config: RunConfig) -> None:
         raise ConfigError("the configuration is not the same when it is read back; give numbers, texts, lists of them")
 
 
-def check_terms(what: str, names: Sequence[str]) -> None:
-    """Raises ConfigError where the history cannot have a column for each term of these names: a/b is one in a."""
-    paths = [tuple(str(name).split("/")) for name in names]
-    for name, path in zip(names, paths, strict=True):
+def check_terms(problem) -> None:
+    """Raises ConfigError where the history cannot have a column for each term of the problem's own: a/b is one in a."""
+    paths = [tuple(str(name).split("/")) for name in problem.terms]
+    for name, path in zip(problem.terms, paths, strict=True):
         within = [other for other in paths if other != path and path[: len(other)] == other]
         if within or not set(path).isdisjoint(("", ".")):
             why = f"; there is a term {'/'.join(within[0])} as well" if within else ""
-            raise ConfigError(f"{what}: given {name!r}, needed is a name{why}")
+            raise ConfigError(f"terms: given {name!r}, needed is a name{why}")
 
 
 def check_operator(plan: "Plan") -> None:

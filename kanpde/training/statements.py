@@ -15,9 +15,10 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.problems.base import Problem, own
-from kanpde.problems.conditions import check_time
+from kanpde.problems.conditions import Observations, check_time
 from kanpde.problems.lifts import points_at
 from kanpde.problems.reading import any_jet
+from kanpde.training.cuts import inside
 from kanpde.training.losses import OWN, one_number
 from kanpde.users.code import check_numbers
 
@@ -186,6 +187,12 @@ def check_conditions(plan: "Plan") -> None:
                 misfit = condition.misfit(u.of(condition.field), x.to(plan.device))
         except ConfigError as error:
             raise ConfigError(f"condition {key}: {error}") from None
+        if isinstance(condition, Observations):
+            rows = condition.rows(problem)[:, :-1]
+            if off := int((~inside(problem.domain, rows)).sum()):
+                warnings.warn(
+                    f"condition {key}: {off:,} of {len(rows):,} points lie outside of the domain", stacklevel=2
+                )
         shape = (len(x), misfit.shape[-1]) if misfit.ndim == 2 else (len(x),)
         if not condition.by_points:
             shape = misfit.shape

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kanpde.domains.base import looks_like_one
+from kanpde.domains.base import looks_like_one, time_of
 from kanpde.ground.errors import ConfigError, shown
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
@@ -64,6 +64,12 @@ def check_call(problem, net=None) -> None:
         dim = getattr(domain, "dim", 1)  # what else a domain lacks `frames.check_domain` says
         if not isinstance(dim, Integral) or dim < 1:
             raise ConfigError(f"{where}: dim: given {dim!r}, needed is a whole number, at least 1")
+        timed = time_of(domain) is not None
+        if problem.dim not in (dim, dim - timed) and not problem.fits_rows:
+            raise ConfigError(
+                f"problem {type(problem).__name__}: dim: given {problem.dim}, its domain has {dim - timed} coordinates "
+                "of space; a class that changes dim needs @dataclass(frozen=True) above it"
+            )
 
 
 def check_names(problem: Problem) -> None:
@@ -277,6 +283,8 @@ def check_residual(problem: Problem, jet: Jet | Jets, x: Tensor, finite: bool, a
     if parts.keys() != {"the residual"} and tuple(equations(found)) != problem.reading.equations:
         given, first = ", ".join(equations(found)), ", ".join(problem.reading.equations)
         raise ConfigError(f"the residual: it returns the equations {given}, when it was first called {first}")
+    if len(parts) > 1 and (blind := [what for what, r in parts.items() if not r.requires_grad]):
+        raise ConfigError(f"{blind[0]} does not depend on any field (detach, no_grad or item in it?)")
     if alone and not any(r.requires_grad for r in parts.values()):
         raise ConfigError(
             "the residual does not depend on u: there is nothing to learn (detach, no_grad or item in it?)"
