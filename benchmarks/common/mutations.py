@@ -5,14 +5,15 @@
 A mutation changes one comparison, operation, constant, `not` or `and` of a function in jets/, kan/ or training/, drawn
 at random among those whose line both checkouts have in a function of the same name. The tests of the mutated rooms
 (`TESTS`, those of both checkouts that there are, and the doctests) run in a copy of the checkout up to the first
-failure; the other tests, which might catch more, do not. A mutation is caught too if the tests do not end. What these
-tests catch is not tried with the former ones.
+failure, those that name the module first; the other tests, which might catch more, do not. A mutation is caught too if
+the tests do not end. What these tests catch is not tried with the former ones.
 """
 
 import ast
 import copy
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -126,8 +127,11 @@ def caught(checkout: Path, mutation: Mutation) -> str:
         indent = lines[mutation.line - 1][: -len(lines[mutation.line - 1].lstrip())]
         lines[mutation.line - 1] = indent + mutation.becomes + "\n"
         file.write_text("".join(lines), encoding="utf-8")
-        files = [f"tests/test_{name}.py" for name in TESTS]
-        tests = [path for path in files if (copied / path).is_file()] + ["kanpde"]
+        paths = [copied / f"tests/test_{name}.py" for name in TESTS]
+        module = Path(mutation.path).with_suffix("").name
+        names = lambda path: re.search(rf"\b{module}\b", path.stem + path.read_text(encoding="utf-8")) is not None
+        nearest = sorted((path for path in paths if path.is_file()), key=names, reverse=True)
+        tests = [str(path.relative_to(copied)) for path in nearest] + ["kanpde"]
         environment = {**os.environ, "PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-n", "2"]
         command += ["--dist", "load", *tests]  # in the order given
