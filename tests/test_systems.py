@@ -482,6 +482,8 @@ def test_a_run_has_errors_floors_arrays_and_pictures_of_each_field(tmp_path, net
     assert view.attrs["skill_v/constant"] == pytest.approx(view.rel_l2 / view.floors["constant"])
     u = run.load_model(problem=Kovasznay())
     close(u(torch.from_numpy(again.field["x"]))[:, 1], torch.from_numpy(again.field["v"]), 1e-9)
+    if networks == "separate":  # the files are alike
+        return
     paths = {path.name for path in plot.plot_run(again, tmp_path, vtk=True, render=False)}
     assert {f"run-error-{name}.png" for name in "uvp"} | {"run-radial-p.png", "run-random.vti"} <= paths
     grid = plot.grid_3d(again, "random")
@@ -498,11 +500,12 @@ def test_a_run_goes_on_exactly(tmp_path):
 
 
 def test_fields_learn_together(tmp_path):
-    solver = {"phases": [{"optimizer": "gauss_newton", "steps": 15}], "points": {"interior": 200, "test": 500}}
+    solver = {"phases": [{"optimizer": "gauss_newton", "steps": 10}], "points": {"interior": 120, "test": 300}}
     run = kanpde.train(
         Kovasznay(), out=tmp_path / "run.h5", **{**FAST, "backbone": {**NET, "widths": [8, 8]}}, **solver
     )
-    assert max(view.rel_l2 for view in run.views().values()) < 0.02
+    assert max(view.rel_l2 for view in run.views().values()) < 0.08
+    assert min(view.history["rel_l2"][0] for view in run.views().values()) > 0.1
 
 
 @dataclass(frozen=True)

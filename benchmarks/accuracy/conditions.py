@@ -20,6 +20,7 @@ from benchmarks.common.machine import machine
 from benchmarks.common.study import Parser, Row, Study, at_least, exiting, markdown
 from kanpde import Problem, train
 from kanpde.domains import Ball, Box, Cylinder, Domain
+from kanpde.domains.base import space_of
 from kanpde.ground.samplers import stream
 from kanpde.jets import Jet
 from kanpde.jets.nested import nested
@@ -50,6 +51,9 @@ class Manufactured(Problem):
 
     dim: int = 1
     name: str = "heat"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dim", space_of(self.domain).dim)
 
     @property
     def case(self) -> "Case":

@@ -109,7 +109,7 @@ class Ansatz(nn.Module):
         if not torch.is_tensor(x):
             return self._of_array(x)
         u = self._at(self._inputs(x))
-        return u if x.ndim == 2 else u.reshape(*x.shape[:-1], *u.shape[1:])
+        return u if x.ndim == 2 else u.reshape(x.shape[:-1] + u.shape[1:])
 
     def _inputs(self, x: Tensor) -> Tensor:
         """The inputs (N, d) of u at points, as floating-point numbers."""

@@ -65,7 +65,7 @@ def check_call(problem, net=None) -> None:
         if not isinstance(dim, Integral) or dim < 1:
             raise ConfigError(f"{where}: dim: given {dim!r}, needed is a whole number, at least 1")
         timed = time_of(domain) is not None
-        if problem.dim not in (dim, dim - timed) and not problem.fits_rows:
+        if hasattr(domain, "dim") and problem.dim not in (dim, dim - timed) and not problem.fits_rows:
             raise ConfigError(
                 f"problem {type(problem).__name__}: dim: given {problem.dim}, its domain has {dim - timed} coordinates "
                 "of space; a class that changes dim needs @dataclass(frozen=True) above it"

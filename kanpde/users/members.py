@@ -63,7 +63,7 @@ def _loaded(kind: str, name: str, kept: Kept | None, trust: bool) -> type:
     """The class of a user's file as it lies there, or as a result keeps it."""
     file, _, cls = name.rpartition(":")
     if kept is not None and not trust:
-        how = "load_model(trust=True), or --trust, executes it"
+        how = "load_model(trust=True) executes it, as --trust does"
         raise ConfigError(f"the run's {kind} is code of {Path(file).name}: {how}")
     found = load_class(name, kind) if kept is None else class_from_source(kept.source, cls, file, kept.beside)
     _LOADED[name] = found
