@@ -40,7 +40,7 @@ from kanpde.users.members import PYTHON, enter, problem_of
 
 KINDS = ("interior", "boundary", "initial")
 LEAST = 16  # points of a condition
-BALANCED = {"name": "gradnorm"}  # the least errors of four problems of seven in benchmarks/results/conditions.md
+BALANCED = {"name": "gradnorm"}  # the least errors of four problems of nine in benchmarks/results/conditions.md
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
 ORDINALS = {2: "second", 3: "third", 4: "fourth"}
 WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
