@@ -81,7 +81,7 @@ class Problem:
         """What the residual reads of u, or of any of several fields."""
         return Reads.all_of(self.reading.fields.values())
 
-    def equations(self, u: "Jet | Jets", x: Tensor) -> dict[str, Tensor]:
+    def equations(self, u: Jet | Jets, x: Tensor) -> dict[str, Tensor]:
         """What the residual returns, by the names of the equations: that of the only one is interior."""
         return equations(self.residual(u, x))
 

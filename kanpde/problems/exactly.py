@@ -194,26 +194,22 @@ class Vanishing:
     axes: tuple[tuple[int, Across | InTime], ...]
 
     def __call__(self, x: Tensor) -> Field:
-        return _product(self.space, dict(self.axes), x)
-
-
-def _product(space: Any, axes: Mapping[int, Callable], x: Tensor) -> Field:
-    numbers = {axis: profile(x[:, axis]) for axis, profile in axes.items()}
-    value, grad, second = x.new_ones(len(x)), torch.zeros_like(x), torch.zeros_like(x)
-    if space is not None:
-        m, n = space.factor(x[:, : space.dim]), space.dim
-        if m is None:
-            raise ConfigError(f"a {type(space).__name__} has no factor")
-        value, rest = m.value, torch.zeros_like(x[:, n:])
-        grad = torch.cat([m.grad, rest], 1)
-        second = torch.cat([m.hessian_diagonal.expand(len(x), n), rest], 1)
-    for axis, (a, slope, bend) in numbers.items():
-        grad, second = grad * a[:, None], second * a[:, None]
-        columns = torch.arange(x.shape[1], device=x.device) == axis
-        grad = torch.where(columns, (value * slope)[:, None], grad)
-        second = torch.where(columns, (value * bend)[:, None], second)
-        value = value * a
-    return Field(value, grad, second)
+        numbers = {axis: profile(x[:, axis]) for axis, profile in self.axes}
+        value, grad, second = x.new_ones(len(x)), torch.zeros_like(x), torch.zeros_like(x)
+        if self.space is not None:
+            m, n = self.space.factor(x[:, : self.space.dim]), self.space.dim
+            if m is None:
+                raise ConfigError(f"a {type(self.space).__name__} has no factor")
+            value, rest = m.value, torch.zeros_like(x[:, n:])
+            grad = torch.cat([m.grad, rest], 1)
+            second = torch.cat([m.hessian_diagonal.expand(len(x), n), rest], 1)
+        for axis, (a, slope, bend) in numbers.items():
+            grad, second = grad * a[:, None], second * a[:, None]
+            columns = torch.arange(x.shape[1], device=x.device) == axis
+            grad = torch.where(columns, (value * slope)[:, None], grad)
+            second = torch.where(columns, (value * bend)[:, None], second)
+            value = value * a
+        return Field(value, grad, second)
 
 
 def _of_boundary(problem: Any, sides: Mapping[Side, Value], whole: Value | None) -> Function | None:
