@@ -153,7 +153,7 @@ class RunConfig(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig = StopConfig()
     slices: SlicesConfig = SlicesConfig()
-    start: Literal["network", "constant"] = "network"
+    start: Literal["network", "constant", "affine", "additive", "quadratic", "ladder"] = "network"
     start_from: str | None = None
     units: Literal["frame", "given"] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None

@@ -53,11 +53,21 @@ class Field:
         """sum_i s_i d^2/dx_i^2, (N,)."""
         return (self.hessian_diagonal.expand_as(self.grad) * s).sum(-1)
 
+    def __add__(self, other: "Field") -> "Field":
+        second = self.hessian_diagonal + other.hessian_diagonal
+        return Field(self.value + other.value, self.grad + other.grad, second)
+
+    def __mul__(self, other: "Field") -> "Field":
+        a, b = self.value.unsqueeze(1), other.value.unsqueeze(1)
+        second = a * other.hessian_diagonal + 2 * self.grad * other.grad + b * self.hessian_diagonal
+        return Field(self.value * other.value, a * other.grad + b * self.grad, second)
+
 
 class Ansatz(nn.Module):
     """u(x) = h(x) + m(x) f(x) (N,) for a network f, where m vanishes on the boundary and h has the boundary values.
 
-    m is the problem's `factor(x)`, h its `lift(x)` (None: 0); both are closed-form fields.
+    m is the problem's `factor(x)`, h its `lift(x)` (None: 0); both are closed-form fields. With a start p it is
+    h + m (p + f): p, known before the training, belongs to what is built in.
 
     That of a problem with several fields is a `System`, u(x) (N, K).
 
@@ -65,14 +75,15 @@ class Ansatz(nn.Module):
         problem: supplies factor, lift, and to the operators coefficients s, s_grad and directions.
         net: (N, d) -> (N, 1), or (N, K) for K fields.
         hard: False makes u the network itself; the boundary values are then a term of the loss.
+        start: p, a module that gives a `Field`; None: 0. It needs a factor.
     """
 
     def __new__(cls, problem: Any = None, *args: Any, **options: Any) -> "Ansatz":
         return super().__new__(System if cls is Ansatz and len(getattr(problem, "fields", "u")) > 1 else cls)
 
-    def __init__(self, problem: Any, net: nn.Module, hard: bool = True) -> None:
+    def __init__(self, problem: Any, net: nn.Module, hard: bool = True, start: nn.Module | None = None) -> None:
         super().__init__()
-        self.problem, self.net, self.hard = problem, net, hard
+        self.problem, self.net, self.hard, self.start = problem, net, hard, start
         parameters = getattr(problem, "parameters", None)
         self.problem_parameters = parameters if isinstance(parameters, nn.Module) else None
 
@@ -92,8 +103,14 @@ class Ansatz(nn.Module):
         return self
 
     def built_in(self, x: Tensor) -> tuple[Field | None, Field | None]:
-        """(m, h) at x, each None where the ansatz has none."""
-        return (self.problem.factor(x), self.problem.lift(x)) if self.hard else (None, None)
+        """(m, h) at x, each None where the ansatz has none; with a start p instead of h it is h + m p."""
+        if not self.hard:
+            return None, None
+        m, h = self.problem.factor(x), self.problem.lift(x)
+        if self.start is None:
+            return m, h
+        started = m * self.start(x)
+        return m, started if h is None else h + started
 
     def forward(self, x: Tensor) -> Tensor:
         """u at points: (N, d) -> (N,), one point (d,) -> (), any grid (..., d) -> (...).
@@ -174,10 +191,10 @@ class Ansatz(nn.Module):
             return along(self._at, x, v, counts)
         u = push(self.net, line(x, v, counts))
         m, h = self.built_in(x)
-        part = lambda of: along(lambda x: of(x).value, x, v, counts)
+        part = lambda k: along(lambda x: self.built_in(x)[k].value, x, v, counts)
         if m is not None:
-            u = part(self.problem.factor).times(u)
-        return u if h is None else part(self.problem.lift).plus(u)
+            u = part(0).times(u)
+        return u if h is None else part(1).plus(u)
 
 
 class System(Ansatz):

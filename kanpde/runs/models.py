@@ -52,7 +52,7 @@ def opened(
         problem = problem_of(config.problem, kept.get("problem"), trust)
     enter(config, kept, trust)
     plan = Plan.of(config, own(problem), copy.deepcopy(net), stored=True)
-    u = Ansatz(plan.problem, plan.net, plan.hard).to(plan.dtype)
+    u = plan.ansatz("cpu")
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
         refine_grids(u.net, config, saved)

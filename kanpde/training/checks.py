@@ -229,7 +229,7 @@ def check_start(plan: "Plan") -> None:
     config = plan.config
     if config.start_from and not ((run := Path(config.start_from)).name and os.path.isfile(run.with_suffix(".pt"))):
         raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
-    if config.start == "network":
+    if config.start != "constant":
         return
     if plan.problem.fits_rows:
         raise ConfigError("start: constant is for PDEs; a network that fits data has their mean and deviation")

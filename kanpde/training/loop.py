@@ -1,8 +1,10 @@
 """Training on residuals: a visible loop over phases of optimisers, evaluation, exact checkpoints, callbacks."""
 
 import copy
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +20,7 @@ from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
 from kanpde.problems.conditions import draws
 from kanpde.records.run import RunFile
+from kanpde.training import ladder
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
@@ -121,8 +124,10 @@ class ResidualTraining(Training):
             RunFailed: a term or the weights are not finite, or a result that cannot be written.
         """
         state = self.state
-        if state.row is None and self.evaluate(on_evaluation):
-            return
+        if state.row is None:
+            self._climb()
+            if self.evaluate(on_evaluation):
+                return
         for phase, optimizer, last in self._phases():
             while state.step < last:
                 self._step(phase, optimizer, last)
@@ -130,6 +135,49 @@ class ResidualTraining(Training):
                 if self._due():
                     stop = self.evaluate(on_evaluation) or stop
                 yield stop
+
+    def _climb(self) -> None:
+        """The start in closed form: up to the rung asked for, or the one of all whose held-out loss is least.
+
+        The network is in units of what it leaves.
+        """
+        asked, plan, loss = self.config.start, self.plan, self.objective.loss
+        if self.u.start is None:
+            return
+        drawn, kept, rows = stream(self.config.seed, "start"), None, []
+        last = asked if asked in ladder.RUNGS else ladder.RUNGS[-1]
+        with self._alone():
+            for rung in ladder.climb(plan, drawn, last):
+                self.tested.start.load_state_dict(rung.state)
+                terms = self.validation(self.tested)
+                score = self.objective.total(terms)
+                row = {"rung": rung.name, "says": rung.says, "numbers": rung.count, "validation": score}
+                rows.append({**row, "rel_l2": self.evaluator.test_errors()["rel_l2"], "wall_s": self.clock.seconds()})
+                if kept is None or asked != "ladder" or score < kept[0]:
+                    kept = score, terms, rung
+        _, terms, rung = kept
+        left = sum(terms[name] for name in loss.equations)
+        self.objective.unit = left**0.5 if 0 < left < float("inf") else 1.0
+        for u in {self.u, self.tested}:
+            u.start.load_state_dict(rung.state)
+            u.net[-1].scale *= self.objective.unit
+        self.run.attrs["start"] = ": ".join(part for part in (rung.name, rung.says) if part)
+        self.run.attrs["start_numbers"] = rung.count
+        self.run.attrs["start_rungs"] = json.dumps(rows)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Before the first step what is measured and kept is a start in closed form alone, without the network."""
+        if self.step or self.tested.start is None:
+            yield
+            return
+        scale = self.tested.net[-1].scale
+        before = scale.clone()
+        scale.zero_()
+        try:
+            yield
+        finally:
+            scale.copy_(before)
 
     def _due(self) -> bool:
         """Whether this step is followed by an evaluation."""
@@ -250,6 +298,14 @@ class ResidualTraining(Training):
 
     def evaluate(self, on_evaluation: Callback | None = None) -> bool:
         """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
+        with self._alone():
+            self._measure()
+        asked = bool(on_evaluation and on_evaluation(self.state))
+        self.save("running")
+        return asked or self.stopped() is not None
+
+    def _measure(self) -> None:
+        """The errors as a row of the history, and the best weights."""
         state = self.state
         terms = self.validation(self.tested)
         score = self.objective.total(terms)
@@ -279,9 +335,8 @@ class ResidualTraining(Training):
             **self._problem_parameters(),
         }
         self.run.log(state.row)
-        asked = bool(on_evaluation and on_evaluation(state))
-        self.save("running")
-        return asked or self.stopped() is not None
+        if self.u.start is not None and not state.step and self.plan.problem.has_exact:
+            self.run.floors["start"] = state.row["rel_l2"]
 
     def stopped(self) -> str | None:
         """The criterion by which the run has ended at its last evaluation, as its key and what it has reached."""
@@ -362,6 +417,9 @@ class ResidualTraining(Training):
         columns = {name: self.run.history.get(f"held_out/{name}", [float("nan")]) for name in last}
         before, after = total({name: column[0] for name, column in columns.items()}), total(last)
         if not after > FACTOR * max(before, 0):
+            return "finished"
+        if self.u.start is not None:
+            self.run.attrs["message"] = "training has not improved on the start, which is what is kept"
             return "finished"
         overfits = self.state.loss <= before  # rows are few, but what was trained on fell
         self.run.attrs["message"] = message = (

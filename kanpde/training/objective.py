@@ -24,6 +24,7 @@ class Objective:
         terms, value: of the last evaluation, terms not yet weighted.
         saved_bytes: what autograd saved in the first backward pass.
         micro_batch: points of each kind at a time; None: all.
+        unit: of the residuals, in which optimisers see the loss: of a good start it is far below what Adam calls zero.
     """
 
     def __init__(self, plan: Plan, u: Ansatz):
@@ -31,7 +32,7 @@ class Objective:
         self.balance, self.emphasis = plan.balance, plan.emphasis
         self.micro_batch = memory.micro_batch(plan)
         self.terms: dict[str, float] | None = None
-        self.value, self.saved_bytes = float("nan"), float("nan")
+        self.value, self.saved_bytes, self.unit = float("nan"), float("nan"), 1.0
         self._shrunk = False
 
     def weights(self, names: Sequence[str]) -> dict[str, float]:
@@ -40,7 +41,7 @@ class Objective:
         return {name: self.loss.weight(name) * found.get(name, 1.0) for name in names}
 
     def backward(self, points: Points, probes: torch.Generator, adapt: bool = True) -> Tensor:
-        """The loss at these points, its gradient added to that of the parameters.
+        """The loss at these points in its unit, its gradient added to that of the parameters.
 
         Args:
             adapt: whether balance and emphasis follow what they see; else they are as they were.
@@ -84,12 +85,12 @@ class Objective:
             seen += [] if (r := self.loss.at_points(residuals)) is None else [r.detach()]
             sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
             self._note(sums, partial(self._where, residuals, part))
-            loss.backward()
+            (loss / self.unit**2).backward()
         if not torch.equal(after, start):  # the balance has drawn more than the residuals
             probes.set_state(after)
         if self.emphasis is not None and adapt:
             self.emphasis.update(points["interior"], torch.cat(seen))
-        return torch.tensor(self.value, dtype=torch.float64)
+        return torch.tensor(self.value / self.unit**2, dtype=torch.float64)
 
     def _residuals(self, part: Points, number: int, probes: torch.Generator, start: Tensor) -> Points:
         """Of a micro-batch; probes that all points share are those of the first one, drawn from the state `start`."""
@@ -218,7 +219,7 @@ class Objective:
 
     def state_dict(self) -> dict:
         state = {"micro_batch": self.micro_batch, "saved_bytes": self.saved_bytes}
-        state |= {"terms": self.terms, "value": self.value}
+        state |= {"terms": self.terms, "value": self.value, "unit": self.unit}
         for name in ("balance", "emphasis"):
             part = getattr(self, name)
             state[name] = None if part is None else part.state_dict()
@@ -226,7 +227,7 @@ class Objective:
 
     def load_state_dict(self, state: dict) -> None:
         self.micro_batch, self.saved_bytes = state["micro_batch"], state["saved_bytes"]
-        self.terms, self.value = state["terms"], state["value"]
+        self.terms, self.value, self.unit = state["terms"], state["value"], state.get("unit", 1.0)
         for name in ("balance", "emphasis"):
             if state[name] is not None:
                 device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}

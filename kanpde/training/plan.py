@@ -22,6 +22,7 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.harmonics import harmonics
 from kanpde.jets.jet import Affine
+from kanpde.jets.quadratic import Quadratic
 from kanpde.jets.system import Separate
 from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
@@ -32,7 +33,7 @@ from kanpde.problems.base import own
 from kanpde.problems.conditions import Observations, Periodic
 from kanpde.problems.fitting import Units
 from kanpde.problems.frames import Frame, check_domain, grid_range, largest_factor
-from kanpde.training import checks, start
+from kanpde.training import checks, ladder, start
 from kanpde.training.losses import Loss
 from kanpde.training.weighting import BALANCES, EMPHASES, Balance, Emphasis
 from kanpde.users.code import blaming, check_call
@@ -133,9 +134,18 @@ class Plan:
         by_loss = f"by the loss: {', '.join(left)}" + (f", balanced by {balance['name']}" if balance else "")
         return "; ".join(part for part in (exactly, by_loss if left else "") if part)
 
-    def ansatz(self) -> Ansatz:
-        """u of the run, which trains the network and the unknowns of the plan."""
-        return Ansatz(self.problem, self.net, self.hard).to(self.device, self.dtype)
+    def ansatz(self, device: torch.device | str | None = None) -> Ansatz:
+        """u of the run, which trains the network and the unknowns of the plan; a start in closed form is not yet there.
+
+        device: None: that of the run.
+        """
+        return Ansatz(self.problem, self.net, self.hard, self.start()).to(device or self.device, self.dtype)
+
+    def start(self) -> Quadratic | None:
+        """A start in closed form that is zero, in the units of the domain; None: the run has no such start."""
+        if self.config.start not in ladder.STARTS:
+            return None
+        return Quadratic(self.problem.n_inputs, *((self.frame.centre, self.frame.lengths) if self.frame else ()))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -206,15 +216,18 @@ def _layers(net: nn.Module) -> list[nn.Module]:
 def _with_units(
     config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, net: nn.Module, stored: bool
 ) -> nn.Module:
-    """c + s net where `start` or the units of the domain ask for it; one that ends with such a map stays as it is."""
-    layers = _layers(net)
-    if problem.fits_rows or isinstance(layers[-1], Affine) or not (frame or config.start == "constant"):
+    """c + s net where `start` or the units of the domain ask for it; one that ends with such a map stays as it is.
+
+    Beside a start in closed form it is s net, with an s of its own that is set when the start is there.
+    """
+    layers, climbs = _layers(net), config.start in ladder.STARTS
+    if problem.fits_rows or (isinstance(layers[-1], Affine) and not climbs) or not (frame or config.start != "network"):
         return net
     if stored:
         return nn.Sequential(*layers, start.affine((1.0,) * len(problem.fields)))
     hard = frame and config.constraint == "hard"
     size = [1 / largest_factor(problem.of(name)) if hard else 1.0 for name in problem.fields]
-    if config.start == "network":
+    if config.start == "network" or climbs:
         return nn.Sequential(*layers, start.affine(size))
     if len(problem.fields) > 1:
         raise ConfigError("start: constant is that of one field; say start: network")
@@ -320,6 +333,7 @@ def resolved(config: RunConfig, problem: Problem) -> RunConfig:
     changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
     changes["loss"] = config.loss.model_copy(update={"weights": weights, "balance": _balance(config, problem)})
     changes["problem"] = {**config.problem, **problem.settings()}
+    changes["start"] = _start(config.model_copy(update=changes), problem)
     changes["units"] = config.units or ("frame" if Frame.of(problem) else None)
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
@@ -333,6 +347,42 @@ def _balance(config: RunConfig, problem: Problem) -> dict | None:
     if "balance" in config.loss.model_fields_set or not left or first.wants_system or first.keeps_points:
         return stated
     return dict(BALANCED)
+
+
+def _start(config: RunConfig, problem: Problem) -> str:
+    """The start that is stated; where that of a solver is not for the problem, the best constant.
+
+    Raises:
+        ConfigError: one of the user's is not for it.
+    """
+    reason = _without_ladder(config, problem) if config.start in ladder.STARTS else None
+    if reason is None:
+        return config.start
+    if (config._solver or {}).get("start") == config.start and config.constraint == "hard":
+        return "constant"
+    raise ConfigError(f"start: {config.start} {reason}; say start: network")
+
+
+def _without_ladder(config: RunConfig, problem: Problem) -> str | None:
+    """Why a problem has no start in closed form; None: it has."""
+    if problem.fits_rows:
+        return "is for PDEs; a network that fits data has their mean and deviation"
+    if config.constraint == "soft":
+        return "needs constraint: hard"
+    if len(problem.fields) > 1:
+        return "is that of one field"
+    if problem.parameters is not None or problem.terms:
+        return "is for equations without unknowns or terms of their own"
+    if config.start_from:
+        return "has a start of its own, and start_from another"
+    if left := [name for name in problem.asked if name not in _met(config, problem, None)]:
+        return f"needs conditions that are built in, and {left[0]} is not"
+    if any(isinstance(condition, Periodic) for condition in problem.asked.values()):
+        return "is not periodic"
+    x = problem.inputs_of(problem.domain.interior(2, stream(0, "check"), config.points.law))
+    if problem.factor(x) is None:
+        return "needs a factor that is zero on the boundary"
+    return None
 
 
 def _compile(config: RunConfig, problem: Problem) -> bool:

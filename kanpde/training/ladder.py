@@ -1,0 +1,290 @@
+r"""A start in closed form: the polynomial p that u = h + m (p + f) has before the network f learns anything.
+
+Rung by rung more coefficients: a constant, an affine function, squares of each coordinate, and products x_i x_j. Those
+of a rung make w^2 sum r^2 + sum |grad r|^2 over a few points least, for the residual r of the equation: a linear least
+squares problem in each step of Gauss-Newton, solved by conjugate gradients whose every step is one pass forward and one
+backward through the equation, so O(N d) for the first rungs. Nothing is known of the equation but its residual, and
+nothing of the solution.
+
+Of d (d - 1) / 2 products all are there where they are few; else those pairs for which the gradient of the residual is
+correlated with x, found at points of their own: with x_i x_j missing, the i-th component of grad r follows x_j.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.nested import gradient_of
+from kanpde.jets.quadratic import Quadratic
+from kanpde.operators import Forward
+from kanpde.training.start import Constant
+
+if TYPE_CHECKING:
+    from kanpde.training.plan import Plan
+
+RUNGS = ("affine", "additive", "quadratic")
+STARTS = (*RUNGS, "ladder")  # what a run may ask for: up to a rung, or the best of all
+PARTS = {"constant": "c", "affine": "ca", "additive": "cab", "quadratic": "cabv"}  # what is solved for
+POINTS = range(16, 2001)  # of a rung, and as many as hold at most
+NUMBERS = 2**21  # coordinates
+SCREENED = range(32, 513)  # points at which pairs are looked for, and as many as hold at most
+SCREENED_NUMBERS = 2**24
+ALL_UP_TO = 1000  # inputs with which all pairs may be taken, at points of which there are so many for each input:
+PER_INPUT = 4
+EXPLAINED = 0.1  # of what squares leave; where the pairs found leave more, all are tried
+ROUNDS = 3  # of looking for pairs: those found first make the others stand out
+FEW = 0.02  # of the pairs that are there, as many more are not worth another round
+FALSE_PAIRS = 1.0  # expected among those that are found if the correlations of all others were normal
+TILE = 512, 4096  # rows and columns of a matrix of correlations at a time, which stay in the cache
+NEWTON = 12  # steps at most
+HALVINGS = 6
+WEIGHT = 30.0  # at most, of values beside gradients
+FALL = 0.99  # of the residual in a step after which another one is worth it
+CG = 60  # steps at most
+CG_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung: its name, what it assumed, its coefficients, and the root of the sum of squares that it left."""
+
+    name: str
+    says: str
+    state: dict[str, Tensor]
+    count: int
+    residual: float
+
+
+def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> Iterator[Rung]:
+    """The rungs up to the last one, each from the one below it; of a plan the equation, its units, and the law."""
+    problem, law = plan.problem, plan.config.points.law
+    p = plan.start().double()
+    equation = Equation(plan, Ansatz(problem, Constant(torch.zeros(1, 1, dtype=torch.float64)), start=p))
+    draw = lambda n: problem.inputs_of(problem.domain.interior(n, generator, law, dtype=torch.float64)).double()
+    d = problem.n_inputs
+    x = draw(_number(POINTS, NUMBERS, d))
+
+    def rung(name: str, says: str, left: float) -> Rung:
+        return Rung(name, says, {key: t.clone() for key, t in p.state_dict().items()}, p.count, left)
+
+    left, few = 0.0, x[: max(POINTS.start, len(x) // 8)]
+    for name, says in (("constant", ""), ("affine", ""), ("additive", "squares")):
+        left = solve(p, PARTS[name], equation, few)
+        yield rung(name, says, left)
+        if name == last:
+            return
+    squares, every = left, d * (d - 1) // 2
+    screened = _number(SCREENED, SCREENED_NUMBERS, d)
+    for _ in range(ROUNDS):
+        found = correlated(p, equation, draw(screened))
+        if len(found) <= FEW * len(p.v):
+            break
+        p.add(found)
+        left = solve(p, PARTS["quadratic"], equation, x)
+    yield rung("quadratic", f"{len(p.v):,} of {every:,} pairs, by the correlation of grad r with x", left)
+    if d > ALL_UP_TO or left <= EXPLAINED * squares:
+        return
+    known = set(map(tuple, p.pairs.tolist()))
+    p.add(torch.tensor([pair for pair in combinations(range(d), 2) if pair not in known]).reshape(-1, 2))
+    x = draw(max(len(x), PER_INPUT * d))
+    yield rung("quadratic", f"all {every:,} pairs", solve(p, PARTS["quadratic"], equation, x))
+
+
+def _number(allowed: range, numbers: int, dim: int) -> int:
+    return max(allowed.start, min(allowed.stop - 1, numbers // dim))
+
+
+@dataclass(frozen=True)
+class Equation:
+    """The equation of a plan as the ladder sees it: residuals in its scale and in the units of the domain."""
+
+    plan: "Plan"
+    u: Ansatz
+
+    @torch.enable_grad()
+    def at(self, x: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+        """Its residuals at points (N, d); what does not depend on u is computed here, once."""
+        problem, loss = self.u.problem, self.plan.loss
+        weight = problem.importance_weights(x).sqrt() if loss.weighs else x.new_ones(len(x))
+        lengths = x.new_ones(1) if loss.frame is None else loss.frame.lengths.to(x)
+
+        def scaled(r: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+            return loss.factor(problem) * weight * r, loss.factor(problem) * weight.unsqueeze(1) * lengths * slope
+
+        def given(graph: bool) -> list[tuple[Tensor, Tensor]]:
+            at = x.detach().requires_grad_()
+            jet = Forward()(self.u, at)
+            each = [problem.left_side(jet, at)] if problem.has_source else problem.equations(jet, at).values()
+            return [(r, torch.autograd.grad(r.sum(), at, create_graph=graph, retain_graph=True)[0]) for r in each]
+
+        at = x.detach().requires_grad_()
+        source = problem.source(at) if problem.has_source else at.new_zeros(len(x))
+        known = source.detach(), gradient_of(source, at).detach()
+
+        def residuals(graph: bool = True) -> tuple[Tensor, ...]:
+            pairs = [scaled(r - known[0], slope - known[1]) for r, slope in given(graph)]
+            return *(r for r, _ in pairs), torch.cat([slope for _, slope in pairs], 1)
+
+        return torch.enable_grad()(residuals)
+
+
+def _weighed(y: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
+    return [w * t for w, t in zip(weights, y, strict=True)]
+
+
+def _weights(y: Sequence[Tensor]) -> list[float]:
+    """Of values and gradient such that what is left of each, which the rung cannot explain, counts the same."""
+    *values, slope = (t.detach().square().mean().sqrt().item() for t in y)
+    return [min(max(slope / value, 1 / WEIGHT), WEIGHT) if value else 1.0 for value in values] + [1.0]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Least squares
+
+
+def solve(p: Quadratic, parts: str, equation: Equation, x: Tensor) -> float:
+    """Gauss-Newton steps in some of the coefficients of p; returns the root of the sum of squares at the points x.
+
+    A step that makes it larger is halved.
+    """
+    unknowns = [getattr(p, name).requires_grad_() for name in parts]
+    precondition = _preconditioner(p, parts, p.units(x))
+    try:
+        residuals = equation.at(x)
+        y = residuals()
+        weights = _weights(y)
+        y = _weighed(y, weights)
+        size = _norm(y)
+        for _ in range(NEWTON):
+            step = least_squares(y, unknowns, precondition)
+            before = [t.detach().clone() for t in unknowns]
+            for halving in range(HALVINGS):
+                with torch.no_grad():
+                    for t, at, by in zip(unknowns, before, step, strict=True):
+                        t.copy_(at + 0.5**halving * by)
+                y = _weighed(residuals(), weights)
+                if (new := _norm(y)) < size:
+                    break
+            else:
+                with torch.no_grad():
+                    for t, at in zip(unknowns, before, strict=True):
+                        t.copy_(at)
+                break
+            size, fallen = new, new / size
+            if fallen > FALL or not size:
+                break
+        return size
+    finally:
+        for t in unknowns:
+            t.requires_grad_(False)
+
+
+def least_squares(y: Sequence[Tensor], unknowns: Sequence[Tensor], precondition: Callable) -> list[Tensor]:
+    """The step s in the unknowns that makes |y + J s| least, J = dy/dunknowns, by preconditioned conjugate gradients.
+
+    J^T w is a backward pass, and J v one through the linear map w -> J^T w.
+    """
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    w = [torch.zeros_like(t).requires_grad_() for t in y]
+    linear = torch.autograd.grad(y, unknowns, w, create_graph=True, **options)
+    back = lambda w: torch.autograd.grad(y, unknowns, w, **options)
+    forth = lambda v: torch.autograd.grad(linear, w, v, **options)
+    left = [-t.detach() for t in y]
+    step = [torch.zeros_like(t) for t in unknowns]
+    downhill = back(left)
+    direction = conditioned = precondition(downhill)
+    first = slope = _dot(downhill, conditioned)
+    for _ in range(CG):
+        if slope <= CG_TOLERANCE**2 * first:
+            break
+        moved = forth(direction)
+        length = slope / _dot(moved, moved)
+        step = [s + length * v for s, v in zip(step, direction, strict=True)]
+        left = [r - length * v for r, v in zip(left, moved, strict=True)]
+        downhill = back(left)
+        conditioned = precondition(downhill)
+        slope, before = _dot(downhill, conditioned), slope
+        direction = [c + slope / before * v for c, v in zip(conditioned, direction, strict=True)]
+    return step
+
+
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return sum(torch.dot(s.flatten(), t.flatten()) for s, t in zip(a, b, strict=True)).item()
+
+
+def _norm(y: Sequence[Tensor]) -> float:
+    found = [t.detach() for t in y]
+    size = _dot(found, found) ** 0.5
+    return size if size == size else float("inf")
+
+
+def _preconditioner(p: Quadratic, parts: str, y: Tensor) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """About the inverse of J^T J, as if grad r were the gradient of p: of a Hessian B it is that of B -> B Y + Y B.
+
+    Y = sum y y^T over the points, of which the diagonal alone is taken where not all pairs are there.
+    """
+    n, squares = len(y), y.square().sum(0)
+    i, j = p.pairs.T
+    whole = "v" in parts and 2 * len(p.v) == y.shape[1] * (y.shape[1] - 1)
+    values, vectors = torch.linalg.eigh(y.mT @ y) if whole else (None, None)
+
+    def of_all_pairs(b: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        inside = vectors.mT @ p.hessian(b, v / 2) @ vectors
+        matrix = vectors @ (2 * inside / (values + values.unsqueeze(1)).clamp_min(1e-8 * values[-1])) @ vectors.mT
+        return matrix.diagonal(), 2 * matrix[i, j]
+
+    def precondition(gradients: Sequence[Tensor]) -> list[Tensor]:
+        of = dict(zip(parts, gradients, strict=True))
+        found = {name: of[name] / n for name in "ca" if name in of}
+        if whole:
+            found["b"], found["v"] = of_all_pairs(of["b"], of["v"])
+        elif "b" in of:
+            found["b"] = of["b"] / squares
+        if "v" in of and not whole:
+            found["v"] = of["v"] / (squares[i] + squares[j])
+        return [found[name] for name in parts]
+
+    return precondition
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Pairs
+
+
+def correlated(p: Quadratic, equation: Equation, x: Tensor) -> Tensor:
+    r"""Pairs i < j (K, 2), not yet in p, whose product would make the residual smaller beyond doubt.
+
+    .. math:: z_{ij} = \frac{\sum_n (\partial_i r \, y_j + \partial_j r \, y_i)}
+              {\sqrt{(|\partial_i r|^2 |y_j|^2 + |\partial_j r|^2 |y_i|^2) / N}}
+
+    has deviation 1 where they have nothing to do with each other; of all pairs `FALSE_PAIRS` would then be above.
+    """
+    d = x.shape[1]
+    block = max(1, NUMBERS // d // 4)
+    slope = torch.cat([equation.at(part)(False)[-1].detach() for part in x.split(block)]).float()
+    y = p.units(x).float()
+    least = _quantile(FALSE_PAIRS / (d * d))
+    a, b = slope.square().sum(0), y.square().sum(0)
+    left, right = torch.cat([slope, y]), torch.cat([y, slope])
+    found = []
+    for i in range(0, d, TILE[0]):
+        rows = slice(i, i + TILE[0])
+        for j in range(i, d, TILE[1]):
+            columns = slice(j, j + TILE[1])
+            z = left[:, rows].mT @ right[:, columns]
+            bound = torch.addmm(a[rows, None] * b[columns], b[rows, None], a[None, columns]) * (least**2 / len(x))
+            pairs = (z.square_() > bound).nonzero() + torch.tensor([i, j])
+            found.append(pairs[pairs[:, 0] < pairs[:, 1]])
+    pairs = torch.cat(found)
+    number = lambda pairs: pairs[:, 0] * d + pairs[:, 1]
+    return pairs[~torch.isin(number(pairs), number(p.pairs))]
+
+
+def _quantile(share: float) -> float:
+    """z above which, or below -z, a normal number is with a probability of `share`."""
+    return (2**0.5) * torch.erfinv(torch.tensor(1 - share, dtype=torch.float64)).item()
