@@ -51,7 +51,7 @@ CG_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: its name, what it assumed, its coefficients, and the root of the sum of squares that it left."""
+    """One rung: its name, what it assumed, its coefficients, and the root of w^2 r^2 + |grad r|^2 that it left."""
 
     name: str
     says: str
@@ -148,7 +148,7 @@ def _weights(y: Sequence[Tensor]) -> list[float]:
 
 
 def solve(p: Quadratic, parts: str, equation: Equation, x: Tensor) -> float:
-    """Gauss-Newton steps in some of the coefficients of p; returns the root of the sum of squares at the points x.
+    """Gauss-Newton steps in some of the coefficients of p; returns the root of the mean over x of the sum of squares.
 
     A step that makes it larger is halved.
     """
@@ -178,7 +178,7 @@ def solve(p: Quadratic, parts: str, equation: Equation, x: Tensor) -> float:
             size, fallen = new, new / size
             if fallen > FALL or not size:
                 break
-        return size
+        return size / len(x) ** 0.5
     finally:
         for t in unknowns:
             t.requires_grad_(False)
@@ -259,15 +259,17 @@ def _preconditioner(p: Quadratic, parts: str, y: Tensor) -> Callable[[Sequence[T
 def correlated(p: Quadratic, equation: Equation, x: Tensor) -> Tensor:
     r"""Pairs i < j (K, 2), not yet in p, whose product would make the residual smaller beyond doubt.
 
-    .. math:: z_{ij} = \frac{\sum_n (\partial_i r \, y_j + \partial_j r \, y_i)}
-              {\sqrt{(|\partial_i r|^2 |y_j|^2 + |\partial_j r|^2 |y_i|^2) / N}}
+    .. math:: z_{ij} = \frac{\sum_n (g_{ni} e_{nj} + g_{nj} e_{ni})}
+              {\sqrt{(|g_i|^2 |e_j|^2 + |g_j|^2 |e_i|^2) / N}}, \qquad
+              g_n = \frac{\nabla r}{|\nabla r|}(x_n), \; e_n = y_n / |y_n|
 
-    has deviation 1 where they have nothing to do with each other; of all pairs `FALSE_PAIRS` would then be above.
+    has deviation 1 where they have nothing to do with each other; of all pairs `FALSE_PAIRS` would then be above. Of
+    directions, so that points far out, where both are large, count no more than others.
     """
     d = x.shape[1]
     block = max(1, NUMBERS // d // 4)
     slope = torch.cat([equation.at(part)(False)[-1].detach() for part in x.split(block)]).float()
-    y = p.units(x).float()
+    slope, y = (torch.nn.functional.normalize(t, dim=1) for t in (slope, p.units(x).float()))
     least = _quantile(FALSE_PAIRS / (d * d))
     a, b = slope.square().sum(0), y.square().sum(0)
     left, right = torch.cat([slope, y]), torch.cat([y, slope])
