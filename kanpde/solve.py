@@ -212,6 +212,8 @@ class _progress:
 
     def evaluation(self, state: State) -> None:
         row, self.path = state.row, state.run.path
+        if not state.step and "start" in state.run.attrs:
+            self.say.print(f"start     {summary.start(state.run)}")
         left = (state.steps - state.step) / state.steps_per_s if state.steps_per_s > 0 else float("nan")
         remaining = "" if left != left else f"  {_duration(left)} left"
         error = "" if row["rel_l2"] != row["rel_l2"] else f"rel l2 {row['rel_l2']:.2e}  "
@@ -265,6 +267,8 @@ def _result_table(run: Run) -> Table:
 def _add_parameters(table: Table, run: Run) -> None:
     """How many there are, of the network and of the problem, and the unknowns by name."""
     table.add_row("parameters", f"{run.attrs['parameters']:,}", "")
+    if "start_numbers" in run.attrs:
+        table.add_row("coefficients of the start", f"{run.attrs['start_numbers']:,}", "")
     if own := run.attrs.get("problem_parameters"):
         table.add_row("parameters of the problem", f"{own:,}", "")
     for name, (start, value) in summary.unknowns(run).items():

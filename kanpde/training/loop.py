@@ -125,7 +125,8 @@ class ResidualTraining(Training):
         """
         state = self.state
         if state.row is None:
-            self._climb()
+            for _ in self._climb():
+                yield False
             if self.evaluate(on_evaluation):
                 return
         for phase, optimizer, last in self._phases():
@@ -136,10 +137,10 @@ class ResidualTraining(Training):
                     stop = self.evaluate(on_evaluation) or stop
                 yield stop
 
-    def _climb(self) -> None:
+    def _climb(self) -> Iterator[None]:
         """The start in closed form: up to the rung asked for, or the one of all whose held-out loss is least.
 
-        The network is in units of what it leaves.
+        The network is in units of what it leaves. After each rung there may be an end, and a resumed run begins again.
         """
         asked, plan, loss = self.config.start, self.plan, self.objective.loss
         if self.u.start is None:
@@ -155,6 +156,7 @@ class ResidualTraining(Training):
                 rows.append({**row, "rel_l2": self.evaluator.test_errors()["rel_l2"], "wall_s": self.clock.seconds()})
                 if kept is None or asked != "ladder" or score < kept[0]:
                     kept = score, terms, rung
+                yield
         _, terms, rung = kept
         left = sum(terms[name] for name in loss.equations)
         self.objective.unit = left**0.5 if 0 < left < float("inf") else 1.0
