@@ -156,12 +156,13 @@ def _announce(say: Console, plan: Plan) -> None:
     if problem.conditions:
         say.print(f"conditions {plan.conditions}")
     points = ", ".join(f"{n} {kind}" for kind, n in plan.counts.items())
+    tested = "" if problem.fits_rows or not problem.has_exact else f", errors on {config.points.test:,} test points"
     own = not problem.reads.lap and bool(problem.reads.derivatives)
     scale = "1" if config.loss.scale != "2d" or own else "1/deviation of y" if problem.fits_rows else "1/(2d)"
     scale += ", in the units of the domain" if plan.frame else ""
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
-        f"residual scaled by {scale}, {config.steps} steps on {config.device} in {config.dtype}"
+        f"residual scaled by {scale}{tested}, {config.steps} steps on {config.device} in {config.dtype}"
         + (", compiled (the first step takes a minute or two)" if config.compile else "")
     )
 

@@ -20,6 +20,7 @@ from kanpde.problems import HJB, AllenCahn, Function, Heat, Poisson, Problem, Si
 from kanpde.problems.conditions import Dirichlet, Neumann
 from kanpde.runs.api import resume, train
 from kanpde.training import ladder
+from kanpde.training.objective import Objective
 from kanpde.training.start import Constant
 
 D = 6
@@ -244,6 +245,20 @@ def test_optimisers_see_the_loss_in_units_of_what_the_start_leaves(tmp_path):
     first = run.history["held_out/interior"][0]
     assert seen[0] == pytest.approx(first**0.5, rel=1e-5)
     assert torch.load(run.checkpoint, weights_only=True)["objective"]["unit"] == pytest.approx(first**0.5)
+
+
+def test_the_gradient_is_that_of_the_loss_in_its_unit():
+    plan = planned(Poisson(4), {"backbone": "kan", "start": "ladder", **SMALL})
+    u, x = plan.ansatz(), {"interior": plan.problem.domain.interior(8, generator())}
+    objective, found = Objective(plan, u), []
+    for unit in (1.0, 0.1):
+        objective.unit = unit
+        u.zero_grad()
+        value = objective.backward(x, generator()).item()
+        found.append([value, *(p.grad.clone() for p in u.parameters())])
+    assert found[1][0] == pytest.approx(100 * found[0][0]) and objective.value == pytest.approx(found[0][0])
+    for of_one, of_tenth in zip(found[0][1:], found[1][1:], strict=True):
+        close(of_tenth, 100 * of_one, 1e-5)
 
 
 @pytest.mark.parametrize("given", [{}, {"average": 0.5}, {"start": "additive"}])

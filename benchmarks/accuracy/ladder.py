@@ -25,7 +25,7 @@ STEPS = {100: 3000, 1_000: 300, 10_000: 40, 100_000: 10}
 RUNGS = ("constant", "affine", "additive", "quadratic")
 PUBLISHED = {1_000: 5.6e-4, 10_000: 1.2e-4, 100_000: 5.4e-4}  # Allen-Cahn, the least of `benchmarks.high_dim`
 HEADING = ("problem", "d", "backbone", "seed", *RUNGS, "taylor2", "numbers", "start s", "network", "steps", "error")
-HEADING += ("minutes", "peak MB", "published")
+HEADING += ("minutes", "peak MB", "test points", "published")
 
 
 def row(run: Run) -> dict:
@@ -47,6 +47,7 @@ def row(run: Run) -> dict:
         "error": run.rel_l2,
         "minutes": float(run.history["wall_s"][-1]) / 60,
         "peak MB": round(max(run.history["peak_memory_bytes"]) / 2**20),
+        "test points": run.attrs["test_points"],
         "published": published,
     }
 

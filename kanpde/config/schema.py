@@ -40,6 +40,9 @@ Number = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[Number | str | dict[PositiveInt, PositiveInt], AfterValidator(_point_count)]
 
 
+TestCount = Annotated[int, Field(ge=2)] | Annotated[dict[PositiveInt, Annotated[int, Field(ge=2)]], Field(min_length=1)]
+
+
 class Strict(BaseModel):
     """Unknown keys are errors, values do not change."""
 
@@ -55,12 +58,15 @@ class AdaptConfig(Strict):
 
 
 class PointsConfig(Strict):
-    """How many points of each kind, and how they are drawn. A count may be 100d, or a table by dimension."""
+    """How many points of each kind, and how they are drawn. A count may be 100d, or a table by dimension.
+
+    test: a number, or a table.
+    """
 
     interior: Count = 400
     boundary: Count = 0
     initial: Count = 0
-    test: Annotated[int, Field(ge=2)] = 20_000
+    test: TestCount = 20_000
     validation: Annotated[int, Field(ge=2)] = 2_000
     law: str | None = None
     sequence: Literal["random", "sobol"] = "random"

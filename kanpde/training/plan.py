@@ -326,7 +326,7 @@ def resolved(config: RunConfig, problem: Problem) -> RunConfig:
     for phase in config.phases:
         if phase.optimizer not in OPTIMISERS:
             raise ConfigError(suggest("phases: optimizer", phase.optimizer, list(OPTIMISERS)))
-    numbers = {kind: resolve(getattr(points, kind), problem.dim) for kind in KINDS}
+    numbers = {kind: resolve(getattr(points, kind), problem.dim) for kind in (*KINDS, "test")}
     for kind, rows in problem.row_counts.items():
         numbers[kind] = min(numbers.get(kind, getattr(points, kind)), rows)
     weights = {name: resolve(weight, problem.dim) for name, weight in config.loss.weights.items()}
