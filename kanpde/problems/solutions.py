@@ -177,13 +177,16 @@ class BallSolution:
     def _blocks(self, x: Tensor):
         """Yield (columns, Local of the columns, sum of the terms that start in them), block by block with a halo."""
         family, c = self.family, self.c.to(x.device, x.dtype)
-        reach = family.reach
-        for start in range(0, self.dim, BLOCK):
-            stop = min(start + BLOCK, self.dim)
+        reach, columns = family.reach, x.split(BLOCK, 1)
+        for i, own in enumerate(columns):
+            start, stop = i * BLOCK, i * BLOCK + own.shape[1]
             low, high = max(start - reach, 0), min(stop + reach, self.dim)
-            local = family.local(x[:, low:high], c[low : high - reach])
-            own = slice(start - low, stop - low)
-            yield x[:, start:stop], Local(local.terms[:, own], local.grad[:, own], local.second[:, own])
+            before = [columns[i - 1][:, low - start :]] if low < start else []
+            after = [columns[i + 1][:, : high - stop]] if high > stop else []
+            around = torch.cat([*before, own, *after], 1)  # no slices of x, of whose gradients each is as large as x
+            local = family.local(around, c[low : high - reach])
+            mine = slice(start - low, stop - low)
+            yield own, Local(local.terms[:, mine], local.grad[:, mine], local.second[:, mine])
 
     def body(self, x: Tensor) -> Body:
         """f, x . grad f, |grad f|^2, Lap f at x (N, d)."""

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 RUNGS = ("affine", "additive", "quadratic")
 STARTS = (*RUNGS, "ladder")  # what a run may ask for: up to a rung, or the best of all
 PARTS = {"constant": "c", "affine": "ca", "additive": "cab", "quadratic": "cabv"}  # what is solved for
-POINTS = range(16, 2001)  # of a rung, and as many as hold at most
+POINTS = range(4, 2001)  # of a rung, and as many as hold at most
 NUMBERS = 2**21  # coordinates
-SCREENED = range(32, 513)  # points at which pairs are looked for, and as many as hold at most
+FEWEST = 16  # points of the first rungs if there are so many, or else an eighth of them
+SCREENED_UP_TO = 200_000  # inputs: all pairs are looked at, which takes d^2
+SCREENED = range(32, 513)  # points at which they are, and as many as hold at most
 SCREENED_NUMBERS = 2**24
 ALL_UP_TO = 1000  # inputs with which all pairs may be taken, at points of which there are so many for each input:
 PER_INPUT = 4
@@ -75,12 +77,14 @@ def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> It
     def rung(name: str, says: str, left: float) -> Rung:
         return Rung(name, says, {key: t.clone() for key, t in p.state_dict().items()}, p.count, left)
 
-    left, few = 0.0, x[: max(POINTS.start, len(x) // 8)]
+    left, few = 0.0, x[: max(FEWEST, len(x) // 8)]
     for name, says in (("constant", ""), ("affine", ""), ("additive", "squares")):
         left = solve(p, PARTS[name], equation, few)
         yield rung(name, says, left)
         if name == last:
             return
+    if d > SCREENED_UP_TO:
+        return
     squares, every = left, d * (d - 1) // 2
     screened = _number(SCREENED, SCREENED_NUMBERS, d)
     for _ in range(ROUNDS):
