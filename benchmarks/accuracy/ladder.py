@@ -5,7 +5,8 @@
 
 Two-body solutions, relative l2 errors on radial points, of one run a row: of `start: ladder` before training, by rung,
 and after it. The steps are those of `STEPS`; the solver is the default one below d = 1000, high_dim from there on.
-taylor2 is what the polynomial of second degree of the solution itself leaves. Runs that have ended are not run again.
+taylor2 is what the polynomial of second degree of the solution itself leaves. Runs that have ended are not run again;
+the table is of all of them that lie in --runs.
 """
 
 import json
@@ -52,6 +53,13 @@ def row(run: Run) -> dict:
     }
 
 
+def rows_of(folder: Path) -> list[dict]:
+    """Of all runs in a folder that have ended."""
+    runs = [run for path in folder.glob("*.h5") if (run := Run.open(path)).attrs["status"] == "finished"]
+    order = lambda r: (r["d"], list(PDES).index(r["problem"]), r["backbone"], r["seed"])
+    return sorted(map(row, runs), key=order)
+
+
 def report(rows: Sequence[dict], settings: str) -> str:
     """Markdown."""
     lines = ["# The start in closed form", "", f"`python -m benchmarks.ladder`: {settings}."]
@@ -74,7 +82,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = options.common(seeds=[0], quick="a few steps of few points, to see that all works").parse_args(argv)
     at_least(args, {"dims": 3, "seeds": 0})
     settings = machine() + (", --quick, a few steps" if args.quick else "")
-    rows = []
     for dim, name, backbone, seed in product(args.dims, args.problems, args.backbones, args.seeds):
         problem = PDES[name](dim)
         given = {"slices": {"points": 2, "volume": 0}, "seed": seed, "start": "ladder"}
@@ -82,11 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         steps = 8 if args.quick else STEPS[min((d for d in STEPS if d >= dim), default=max(STEPS))]
         config = plan.resolved(spread(config, steps), problem)
         path = args.runs / f"{name}-{dim}d-{backbone}{'-quick' if args.quick else ''}-seed{seed}.h5"
-        rows.append(row(run := ended(path, problem, config, lambda config=config: config)))
-        print(f"{path.stem}: {rows[-1]['quadratic']:.3g}, trained {run.rel_l2:.3g}", flush=True)
+        found = row(ended(path, problem, config, lambda config=config: config))
+        print(f"{path.stem}: {found['quadratic']:.3g}, trained {found['error']:.3g}", flush=True)
         if args.out:
-            deliver(report(rows, settings), args.out)
-    print(report(rows, settings))
+            deliver(report(rows_of(args.runs), settings), args.out)
+    print(report(rows_of(args.runs), settings))
 
 
 if __name__ == "__main__":
