@@ -199,6 +199,10 @@ def test_the_rest_of_a_solution_does_not_hide_the_pairs():
     assert (pairs[:, 1] - pairs[:, 0] == 1).double().mean() > 0.8 and len(pairs) > 40
 
 
+def test_one_input_has_no_pairs():
+    assert [rung.name for rung in rungs(Known(dim=1, coupled="none"))] == ["constant", "affine", "additive"]
+
+
 def test_a_step_that_is_too_long_is_halved():
     """Allen-Cahn of size sqrt(d): the first step from zero makes the residual larger."""
     found = rungs(AllenCahn(1000), "affine")

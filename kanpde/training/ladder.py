@@ -36,7 +36,7 @@ FEWEST = 16  # points of the first rungs if there are so many, or else an eighth
 SCREENED_UP_TO = 200_000  # inputs: all pairs are looked at, which takes d^2
 SCREENED = range(32, 513)  # points at which they are, and as many as hold at most
 SCREENED_NUMBERS = 2**24
-ALL_UP_TO = 1000  # inputs with which all pairs may be taken, at points of which there are so many for each input:
+ALL_UP_TO = 500  # inputs with which all pairs may be taken, at points of which there are so many for each input:
 PER_INPUT = 4
 EXPLAINED = 0.1  # of what squares leave; where the pairs found leave more, all are tried
 ROUNDS = 3  # of looking for pairs: those found first make the others stand out
@@ -83,7 +83,7 @@ def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> It
         yield rung(name, says, left)
         if name == last:
             return
-    if d > SCREENED_UP_TO:
+    if not 1 < d <= SCREENED_UP_TO:
         return
     squares, every = left, d * (d - 1) // 2
     screened = _number(SCREENED, SCREENED_NUMBERS, d)
@@ -232,7 +232,7 @@ def _preconditioner(p: Quadratic, parts: str, y: Tensor) -> Callable[[Sequence[T
 
     Y = sum y y^T over the points, of which the diagonal alone is taken where not all pairs are there.
     """
-    n, squares = len(y), y.square().sum(0)
+    n, squares = len(y), y.square().sum(0).clamp_min(torch.finfo(y.dtype).tiny)
     i, j = p.pairs.T
     whole = "v" in parts and 2 * len(p.v) == y.shape[1] * (y.shape[1] - 1)
     values, vectors = torch.linalg.eigh(y.mT @ y) if whole else (None, None)
