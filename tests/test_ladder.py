@@ -181,7 +181,7 @@ def test_each_rung_has_what_it_says():
     assert [rung.name for rung in rungs(Known(), "additive")] == ["constant", "affine", "additive"]
 
 
-@pytest.mark.parametrize("dim", [40, 150])
+@pytest.mark.parametrize("dim", [40, 70])
 def test_the_pairs_of_a_chain_are_found_and_no_others(monkeypatch, dim):
     monkeypatch.setattr(ladder, "ALL_UP_TO", 0)
     monkeypatch.setattr(ladder, "TILE", (32, 48))  # several tiles, the last ones cut
@@ -237,7 +237,7 @@ def test_a_run_begins_with_its_start_alone_and_keeps_it_unless_training_is_bette
 
 def test_training_goes_on_below_the_start(tmp_path):
     run = started(
-        tmp_path, AllenCahn(20), steps=60, **{**SMALL, "points": {"interior": 64, "test": 500, "validation": 200}}
+        tmp_path, AllenCahn(10), steps=40, **{**SMALL, "points": {"interior": 64, "test": 500, "validation": 200}}
     )
     assert run.attrs["best_step"] > 0
     assert run.attrs["validation_best"] < 0.95 * run.history["validation"][0]
@@ -265,7 +265,7 @@ def test_the_gradient_is_that_of_the_loss_in_its_unit():
         close(of_tenth, 100 * of_one, 1e-5)
 
 
-@pytest.mark.parametrize("given", [{}, {"average": 0.5}, {"start": "additive"}])
+@pytest.mark.parametrize("given", [{"average": 0.5}, {"start": "additive"}])
 def test_it_goes_on_bit_for_bit(tmp_path, given):
     whole = train(
         SineGordon(12), out=tmp_path / "a.h5", backbone="kan", steps=4, **SMALL, **{"start": "ladder", **given}
