@@ -90,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = plan.resolved(spread(config, steps), problem)
         path = args.runs / f"{name}-{dim}d-{backbone}{'-quick' if args.quick else ''}-seed{seed}.h5"
         found = row(ended(path, problem, config, lambda config=config: config))
-        print(f"{path.stem}: {found['quadratic']:.3g}, trained {found['error']:.3g}", flush=True)
+        start = next(found[name] for name in reversed(RUNGS) if found[name] is not None)
+        print(f"{path.stem}: {start:.3g}, trained {found['error']:.3g}", flush=True)
         if args.out:
             deliver(report(rows_of(args.runs), settings), args.out)
     print(report(rows_of(args.runs), settings))
