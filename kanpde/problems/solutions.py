@@ -181,9 +181,10 @@ class BallSolution:
         for i, own in enumerate(columns):
             start, stop = i * BLOCK, i * BLOCK + own.shape[1]
             low, high = max(start - reach, 0), min(stop + reach, self.dim)
-            before = [columns[i - 1][:, low - start :]] if low < start else []
-            after = [columns[i + 1][:, : high - stop]] if high > stop else []
-            around = torch.cat([*before, own, *after], 1)  # no slices of x, of whose gradients each is as large as x
+            near = range(low // BLOCK, -(-high // BLOCK))
+            # of blocks, not of x: the gradient of a slice is as large as what it is of
+            parts = [columns[k][:, max(low - k * BLOCK, 0) : high - k * BLOCK] for k in near]
+            around = torch.cat(parts, 1)
             local = family.local(around, c[low : high - reach])
             mine = slice(start - low, stop - low)
             yield own, Local(local.terms[:, mine], local.grad[:, mine], local.second[:, mine])
