@@ -9,12 +9,20 @@ from kanpde.ground.errors import ConfigError
 from kanpde.problems import AllenCahn
 from kanpde.runs.api import train
 from kanpde.runs.models import Run
+from kanpde.training import ladder
 
 SMALL = {
     "points": {"interior": 8, "test": 64, "validation": 32},
     "slices": {"points": 2, "volume": 0},
     "backbone": "kan",
 }
+
+
+@pytest.fixture(autouse=True)
+def a_start_of_few_points(monkeypatch):
+    """Runs of a few steps spend their time on it otherwise."""
+    monkeypatch.setattr(ladder, "NUMBERS", 2**14)
+    monkeypatch.setattr(ladder, "SCREENED_NUMBERS", 2**15)
 
 
 def config(**changed):
