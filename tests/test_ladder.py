@@ -317,7 +317,7 @@ def test_a_network_made_in_python_is_told_from_its_start(tmp_path):
 
 @dataclass(frozen=True)
 class Whole(Problem):
-    """A residual that is not told from its source, and a source that no x is in: u* = 1 - |x|^2."""
+    """A residual that does not tell its source: u* = 1 - |x|^2."""
 
     dim: int = 4
 
