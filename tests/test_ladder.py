@@ -17,7 +17,7 @@ from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.quadratic import Quadratic
 from kanpde.operators import Autograd, Forward
 from kanpde.problems import HJB, AllenCahn, Function, Heat, Poisson, Problem, SineGordon
-from kanpde.problems.conditions import Dirichlet, Neumann
+from kanpde.problems.conditions import Dirichlet, Integral, Robin
 from kanpde.runs.api import resume, train
 from kanpde.training import ladder
 from kanpde.training.objective import Objective
@@ -144,7 +144,7 @@ def test_conjugate_gradients_are_a_dense_solution():
     x, unknowns = problem.domain.interior(60, generator(2), dtype=F64), p.coefficients
     for t in unknowns:
         t.requires_grad_()
-    y = equation.at(x)()
+    y = equation.weighed(equation.at({"interior": x})())
     flat = torch.cat([t.flatten() for t in y])
     rows = [
         torch.autograd.grad(r, unknowns, retain_graph=True, materialize_grads=True, allow_unused=True) for r in flat
@@ -189,7 +189,8 @@ def test_the_pairs_of_a_chain_are_found_and_no_others(monkeypatch, dim):
     found = {tuple(pair) for pair in last.state["pairs"].tolist()}
     chain = {(i, i + 1) for i in range(dim - 1)}
     assert len(found) == len(last.state["pairs"]) and all(i < j for i, j in found)
-    assert len(found & chain) > 0.9 * len(chain) and len(found - chain) <= 0.05 * len(chain)
+    assert len(found & chain) > 0.9 * len(chain)
+    assert len(found - chain) <= 2 * ladder.ROUNDS * ladder.FALSE_PAIRS  # so many are expected, or half of them
 
 
 def test_the_rest_of_a_solution_does_not_hide_the_pairs():
@@ -343,10 +344,97 @@ def test_an_equation_need_not_tell_its_source(tmp_path):
 
 
 @dataclass(frozen=True)
-class Flux(Known):
-    """A condition that no factor meets."""
+class Free(Problem):
+    """Lap u + u^3 = g in a box or a ball, with values or a flux on its boundary that no factor meets; u* = p."""
 
-    conditions = (Neumann(),)
+    dim: int = 5
+    kind: str = "box"
+    condition: str = "values"
+    nonlinear: float = 0.0
+
+    @property
+    def domain(self):
+        return domains.Box(self.dim, 0.0, 2.0) if self.kind == "box" else domains.Ball(self.dim)
+
+    @property
+    def conditions(self):
+        if self.condition == "flux":  # n = x on the sphere
+            return (Robin("boundary", 2.0, 1.0, lambda x: 2 * self.exact(x) + (x * self.polynomial(x).grad).sum(1)),)
+        return (Dirichlet("boundary", self.exact),) if self.condition == "values" else ()
+
+    @property
+    def polynomial(self) -> Quadratic:
+        return polynomial(self.dim, list(combinations(range(self.dim), 2)), seed=4)
+
+    def exact(self, x):
+        return self.polynomial.to(x)(x).value
+
+    def left_side(self, u, x):
+        return u.lap + self.nonlinear * u.value**3
+
+    def source(self, x):
+        u = self.polynomial.to(x)(x)
+        return u.lap(torch.ones_like(x)) + self.nonlinear * u.value**3
+
+
+class Plain(Free):
+    """The same with the values of the boundary in the place of a condition."""
+
+    conditions = ()
+
+    def boundary_value(self, x):
+        return self.exact(x)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [Free(), Free(nonlinear=0.1), Free(kind="ball", condition="flux"), Plain(kind="ball"), Plain(dim=2)],
+    ids=lambda p: f"{type(p).__name__}-{p.kind}-{p.condition}-{p.nonlinear}-{p.dim}",
+)
+def test_conditions_that_are_terms_of_the_loss_are_met(problem):
+    """Harmonic products and affine functions are seen by them alone."""
+    given = {"constraint": "soft", "points": {"boundary": 8}}
+    found = rungs(problem, **given)
+    p = planned(problem, {"start": "ladder", **given}).start().double()
+    p.load_state_dict(found[-1].state)
+    x = problem.domain.interior(50, generator(5), dtype=F64)
+    close(p(x).value, problem.exact(x), 1e-5)
+
+
+def test_without_a_factor_the_start_is_beside_the_network(tmp_path):
+    problem = Free(3)
+    run = started(tmp_path, problem, constraint="soft", points={**SMALL["points"], "boundary": 8}, steps=1)
+    u, x = run.load_model(problem=problem), problem.domain.interior(6, generator(1))
+    assert run.attrs["best_step"] == 0 and run.floors["start"] < 1e-5
+    assert torch.equal(u(x), u.start(x).value)
+    close(u(x), problem.exact(x), 1e-5)
+
+
+@pytest.mark.parametrize("problem", [AllenCahn(D), HJB(D - 1), Heat(D - 1)], ids=lambda p: type(p).__name__)
+def test_the_jet_of_a_start_beside_the_network(problem):
+    """|grad (p + f)|^2 has 2 grad p . grad f in it."""
+    net = build("kan", D, generator=generator(), widths=(3,)).double()
+    p, x = polynomial(D, [(0, 3), (1, 2)]), problem.domain.interior(5, generator(1), dtype=F64)
+    u = Ansatz(problem, net, hard=False, start=p)
+    close(u(x), p(x).value + net(x).squeeze(1), 1e-12)
+    close(problem.residual(Forward()(u, x), x), problem.residual(Autograd()(u, x), x), 1e-9)
+
+
+def test_nothing_is_asked_of_pairs_where_squares_are_the_solution():
+    class Squares(Free):
+        @property
+        def polynomial(self):
+            return polynomial(self.dim, [], seed=4)
+
+    found = rungs(Squares(), constraint="soft", points={"boundary": 8})
+    assert [rung.name for rung in found] == ["constant", "affine", "additive"]
+
+
+@dataclass(frozen=True)
+class Mean(Known):
+    """A condition without points."""
+
+    conditions = (Integral(),)
 
 
 @dataclass(frozen=True)
@@ -366,9 +454,8 @@ class Stated(Known):
 @pytest.mark.parametrize(
     "problem, given, match",
     [
-        (Poisson(3), {"constraint": "soft", "points": {"boundary": 5}}, "start: ladder needs constraint: hard"),
         (Function(formula="sin(x)", ranges={"x": [0, 1]}), {"solver": "fit"}, "start: ladder is for PDEs"),
-        (Flux(), {}, "start: ladder needs conditions that are built in, and neumann is not"),
+        (Mean(), {}, "start: ladder needs conditions at points, and integral has none"),
         (Detached(), {"solver": "adam"}, "start: ladder: the residual cannot be differentiated by x"),
         (Unknown(), {}, "start: ladder is for equations without unknowns"),
         (Poisson(3), {"start_from": "a.h5"}, "start: ladder has a start of its own, and start_from another"),

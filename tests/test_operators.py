@@ -499,7 +499,7 @@ def test_hard_constraint_equals_nested_autograd(domain, s, lifted):
 def test_operator_of_every_pde_equals_nested_autograd(name, case, hard):
     """The problem supplies its coefficients (time: 0), directions and lift; the residuals agree too."""
     problem = PDES[name](3)
-    x = problem.domain.interior(4, generator(), dtype=F64)
+    x = points(4, problem.domain.dim).abs()  # within the grids
     u = Ansatz(problem, net_of(case, problem.domain.dim), hard)
     check_forward(u, x, parts=("value", "lap"), chunks=(None,))
     close(problem.residual(Forward()(u, x), x), problem.residual(Autograd()(u, x), x))
@@ -637,15 +637,14 @@ def test_gauss_newton_takes_fields_of_functions(tmp_path):
     assert runs[0].rel_l2 == pytest.approx(runs[1].rel_l2, rel=1e-8)
 
 
-def test_lift_without_a_factor_is_refused():
+@pytest.mark.parametrize("s", [signed, of_x])
+def test_a_lift_without_a_factor_is_added(s):
     class NoFactor(General):
         def factor(self, x):
             return None
 
-    u = Ansatz(NoFactor(3, Ball(3), lifted=True), net_of("mlp-tanh", 3))
-    with pytest.raises(ValueError, match="factor") as info:
-        Forward()(u, points(2, 3))
-    one_line(info)
+    problem = NoFactor(3, Ball(3), s, v=two_fields, lifted=True)
+    check_forward(Ansatz(problem, net_of("kan-order4", 3)), points(4, 3), parts=ALL)
 
 
 # The streamed first layer ------------------------------------------------------------------------------------------

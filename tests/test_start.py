@@ -15,7 +15,7 @@ from kanpde.interpret.network import EdgeNetwork
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.jet import Affine
 from kanpde.operators import Autograd
-from kanpde.problems import HJB, PDES, AllenCahn, Function, Heat, Poisson
+from kanpde.problems import HJB, ON_BALL, AllenCahn, Function, Heat, Poisson
 from kanpde.runs.api import resume, train
 from kanpde.training.start import Constant, best_constant, units
 
@@ -45,9 +45,9 @@ def of_constant(problem, c: float, x: torch.Tensor) -> torch.Tensor:
     return problem.residual_scale * problem.residual(Autograd()(plain, x), x)
 
 
-@pytest.mark.parametrize("name", PDES)
+@pytest.mark.parametrize("name", ON_BALL)
 def test_the_best_constant_is_that_of_a_search(name):
-    problem = PDES[name](5)
+    problem = ON_BALL[name](5)
     x = problem.domain.interior(40, generator(), dtype=F64)
     mean_square = lambda c: of_constant(problem, float(c), x).square().mean().item()
     c, rms = best_constant(problem, x)

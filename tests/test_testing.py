@@ -4,14 +4,19 @@ import pytest
 import torch
 
 from kanpde.jets.ansatz import Field
-from kanpde.problems import HJB, PDES, Heat, Poisson
+from kanpde.problems import HJB, ON_BALL, ON_PATHS, Heat, Poisson
 from kanpde.testing import check_problem
 
 
 @pytest.mark.parametrize("solution", ["two_body", "three_body", "scaled"])
-@pytest.mark.parametrize("name", PDES)
+@pytest.mark.parametrize("name", ON_BALL)
 def test_shipped_problems_pass(name, solution):
-    check_problem(PDES[name](4, solution=solution))
+    check_problem(ON_BALL[name](4, solution=solution))
+
+
+@pytest.mark.parametrize("name", ON_PATHS)
+def test_terminal_value_problems_pass(name):
+    check_problem(ON_PATHS[name](4))
 
 
 class WrongSource(Poisson):

@@ -16,7 +16,7 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Affine, Jet
 from kanpde.operators import OPERATORS, Autograd, Forward
-from kanpde.problems import PDES, Poisson, Problem
+from kanpde.problems import ON_BALL, Poisson, Problem
 from kanpde.problems.frames import Frame
 from kanpde.runs.stored import config_of
 from kanpde.testing import check_problem
@@ -180,9 +180,9 @@ def test_home_is_as_it_was(domain):
     assert forced.loss.factor(problem) == 1 / 6
 
 
-@pytest.mark.parametrize("name", PDES)
+@pytest.mark.parametrize("name", ON_BALL)
 def test_the_shipped_problems_are_at_home(name):
-    assert configuration(PDES[name](4), {}).units is None
+    assert configuration(ON_BALL[name](4), {}).units is None
 
 
 def test_the_network_sees_numbers_of_size_one_and_the_grid_those():

@@ -5,8 +5,8 @@ from kanpde.domains.base import Domain, IncompleteDomain
 from kanpde.domains.box import Box
 from kanpde.domains.cloud import PointCloud
 from kanpde.domains.combined import Combined
-from kanpde.domains.cylinder import Cylinder
-from kanpde.domains.gaussian import Gaussian
+from kanpde.domains.cylinder import Cylinder, Paths
+from kanpde.domains.gaussian import Gaussian, LogNormal
 from kanpde.domains.sampled import Sampled
 from kanpde.domains.shapes import Ellipsoid, Polygon, Simplex
 from kanpde.domains.surface import Surface
@@ -20,6 +20,8 @@ __all__ = [
     "Ellipsoid",
     "Gaussian",
     "IncompleteDomain",
+    "LogNormal",
+    "Paths",
     "PointCloud",
     "Polygon",
     "Sampled",

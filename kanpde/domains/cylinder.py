@@ -1,4 +1,4 @@
-"""Space-time."""
+"""Space-time: all of a domain of space at all times, or the points of a diffusion on its way."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +43,20 @@ class Cylinder(Domain):
         self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind: Any
     ) -> Tensor:
         """n points at t = 0."""
+        return self.at_time(0.0, n, generator, law, sequence, **kind)
+
+    def at_time(
+        self,
+        t: float,
+        n: int,
+        generator: torch.Generator,
+        law: str | None = None,
+        sequence: str = "random",
+        **kind: Any,
+    ) -> Tensor:
+        """n points at a time t."""
         x = self.space.interior(n, generator, law or self.laws[0], sequence, **kind)
-        return torch.cat([x, x.new_zeros(n, 1)], 1)
+        return torch.cat([x, x.new_full((n, 1), t)], 1)
 
     def _in_time(self, x: Tensor, generator: torch.Generator) -> Tensor:
         t = torch.rand(len(x), 1, generator=generator, device=x.device, dtype=x.dtype)
@@ -93,3 +105,51 @@ class Cylinder(Domain):
         centre, reach = self.space.frame()
         reach = reach if isinstance(reach, float | int) else [*reach, self.time / 2]
         return [*centre, self.time / 2], reach
+
+
+@dataclass(frozen=True)
+class Paths(Cylinder):
+    r"""Space-time as a diffusion sees it: points (X_t, t) on its way from one point to the law `space` at the end.
+
+    X_t has the law of the diffusion at a time t uniform in [0, time]. That is where a terminal value problem
+    u_t + L u = F is to be known for u(x_0, 0), by the formula of Feynman and Kac; in high dimension no other law has
+    points near its paths.
+
+    Args:
+        space: the law at the end, a `Gaussian` (of Brownian paths x_0 + sigma W_t, with its `sigma` = sigma
+            sqrt(time)) or a `LogNormal` (of geometric ones), or any with `earlier(x, share)`.
+        time: the length of time.
+
+    Example:
+        >>> from kanpde.domains import Gaussian
+        >>> paths = Paths(Gaussian(2, 2.0, (1.0, 3.0)), time=0.5)
+        >>> paths.initial(2, torch.Generator().manual_seed(0))
+        tensor([[1., 3., 0.],
+                [1., 3., 0.]])
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_members(self.space, ("earlier",))
+
+    def interior(
+        self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind: Any
+    ) -> Tensor:
+        """n points (X_t, t): the end of a path by the law and sequence of space, time uniform and always plain."""
+        return self._on_the_way(super().interior(n, generator, law, sequence, **kind))
+
+    def at_time(
+        self,
+        t: float,
+        n: int,
+        generator: torch.Generator,
+        law: str | None = None,
+        sequence: str = "random",
+        **kind: Any,
+    ) -> Tensor:
+        """n points X_t at a time t; x_0 at t = 0."""
+        return self._on_the_way(super().at_time(t, n, generator, law, sequence, **kind))
+
+    def _on_the_way(self, x: Tensor) -> Tensor:
+        t = x[:, -1:]
+        return torch.cat([self.space.earlier(x[:, :-1], t / self.time), t], 1)

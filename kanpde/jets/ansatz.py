@@ -66,7 +66,7 @@ class Field:
 class Ansatz(nn.Module):
     """u(x) = h(x) + m(x) f(x) (N,) for a network f, where m vanishes on the boundary and h has the boundary values.
 
-    m is the problem's `factor(x)`, h its `lift(x)` (None: 0); both are closed-form fields. With a start p it is
+    m is the problem's `factor(x)`, h its `lift(x)`; both are closed-form fields, None: 1 and 0. With a start p it is
     h + m (p + f): p, known before the training, belongs to what is built in.
 
     That of a problem with several fields is a `System`, u(x) (N, K).
@@ -74,8 +74,8 @@ class Ansatz(nn.Module):
     Args:
         problem: supplies factor, lift, and to the operators coefficients s, s_grad and directions.
         net: (N, d) -> (N, 1), or (N, K) for K fields.
-        hard: False makes u the network itself; the boundary values are then a term of the loss.
-        start: p, a module that gives a `Field`; None: 0. It needs a factor.
+        hard: False makes u the network itself, or p + f; the boundary values are then a term of the loss.
+        start: p, a module that gives a `Field`; None: 0.
     """
 
     def __new__(cls, problem: Any = None, *args: Any, **options: Any) -> "Ansatz":
@@ -104,12 +104,11 @@ class Ansatz(nn.Module):
 
     def built_in(self, x: Tensor) -> tuple[Field | None, Field | None]:
         """(m, h) at x, each None where the ansatz has none; with a start p instead of h it is h + m p."""
-        if not self.hard:
-            return None, None
-        m, h = self.problem.factor(x), self.problem.lift(x)
+        m, h = (self.problem.factor(x), self.problem.lift(x)) if self.hard else (None, None)
         if self.start is None:
             return m, h
-        started = m * self.start(x)
+        p = self.start(x)
+        started = p if m is None else m * p
         return m, started if h is None else h + started
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,7 +167,7 @@ class Ansatz(nn.Module):
         m, h = self.built_in(x)
         given = [] if directions is None else [directions.expand(len(x), -1, -1)]
         flows = _flows(m, h, s, self.problem.reads.grad_sq)
-        f = jet_of_net(self.net, x, s, torch.cat(given + flows, 1) if m is not None and given + flows else directions)
+        f = jet_of_net(self.net, x, s, torch.cat(given + flows, 1) if flows else directions)
         return _product_rule(m, h, f, s, directions)
 
     def derivatives(self, x: Tensor, indices: tuple[Index, ...]) -> tuple[Tensor, dict[Index, Tensor]]:
@@ -295,44 +294,49 @@ class System(Ansatz):
 
 
 def _flows(m: Field | None, h: Field | None, s: Tensor | None, reads_grad_sq: bool) -> list[Tensor]:
-    """S grad m and, in |grad u|^2 alone, S grad h: the directions (N, 1, d) along which f is differentiated for them.
-
-    Raises:
-        ValueError: h without m.
-    """
-    if m is None:
-        if h is not None:
-            raise ValueError("a lift h needs a factor m beside it")
-        return []
-    flowing = [m] if h is None or not reads_grad_sq else [m, h]
-    return [] if s is None else [(s * field.grad).unsqueeze(1) for field in flowing]
+    """S grad m and, for |grad u|^2 alone, S grad h: directions (N, 1, d) along which f is differentiated."""
+    flowing = [m, h if reads_grad_sq else None]
+    return [] if s is None else [(s * field.grad).unsqueeze(1) for field in flowing if field is not None]
 
 
 def _product_rule(m: Field | None, h: Field | None, f: Jet, s: Tensor | None, directions: Tensor | None) -> Jet:
     """The jet of h + m f from that of f along the directions and, after them, `_flows`."""
-    if m is None:
+    if m is None and h is None:
         return f
     outer = 0 if directions is None else directions.shape[-2]
-    value = m.value * f.value
-    along = None
-    if directions is not None:
-        along = m.value[:, None] * f.along[:, :outer] + f.value[:, None] * _dot(directions, m.grad)
+    along, flows = (None, ()) if f.along is None else (f.along[:, :outer], f.along[:, outer:].unbind(1))
+    u = Jet(f.value, along if outer else None, f.grad_sq if f.gram is not None else None, f.lap)
+    if m is not None:
+        u = _product(m, f, u.along, flows[0] if flows else None, s, directions)
+    return u if h is None else _sum(h, m, f, u, flows[-1] if flows else None, s, directions)
+
+
+def _product(
+    m: Field, f: Jet, along: Tensor | None, m_f: Tensor | None, s: Tensor | None, directions: Tensor | None
+) -> Jet:
+    """The jet of m f; m_f = S grad m . grad f."""
+    if along is not None:
+        along = m.value[:, None] * along + f.value[:, None] * _dot(directions, m.grad)
     lap, grad_sq = None, None
     if s is not None:
-        m_f = f.along[:, outer]  # S grad m . grad f
         lap = m.value * f.lap + 2 * m_f + f.value * m.lap(s)
         grad_sq = _square_of_product(m, f, m_f, s) if f.gram is not None else None
-    if h is None:
-        return Jet(value, along, grad_sq, lap)
-    if directions is not None:
+    return Jet(m.value * f.value, along, grad_sq, lap)
+
+
+def _sum(
+    h: Field, m: Field | None, f: Jet, u: Jet, h_f: Tensor | None, s: Tensor | None, directions: Tensor | None
+) -> Jet:
+    """The jet of h + u for u = m f; h_f = S grad h . grad f."""
+    along, grad_sq, lap = u.along, u.gram, u.lap
+    if along is not None:
         along = along + _dot(directions, h.grad)
     if s is not None:
         lap = lap + h.lap(s)
     if grad_sq is not None:
-        h_f = f.along[:, outer + 1]  # S grad h . grad f
-        grad_sq = grad_sq + (s * h.grad.square()).sum(-1)
-        grad_sq = grad_sq + 2 * (m.value * h_f + f.value * (s * h.grad * m.grad).sum(-1))
-    return Jet(h.value + value, along, grad_sq, lap)
+        h_u = h_f if m is None else m.value * h_f + f.value * (s * h.grad * m.grad).sum(-1)
+        grad_sq = grad_sq + (s * h.grad.square()).sum(-1) + 2 * h_u
+    return Jet(h.value + u.value, along, grad_sq, lap)
 
 
 def _square_of_product(m: Field, f: Jet, m_f: Tensor, s: Tensor) -> Tensor:

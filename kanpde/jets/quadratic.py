@@ -73,7 +73,9 @@ class Quadratic(nn.Module):
         i, j = self.pairs.T
         if DENSE * len(self.v) > y.shape[1] ** 2:
             return y @ self.hessian(self.b, self.v).to(y.dtype)
-        return (self.b * y).index_add(1, i, self.v * y[:, j]).index_add(1, j, self.v * y[:, i])
+        return (
+            (self.b * y).index_add(1, i, self.v * y.index_select(1, j)).index_add(1, j, self.v * y.index_select(1, i))
+        )
 
     def hessian(self, b: Tensor, v: Tensor) -> Tensor:
         """The matrix (d, d) with b on its diagonal and v at the pairs."""

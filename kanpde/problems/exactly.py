@@ -26,7 +26,7 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field
 from kanpde.jets.nested import slopes
 from kanpde.problems.conditions import Condition, Dirichlet, Initial, Periodic, Terminal, Value, at
-from kanpde.problems.lifts import AXES, INPUTS, extension, is_smooth
+from kanpde.problems.lifts import AXES, INPUTS, Curved, extension, is_smooth
 from kanpde.problems.parts import ends_of, face_of
 
 POINTS, NUMBERS = 64, 2**18  # of each part, at which it is checked; in high dimension fewer
@@ -87,7 +87,8 @@ def exactly(problem: Any, conditions: Mapping[str, Condition]) -> Exactly:
 
 def _is_smooth(problem: Any, h: Callable | None) -> bool:
     """Whether h is twice differentiable: of a kink, the payoff of an option, the residual would see nothing."""
-    return h is None or is_smooth(lambda x: h(x).value, problem.domain)
+    value = h.function if isinstance(h, Curved) else lambda x: h(x).value
+    return h is None or is_smooth(value, problem.domain)
 
 
 _PRIORITY = (Dirichlet, Periodic, Terminal, Initial, "derivative")  # the last is left to the loss first
@@ -124,7 +125,7 @@ def _built(problem: Any, conditions: Mapping[str, Condition]) -> tuple[Callable 
     h = partial(_lift, of_boundary, initial.get(False), initial.get(True), terminal, time)
     if problem.n_inputs > INPUTS:
         return None, None  # its second derivatives are too dear
-    return m, partial(Field.of, h)
+    return m, Curved(h)
 
 
 def _on_boundary(problem: Any, conditions: Mapping[str, Condition]) -> tuple[dict[Side, Value], Value | None]:

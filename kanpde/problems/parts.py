@@ -110,6 +110,9 @@ def normals(problem: Any, x: Tensor, on: On) -> Tensor:
 
 def in_space(problem: Any, n: int, generator: torch.Generator, law: str, t: float, **kind: Any) -> Tensor:
     """n points of space at a time."""
-    x = problem.domain.initial(n, generator, law, **kind)
+    domain = problem.domain
+    if hasattr(domain, "at_time"):
+        return domain.at_time(t, n, generator, law, **kind)
+    x = domain.initial(n, generator, law, **kind)  # of a domain of a user's own
     x[:, -1] = t
     return x

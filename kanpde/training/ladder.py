@@ -1,13 +1,15 @@
 r"""A start in closed form: the polynomial p that u = h + m (p + f) has before the network f learns anything.
 
 Rung by rung more coefficients: a constant, an affine function, squares of each coordinate, and products x_i x_j. Those
-of a rung make w^2 sum r^2 + sum |grad r|^2 over a few points least, for the residual r of the equation, with a weight w
-by which both are of one size in what the rung before has left: a linear least squares problem in each step of
-Gauss-Newton, solved by conjugate gradients whose every step is one pass forward and one backward through the equation,
-so O(N d) for the first rungs. Nothing is known of the equation but its residual, and nothing of the solution.
+of a rung make the loss least over a few points, with its weights and the gradient of the residual in any case; without
+a factor m, p itself has to meet the conditions that are terms of it. That is a linear least squares problem in each
+step of Gauss-Newton, solved by conjugate gradients whose every step is one pass forward and one backward through the
+equation, so O(N d) for the first rungs. Nothing is known of the equation but its residual, and nothing of the solution.
 
 Of d (d - 1) / 2 products all are there where they are few; else those pairs for which the gradient of the residual is
-correlated with x, found at points of their own: with x_i x_j missing, the i-th component of grad r follows x_j.
+correlated with x, found at points of their own: with x_i x_j missing, the i-th component of grad r follows x_j. An
+equation that is linear in second derivatives alone does not see them where they are not multiplied by m: the values on
+the boundary do.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,22 +24,28 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.nested import gradient_of
 from kanpde.jets.quadratic import Quadratic
 from kanpde.operators import Forward
+from kanpde.problems.conditions import draws
+from kanpde.problems.reading import ALONE
+from kanpde.training.losses import Points
 from kanpde.training.start import Constant
 
 if TYPE_CHECKING:
     from kanpde.training.plan import Plan
 
 RUNGS = ("affine", "additive", "quadratic")
+Rows = dict[str, list[Tensor]]  # what is to be small, by the name of the term, in blocks of points
 STARTS = (*RUNGS, "ladder")  # what a run may ask for: up to a rung, or the best of all
 PARTS = {"constant": "c", "affine": "ca", "additive": "cab", "quadratic": "cabv"}  # what is solved for
 POINTS = range(4, 2001)  # of a rung, and as many as hold at most
 NUMBERS = 2**21  # coordinates
 FEWEST = 16  # points of the first rungs if there are so many, or else an eighth of them
+BLOCK = 2**15  # of a block of points, whose temporaries stay in the cache
 SCREENED_UP_TO = 200_000  # inputs: all pairs are looked at, which takes d^2
 SCREENED = range(32, 513)  # points at which they are, and as many as hold at most
 SCREENED_NUMBERS = 2**24
 ALL_UP_TO = 500  # inputs with which all pairs may be taken, at points of which there are so many for each input:
 PER_INPUT = 4
+PER_PAIR = 2  # points of conditions for each pair, if there are so many
 EXPLAINED = 0.1  # of what squares leave; where the pairs found leave more, all are tried
 ROUNDS = 3  # of looking for pairs: those found first make the others stand out
 FEW = 0.02  # of the pairs that are there, as many more are not worth another round
@@ -45,15 +53,15 @@ FALSE_PAIRS = 1.0  # expected among those that are found if the correlations of 
 TILE = 512, 4096  # rows and columns of a matrix of correlations at a time, which stay in the cache
 NEWTON = 12  # steps at most
 HALVINGS = 6
-WEIGHT = 30.0  # of values beside gradients, at most; at least its inverse
 FALL = 0.99  # of the residual in a step after which another one is worth it
+NOTHING = 1e-10  # of the residual: the polynomial is the solution
 CG = 60  # steps at most
 CG_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: its name, what it assumed, its coefficients, and the root of w^2 r^2 + |grad r|^2 that it left."""
+    """One rung: its name, what it assumed, its coefficients, and the root of the loss that it left."""
 
     name: str
     says: str
@@ -67,39 +75,44 @@ def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> It
 
     The last one comes again with every round of pairs.
     """
-    problem, law = plan.problem, plan.config.points.law
-    p = plan.start().double()
-    equation = Equation(plan, Ansatz(problem, Constant(torch.zeros(1, 1, dtype=torch.float64)), start=p))
-    draw = lambda n: problem.inputs_of(problem.domain.interior(n, generator, law, dtype=torch.float64)).double()
-    d = problem.n_inputs
-    x = draw(_number(POINTS, NUMBERS, d))
+    problem, of = plan.problem, draws(plan.problem, plan.config.points.law)
+    p, d = plan.start().double(), problem.n_inputs
+    equation = Equation(plan, Ansatz(problem, Constant(torch.zeros(1, 1, dtype=torch.float64)), plan.hard, p))
+
+    def draw(n: int, of_conditions: int) -> Points:
+        numbers = {name: n if name == "interior" else of_conditions for name in plan.counts}
+        return {name: of[name](m, generator, dtype=torch.float64).double() for name, m in numbers.items()}
+
+    points = _number(POINTS, NUMBERS, d)
+    at = draw(points, points)
 
     def rung(name: str, says: str, left: float) -> Rung:
         return Rung(name, says, {key: t.clone() for key, t in p.state_dict().items()}, p.count, left)
 
-    left, few = 0.0, x[: max(FEWEST, len(x) // 8)]
+    left, first, few = 0.0, None, {name: x[: max(FEWEST, points // 8)] for name, x in at.items()}
     for name, says in (("constant", ""), ("affine", ""), ("additive", "squares")):
         left = solve(p, PARTS[name], equation, few)
+        first = left if first is None else first
         yield rung(name, says, left)
-        if name == last:
+        if name == last or left <= NOTHING * first:
             return
     if not 1 < d <= SCREENED_UP_TO:
         return
     squares, every = left, d * (d - 1) // 2
     screened = _number(SCREENED, SCREENED_NUMBERS, d)
     for _ in range(ROUNDS):
-        found = correlated(p, equation, draw(screened))
+        found = correlated(p, equation, draw(screened, 1)["interior"])
         if len(found) <= FEW * len(p.v):
             break
         p.add(found)
-        left = solve(p, PARTS["quadratic"], equation, x)
+        left = solve(p, PARTS["quadratic"], equation, at)
         yield rung("quadratic", f"{len(p.v):,} of {every:,} pairs, by the correlation of grad r with x", left)
     if d > ALL_UP_TO or left <= EXPLAINED * squares:
         return
     known = set(map(tuple, p.pairs.tolist()))
     p.add(torch.tensor([pair for pair in combinations(range(d), 2) if pair not in known]).reshape(-1, 2))
-    x = draw(max(len(x), PER_INPUT * d))
-    yield rung("quadratic", f"all {every:,} pairs", solve(p, PARTS["quadratic"], equation, x))
+    at = draw(max(points, PER_INPUT * d), max(points, min(PER_PAIR * every, NUMBERS // d)))
+    yield rung("quadratic", f"all {every:,} pairs", solve(p, PARTS["quadratic"], equation, at))
 
 
 def _number(allowed: range, numbers: int, dim: int) -> int:
@@ -113,13 +126,27 @@ class Equation:
     plan: "Plan"
     u: Ansatz
 
-    @torch.enable_grad()
-    def at(self, x: Tensor) -> Callable[[], tuple[Tensor, ...]]:
-        """What gives its residuals (N,) at points (N, d), and last the gradient of all (N, d) of each.
+    def at(self, points: Points) -> Callable[[], Rows]:
+        """What gives its residuals (N,) and their gradients (N, d), and the misfits of conditions at their points.
 
-        What does not depend on u is computed here, once.
+        All in blocks of points, by the names of the terms. What does not depend on u is computed here, once.
         """
+        blocks = {name: x.split(max(1, BLOCK // x.shape[1])) for name, x in points.items()}
+        inside = [self._inside(x) for x in blocks.pop("interior")]
+        at_points = lambda name, x: self.plan.loss.residuals(self.u, Forward(), {name: x}, generator=None)[name]
+
+        def rows() -> Rows:
+            found = [block() for block in inside]
+            of_equations = {name: [rows[name] for rows in found] for name in found[0]}
+            return of_equations | {name: [at_points(name, x) for x in parts] for name, parts in blocks.items()}
+
+        return rows
+
+    @torch.enable_grad()
+    def _inside(self, points: Tensor) -> Callable[[], dict[str, Tensor]]:
+        """Of a block of points the residuals and, as gradient, the gradients of all."""
         problem, loss, c = self.u.problem, self.plan.loss, self.plan.loss.factor(self.u.problem)
+        x = problem.inputs_of(points)
         weight = problem.importance_weights(x).sqrt() if loss.weighs else x.new_ones(len(x))
         lengths = x.new_ones(1) if loss.frame is None else loss.frame.lengths.to(x)
         at = x.detach().requires_grad_()
@@ -127,43 +154,37 @@ class Equation:
         g, slope_of_g = source.detach(), gradient_of(source, at).detach()
 
         @torch.enable_grad()
-        def residuals() -> tuple[Tensor, ...]:
+        def rows() -> dict[str, Tensor]:
             jet = Forward()(self.u, at)
-            sides = [problem.left_side(jet, at)] if problem.has_source else problem.equations(jet, at).values()
-            values = [c * weight * (side - g) for side in sides]
-            slopes = [c * weight.unsqueeze(1) * lengths * (gradient_of(side, at) - slope_of_g) for side in sides]
-            return *values, torch.cat(slopes, 1)
+            sides = {ALONE: problem.left_side(jet, at)} if problem.has_source else problem.equations(jet, at)
+            slopes = [c * weight.unsqueeze(1) * lengths * (gradient_of(t, at) - slope_of_g) for t in sides.values()]
+            values = {name: c * weight * (side - g) for name, side in sides.items()}
+            return values | {"gradient": torch.cat(slopes, 1)}
 
-        return residuals
+        return rows
 
-
-def _weighed(y: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
-    return [w * t for w, t in zip(weights, y, strict=True)]
-
-
-def _weights(y: Sequence[Tensor]) -> list[float]:
-    """w of each equation's values, by which they are of the size of a component of its gradient; and 1 of that."""
-    *values, slope = (t.detach().square().mean().sqrt().item() for t in y)
-    return [min(max(slope / value, 1 / WEIGHT), WEIGHT) if value else 1.0 for value in values] + [1.0]
+    def weighed(self, rows: Rows) -> list[Tensor]:
+        """What the loss is the sum of squares of."""
+        weight = lambda name, parts: (self.plan.loss.weight(name) / sum(map(torch.numel, parts))) ** 0.5
+        return [weight(name, parts) * t for name, parts in rows.items() for t in parts]
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # Least squares
 
 
-def solve(p: Quadratic, parts: str, equation: Equation, x: Tensor) -> float:
-    """Gauss-Newton steps in some of the coefficients of p; returns the root of the mean over x of the sum of squares.
+def solve(p: Quadratic, parts: str, equation: Equation, points: Points) -> float:
+    """Gauss-Newton steps in some of the coefficients of p; returns the root of the loss at the points.
 
     A step that makes it larger is halved.
     """
     unknowns = [getattr(p, name).requires_grad_() for name in parts]
+    x = equation.u.problem.inputs_of(points["interior"])
     precondition = _preconditioner(p, parts, p.units(x))
     try:
-        residuals = equation.at(x)
-        y = residuals()
-        weights = _weights(y)
-        y = _weighed(y, weights)
-        size = _norm(y)
+        rows = equation.at(points)
+        y = equation.weighed(rows())
+        size = first = _norm(y)
         for _ in range(NEWTON):
             step = least_squares(y, unknowns, precondition)
             before = [t.detach().clone() for t in unknowns]
@@ -171,7 +192,7 @@ def solve(p: Quadratic, parts: str, equation: Equation, x: Tensor) -> float:
                 with torch.no_grad():
                     for t, at, by in zip(unknowns, before, step, strict=True):
                         t.copy_(at + 0.5**halving * by)
-                y = _weighed(residuals(), weights)
+                y = equation.weighed(rows())
                 if (new := _norm(y)) < size:
                     break
             else:
@@ -180,9 +201,9 @@ def solve(p: Quadratic, parts: str, equation: Equation, x: Tensor) -> float:
                         t.copy_(at)
                 break
             size, fallen = new, new / size
-            if fallen > FALL or not size:
+            if fallen > FALL or size <= NOTHING * first:
                 break
-        return size / len(x) ** 0.5
+        return size
     finally:
         for t in unknowns:
             t.requires_grad_(False)
@@ -191,15 +212,19 @@ def solve(p: Quadratic, parts: str, equation: Equation, x: Tensor) -> float:
 def least_squares(y: Sequence[Tensor], unknowns: Sequence[Tensor], precondition: Callable) -> list[Tensor]:
     """The step s in the unknowns that makes |y + J s| least, J = dy/dunknowns, by preconditioned conjugate gradients.
 
-    J^T w is a backward pass, and J v one through the linear map w -> J^T w.
+    J^T w is a backward pass, and J v one through the linear map w -> J^T w. Rows and columns of zeros have no graph.
     """
     options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    step = [torch.zeros_like(t) for t in unknowns]
+    y = [t for t in y if t.requires_grad]
+    if not y:
+        return step
     w = [torch.zeros_like(t).requires_grad_() for t in y]
     linear = torch.autograd.grad(y, unknowns, w, create_graph=True, **options)
+    seen = [k for k, t in enumerate(linear) if t.requires_grad]
     back = lambda w: torch.autograd.grad(y, unknowns, w, **options)
-    forth = lambda v: torch.autograd.grad(linear, w, v, **options)
+    forth = lambda v: torch.autograd.grad([linear[k] for k in seen], w, [v[k] for k in seen], **options)
     left = [-t.detach() for t in y]
-    step = [torch.zeros_like(t) for t in unknowns]
     downhill = back(left)
     direction = conditioned = precondition(downhill)
     first = slope = _dot(downhill, conditioned)
@@ -272,7 +297,8 @@ def correlated(p: Quadratic, equation: Equation, x: Tensor) -> Tensor:
     """
     d = x.shape[1]
     block = max(1, NUMBERS // d // 4)
-    slope = torch.cat([equation.at(part)()[-1].detach() for part in x.split(block)]).float()
+    slopes = (equation.at({"interior": part})()["gradient"] for part in x.split(block))
+    slope = torch.cat([t.detach() for parts in slopes for t in parts]).float()
     slope, y = (torch.nn.functional.normalize(t, dim=1) for t in (slope, p.units(x).float()))
     least = _quantile(FALSE_PAIRS / (d * d))
     a, b = slope.square().sum(0), y.square().sum(0)

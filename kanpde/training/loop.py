@@ -158,7 +158,7 @@ class ResidualTraining(Training):
                     kept = score, terms, rung
                 yield
         _, terms, rung = kept
-        left = sum(terms[name] for name in loss.equations)
+        left = sum(terms[name] for name in dict.fromkeys((*loss.equations, *plan.counts)) if name in terms)
         self.objective.unit = left**0.5 if 0 < left < float("inf") else 1.0
         for u in {self.u, self.tested}:
             u.start.load_state_dict(rung.state)

@@ -358,8 +358,8 @@ def _start(config: RunConfig, problem: Problem) -> str:
     reason = _without_ladder(config, problem) if config.start in ladder.STARTS else None
     if reason is None:
         return config.start
-    if (config._solver or {}).get("start") == config.start and config.constraint == "hard":
-        return "constant"
+    if (config._solver or {}).get("start") == config.start:
+        return "constant" if config.constraint == "hard" else "network"
     raise ConfigError(f"start: {config.start} {reason}; say start: network")
 
 
@@ -367,21 +367,16 @@ def _without_ladder(config: RunConfig, problem: Problem) -> str | None:
     """Why a problem has no start in closed form; None: it has."""
     if problem.fits_rows:
         return "is for PDEs; a network that fits data has their mean and deviation"
-    if config.constraint == "soft":
-        return "needs constraint: hard"
     if len(problem.fields) > 1:
         return "is that of one field"
     if problem.parameters is not None or problem.terms:
         return "is for equations without unknowns or terms of their own"
     if config.start_from:
         return "has a start of its own, and start_from another"
-    if left := [name for name in problem.asked if name not in _met(config, problem, None)]:
-        return f"needs conditions that are built in, and {left[0]} is not"
+    if whole := [name for name, condition in problem.asked.items() if not condition.by_points]:
+        return f"needs conditions at points, and {whole[0]} has none"
     if any(isinstance(condition, Periodic) for condition in problem.asked.values()):
         return "is not periodic"
-    x = problem.inputs_of(problem.domain.interior(2, stream(0, "check"), config.points.law))
-    if problem.factor(x) is None:
-        return "needs a factor that is zero on the boundary"
     return None
 
 
