@@ -220,13 +220,13 @@ def test_the_gradient_of_the_residual_is_one_graph(name):
 
 def test_no_table_of_segments_in_what_is_compiled_for_several_threads(monkeypatch):
     """torch 2.13 compiles sums over segments, on two threads, to code that writes beyond its buffers."""
-    learner, prompts = weights.MetaLearner(1, 8, 9), torch.zeros(100, 1, 32)
+    learner, edges = weights.MetaLearner(1, 8, 9), 100 * 32
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert learner._by_table(prompts)
+    assert learner._by_table(edges)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not learner._by_table(prompts)
+    assert not learner._by_table(edges)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert learner._by_table(prompts)
+    assert learner._by_table(edges)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
