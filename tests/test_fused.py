@@ -27,6 +27,8 @@ NETS = {
     "kan": {"widths": (5, 4)},
     "metakan": {"widths": (5, 4)},
     "metakan-prompt2": {"widths": (5, 4), "prompt_dim": 2},
+    "metakan-rank": {"widths": (5, 4), "prompt_rank": 2},
+    "metakan-prompt2-rank": {"widths": (5, 4), "prompt_dim": 2, "prompt_rank": 2},
     "fastkan": {"widths": (5, 4)},
     "legendrekan": {"widths": (5, 4)},
 }
@@ -84,7 +86,7 @@ def test_what_no_layer_reads_is_left_out(case):
         close(part.gram.diagonal(), full.gram.diagonal(), 1e-13)
 
 
-@pytest.mark.parametrize("case", ["kan", "metakan"])
+@pytest.mark.parametrize("case", ["kan", "metakan", "metakan-rank"])
 def test_live_splines_are_all_that_count(monkeypatch, case):
     """Points in one cell of the grid: the other splines are neither computed nor trained, and nothing changes."""
     net, s = network(case, 6, grid_range=(-1.0, 1.0), grid_size=8), torch.ones(1, 6, dtype=F64)
@@ -98,9 +100,11 @@ def test_live_splines_are_all_that_count(monkeypatch, case):
         close(got, expected, 1e-12)
 
 
-def test_per_sample_gradients_of_the_jet(monkeypatch):
+@pytest.mark.parametrize("case", ["metakan", "metakan-rank"])
+def test_per_sample_gradients_of_the_jet(monkeypatch, case):
     """vmap over points, the layer streamed."""
-    net, x = network("metakan", 20), points(3, 20)
+    net, x = network(case, 20), points(3, 20)
+    monkeypatch.setattr(weights, "TABLE_FROM", 1)
     monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
     named = dict(net.named_parameters())
     residual = lambda p, x: functional_call(net_lap, p, (x[None],)).sum()

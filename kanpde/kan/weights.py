@@ -406,7 +406,8 @@ class Meta(nn.Module):
 class MetaLowRank(Meta):
     r"""theta = M(z) for prompts of rank r: r numbers for each input and each output of a layer, one prompt per edge.
 
-    .. math:: z_{ijo} = \sum_{k=1}^r a_{ijk} b_{jko}, \qquad a \in R^{in \times p \times r},\ b \in R^{p \times r \times out}
+    .. math:: z_{ijo} = \sum_{k=1}^r a_{ijk} b_{jko}, \qquad
+              a \in R^{in \times p \times r}, \quad b \in R^{p \times r \times out}
 
     for each component j of a prompt: p r (in + out) numbers instead of p in out. One more output costs p r of them,
     however many inputs there are. M bends, so the weights of the edges have a higher rank than their prompts.
