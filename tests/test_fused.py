@@ -7,6 +7,8 @@ import pytest
 import torch
 from conftest import F64, close, generator, points
 from torch.func import functional_call, grad, vmap
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kanpde.backbones import BACKBONES, build
 from kanpde.ground.samplers import stream
@@ -98,6 +100,34 @@ def test_live_splines_are_all_that_count(monkeypatch, case):
     assert net[0]._live(x) == (slice(0, 11), None)
     for got, expected in zip(sliced, jets(net, x.clone(), s.clone()), strict=True):
         close(got, expected, 1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """The numbers of the largest tensor that comes into being."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.most = max([self.most, *(t.numel() for t in pytree.tree_leaves(out) if isinstance(t, torch.Tensor))])
+        return out
+
+
+@pytest.mark.parametrize("table_from", [1, 10**9], ids=["table", "tiles"])
+def test_prompts_of_low_rank_never_exist_together(monkeypatch, table_from):
+    """Nor their hidden units: the layer is streamed forward and backward, and factors are what is kept."""
+    monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(weights, "TABLE_FROM", table_from)
+    monkeypatch.setattr(weights, "TILE", 2**9)
+    monkeypatch.setattr(layers, "FEWEST", 100)
+    most = {}
+    for rank in (1, None):
+        net = build("metakan", 2000, widths=(8,), prompt_rank=rank, meta_hidden=4, generator=stream(0, "init"))[:1]
+        with Largest() as seen:
+            jet = push(net, input_jet(torch.zeros(1, 2000), Diagonal(torch.ones(1, 2000)), None), Part.FULL)
+            (jet.value.sum() + jet.lap.sum()).backward()
+        most[rank] = seen.most
+    assert most[1] < 10_000 < 2000 * 8 <= most[None]
 
 
 @pytest.mark.parametrize("case", ["metakan", "metakan-rank"])
