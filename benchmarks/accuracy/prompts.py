@@ -5,10 +5,11 @@
         [--out benchmarks/results/prompts.md]
 
 Two-body solutions, relative l2 errors on 20 000 radial points, of one run a row: after training, and of the start
-alone. Steps, by dimension, are those of `STEPS`; the solver is the default one below d = 1000, high_dim from there on. --backbones metakan stands for free prompts and those of each of --ranks; --widths are those of kan and
-metakan, an mlp has its own. Minutes are of processor time on one thread, the start included, and compiling, which runs of
-3000 steps do, as far as TORCHINDUCTOR_COMPILE_THREADS=1 keeps it in this process and those that it waits for. Rows that
-are there are not measured again; with --quick they go to a table of their own.
+alone. Steps, by dimension, are those of `STEPS`; the solver is the default one below d = 1000, high_dim from there on.
+--backbones metakan stands for free prompts and those of each of --ranks; --widths are those of kan and metakan, an mlp
+has its own. Minutes are of processor time on one thread, the start included; compiling, which runs of 3000 steps do,
+counts with TORCHINDUCTOR_COMPILE_THREADS=1. Rows that are there are not measured again; those of --quick go to a table
+of their own.
 """
 
 import resource
