@@ -29,7 +29,8 @@ from kanpde.training import plan
 STEPS = {100: 600, 1_000: 100}
 STARTS = ("network", "ladder")
 COLUMNS = ("problem", "d", "start", "backbone", "rank", "widths", "seed", "parameters", "steps", "from", "error")
-COLUMNS += ("minutes", "peak MB", "machine")
+COLUMNS += ("minutes", "machine")
+NUMBERS = ("from", "error", "minutes")  # that are not whole
 
 
 class Cell(NamedTuple):
@@ -85,9 +86,8 @@ def measured(cell: Cell) -> list[Row]:
     config = plan.resolved(spread(plan.configured(problem, given), cell.steps, evaluations=6), problem)
     with TemporaryDirectory() as folder:
         run = train(problem, config=config, out=Path(folder) / "run.h5")
-        peak, of_start = max(run.history["peak_memory_bytes"]), run.floors.get("start", float("nan"))
-    found = run.attrs["parameters"], run.attrs["steps"], of_start, run.rel_l2
-    found += (seconds() - began) / 60, round(peak / 2**20), machine()
+    found = run.attrs["parameters"], run.attrs["steps"], run.floors.get("start", float("nan")), run.rel_l2
+    found += (seconds() - began) / 60, machine()
     return [dict(zip(COLUMNS, (*cell[:7], *found), strict=True))]
 
 
@@ -99,7 +99,7 @@ def place(row: Row) -> tuple:
 def report(rows: Sequence[Row]) -> str:
     """Markdown."""
     heading = COLUMNS[:-1]
-    body = [[row[name] or "-" for name in heading] for row in rows]
+    body = [[float(row[name]) if name in NUMBERS else row[name] or "-" for name in heading] for row in rows]
     lines = [
         "# Error against number of parameters",
         "",
