@@ -27,7 +27,8 @@ def generate_like(net: nn.Module, given: nn.Module) -> float:
     Returns:
         The relative l2 error of the weights.
     Raises:
-        ValueError: the layers do not correspond, prompts are not scalar or of low rank, or no biases.
+        ValueError: the layers do not correspond, prompts are not scalar or are of low rank, or meta-learners have no
+            biases.
     """
     pairs = list(zip(_layers(net), _layers(given), strict=False))
     if len(_layers(net)) != len(_layers(given)) or not all(_contains(a, b) for a, b in pairs):
