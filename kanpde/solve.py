@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from kanpde import backbones
 from kanpde import config as configuration
 from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError, shown
+from kanpde.jets.system import networks
+from kanpde.kan.layers import KANLinear
 from kanpde.kan.network import count_parameters
 from kanpde.records.run import RunFileError
 from kanpde.runs import summary
@@ -144,6 +147,8 @@ def _announce(say: Console, plan: Plan) -> None:
     options = ", ".join(f"{k}={v}" for k, v in config.backbone.items() if k != "name")
     net, comma, own = _parameters(plan).partition(", and")
     say.print(f"backbone  {config.backbone['name']}, {net} parameters{comma}{own} ({options})")
+    if held := _held(plan):
+        say.print(f"width     {held}")
     reading = problem.reading
     if len(problem.fields) > 1:
         own = "a network each" if config.networks == "separate" else f"one network with {len(problem.fields)} outputs"
@@ -170,6 +175,19 @@ def _announce(say: Console, plan: Plan) -> None:
 def _parameters(plan: Plan) -> str:
     """4,137, and 3 of the problem."""
     return summary.parameters(count_parameters(plan.net), summary.unknowns_of(plan.problem))
+
+
+def _held(plan: Plan) -> str:
+    """What the first hidden layer can hold, where it has fewer units than inputs: see `benchmarks.capacity`."""
+    layers = [m for m in networks(plan.net)[0].modules() if isinstance(m, KANLinear | torch.nn.Linear)]
+    if plan.problem.fits_rows or len(layers) < 2 or layers[0].in_features <= layers[0].out_features:
+        return ""
+    n_in, units = layers[0].in_features, layers[0].out_features
+    wide, *_ = backbones.widths_of("wide", n_in)
+    named = hasattr(backbones.BACKBONES[plan.config.backbone["name"]], "basis")
+    more = f"; --set backbone.widths=wide: {wide}" if named and wide > units else ""
+    held = f"interactions of {n_in:,} inputs in at most {units} directions"
+    return f"the {units} units of the first hidden layer hold {held}{more}"
 
 
 def _operator(config: RunConfig) -> str:

@@ -123,7 +123,7 @@ def order_one(net: nn.Module, seed: int = 2) -> nn.Module:
             if module.bias is not None:
                 module.bias.normal_(std=0.5, generator=g)
             if isinstance(module.weights, Meta):
-                module.weights.prompts.normal_(std=0.7 / sqrt(module.in_features), generator=g)
+                module.weights.draw(0.7 / sqrt(module.in_features), g)
             else:
                 module.weights.theta.normal_(std=0.7 / sqrt(module.in_features), generator=g)
                 if isinstance(module.basis, Wavelet):  # scales and shifts are not summed over the inputs

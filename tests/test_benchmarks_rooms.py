@@ -28,6 +28,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "operators",
         "parameter_counts",
         "peers",
+        "prompts",
         "pykan_fit",
         "recovery",
         "report",

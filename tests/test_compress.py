@@ -70,6 +70,7 @@ def test_a_meta_learner_for_each_layer():
         ({"widths": (3,), "grid_size": 7}, {"widths": (3,)}, "bases"),
         ({"widths": (3,), "prompt_dim": 2}, {"widths": (3,)}, "scalar"),
         ({"widths": (3,), "meta_bias": False}, {"widths": (3,)}, "biases"),
+        ({"widths": (5,), "prompt_rank": 1}, {"widths": (5,)}, "prompt_rank"),
     ],
 )
 def test_what_does_not_correspond_is_refused(options, given, says):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import pad, unfold
 
+from benchmarks.images.nets import CONV_NETS
 from benchmarks.speed.memory import peak_bytes
 from kanpde.ground.metrics import saved_memory
 from kanpde.kan import network
@@ -20,7 +21,7 @@ from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.conv import KANConv2d
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.network import count_parameters
-from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaReleased, materialize
+from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaLowRank, MetaReleased, materialize
 
 BASES = {
     "bspline": partial(BSpline, grid_size=4, base="gelu"),
@@ -485,6 +486,18 @@ def test_one_prompt_of_the_released_layout_straddles_kernels_else():
     moved = moved_by_one_prompt(conv.weights, 3, 1)
     channels = {divmod(n, 9) for n in range(15, 20)}  # kernel 1 from tap 6 on, kernel 2 up to tap 1
     assert sorted(moved) == sorted([9 * (c // 4) + tap, c % 4, 1] for c, tap in channels)
+
+
+def test_prompts_of_low_rank_make_kernels():
+    """By their rank over the edges into a kernel and the outputs, in layers where they are fewer."""
+    options, sizes = network.MetaOptions(hidden=6, rank=2), [(3 * 9, 5), (9, 2)]
+    low, free = network.generated_weights(sizes, [BSpline(3), BSpline(1)], generator(), options)
+    assert (type(low), type(free)) == (MetaLowRank, Meta) and torch.linalg.matrix_rank(low.prompts[:, 0]) == 2
+    x = points(2, 3 * 25).view(2, 3, 5, 5).float()
+    convs = [KANConv2d(BSpline(3), w, 3, 5, 3) for w in (low, Meta(low.prompts.detach(), low.learner))]
+    close(convs[0](x), convs[1](x), 1e-6)
+    net = CONV_NETS["metakanconv"](1, 10, generator=generator(), prompt_rank=2)
+    assert any(isinstance(m, MetaLowRank) for m in net.modules())
 
 
 def test_options_build_the_released_layout():

@@ -7,6 +7,8 @@ import pytest
 import torch
 from conftest import F64, close, generator, points
 from torch.func import functional_call, grad, vmap
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kanpde.backbones import BACKBONES, build
 from kanpde.ground.samplers import stream
@@ -27,6 +29,8 @@ NETS = {
     "kan": {"widths": (5, 4)},
     "metakan": {"widths": (5, 4)},
     "metakan-prompt2": {"widths": (5, 4), "prompt_dim": 2},
+    "metakan-rank": {"widths": (5, 4), "prompt_rank": 2},
+    "metakan-prompt2-rank": {"widths": (5, 4), "prompt_dim": 2, "prompt_rank": 2},
     "fastkan": {"widths": (5, 4)},
     "legendrekan": {"widths": (5, 4)},
 }
@@ -84,7 +88,7 @@ def test_what_no_layer_reads_is_left_out(case):
         close(part.gram.diagonal(), full.gram.diagonal(), 1e-13)
 
 
-@pytest.mark.parametrize("case", ["kan", "metakan"])
+@pytest.mark.parametrize("case", ["kan", "metakan", "metakan-rank"])
 def test_live_splines_are_all_that_count(monkeypatch, case):
     """Points in one cell of the grid: the other splines are neither computed nor trained, and nothing changes."""
     net, s = network(case, 6, grid_range=(-1.0, 1.0), grid_size=8), torch.ones(1, 6, dtype=F64)
@@ -98,9 +102,39 @@ def test_live_splines_are_all_that_count(monkeypatch, case):
         close(got, expected, 1e-12)
 
 
-def test_per_sample_gradients_of_the_jet(monkeypatch):
+class Largest(TorchDispatchMode):
+    """The numbers of the largest tensor that comes into being."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.most = max([self.most, *(t.numel() for t in pytree.tree_leaves(out) if isinstance(t, torch.Tensor))])
+        return out
+
+
+@pytest.mark.parametrize("table_from", [1, 10**9], ids=["table", "tiles"])
+def test_prompts_of_low_rank_never_exist_together(monkeypatch, table_from):
+    """Nor their hidden units: the layer is streamed forward and backward, and factors are what is kept."""
+    monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(weights, "TABLE_FROM", table_from)
+    monkeypatch.setattr(weights, "TILE", 2**9)
+    monkeypatch.setattr(layers, "FEWEST", 100)
+    most = {}
+    for rank in (1, None):
+        net = build("metakan", 2000, widths=(8,), prompt_rank=rank, meta_hidden=4, generator=stream(0, "init"))[:1]
+        with Largest() as seen:
+            jet = push(net, input_jet(torch.zeros(1, 2000), Diagonal(torch.ones(1, 2000)), None), Part.FULL)
+            (jet.value.sum() + jet.lap.sum()).backward()
+        most[rank] = seen.most
+    assert most[1] < 10_000 < 2000 * 8 <= most[None]
+
+
+@pytest.mark.parametrize("case", ["metakan", "metakan-rank"])
+def test_per_sample_gradients_of_the_jet(monkeypatch, case):
     """vmap over points, the layer streamed."""
-    net, x = network("metakan", 20), points(3, 20)
+    net, x = network(case, 20), points(3, 20)
+    monkeypatch.setattr(weights, "TABLE_FROM", 1)
     monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
     named = dict(net.named_parameters())
     residual = lambda p, x: functional_call(net_lap, p, (x[None],)).sum()
@@ -157,6 +191,8 @@ def residual(u, operator, x):
     [
         ("kan", False, "aot_eager"),  # all but the code that is generated, which the gradient below has too
         ("metakan", True, "aot_eager"),
+        ("metakan-rank", True, "aot_eager"),
+        ("metakan-rank", False, "aot_eager"),
         ("mlp", False, "aot_eager"),
         pytest.param("kan", False, "inductor", marks=pytest.mark.slow),
         pytest.param("metakan", True, "inductor", marks=pytest.mark.slow),
@@ -175,8 +211,9 @@ def test_compiled_step_equals_eager(monkeypatch, name, streamed, backend):
     if streamed:
         monkeypatch.setattr(layers, "WHOLE_BYTES", 1)
         monkeypatch.setattr(layers, "CHUNK_BYTES", 1)
-    problem = AllenCahn(24)
-    u = Ansatz(problem, build(name, 24, generator=stream(0, "init"), **({} if name == "mlp" else {"widths": (5,)})))
+    monkeypatch.setattr(weights, "TABLE_FROM", 1)
+    problem, options = AllenCahn(24), {} if name == "mlp" else {**NETS[name], "widths": (5,)}
+    u = Ansatz(problem, build(name.split("-")[0], 24, generator=stream(0, "init"), **options))
     u, x = u.double(), problem.domain.interior(6, stream(1, "x"), dtype=F64)
     operator = Forward()
     for got, expected in zip(residual(u, replace(operator, compile=True), x), residual(u, operator, x), strict=True):
@@ -220,13 +257,13 @@ def test_the_gradient_of_the_residual_is_one_graph(name):
 
 def test_no_table_of_segments_in_what_is_compiled_for_several_threads(monkeypatch):
     """torch 2.13 compiles sums over segments, on two threads, to code that writes beyond its buffers."""
-    learner, prompts = weights.MetaLearner(1, 8, 9), torch.zeros(100, 1, 32)
+    learner, edges = weights.MetaLearner(1, 8, 9), 100 * 32
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert learner._by_table(prompts)
+    assert learner._by_table(edges)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not learner._by_table(prompts)
+    assert not learner._by_table(edges)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert learner._by_table(prompts)
+    assert learner._by_table(edges)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])

@@ -21,8 +21,8 @@ from kanpde.jets.elementary import silu_derivatives
 from kanpde.kan import weights
 from kanpde.kan.basis import BSpline, Fourier
 from kanpde.kan.clusters import cluster_widths
-from kanpde.kan.network import META_SPREAD, count_parameters, parameter_groups
-from kanpde.kan.weights import Direct, Meta, MetaLearner, materialize
+from kanpde.kan.network import META_SPREAD, MetaOptions, count_parameters, generated_weights, parameter_groups
+from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaLowRank, materialize
 
 ORDERS = [1, 2, 3, 4, 5]
 RANGES = [(-1.0, 1.0), (0.0, 2.5), (-0.25, 0.125)]  # exact in float32, in which the limits are built
@@ -172,6 +172,8 @@ WRONG = {
     "initialisation": ("metakan", {"meta_init": "zeros"}),
     "width": ("kan", {"widths": (8, 0)}),
     "prompt": ("metakan", {"prompt_dim": 0}),
+    "rank": ("metakan", {"prompt_rank": 0}),
+    "rank of free weights": ("kan", {"prompt_rank": 2}),
 }
 
 
@@ -240,6 +242,7 @@ VARIANTS = {
     "metakan-network": ("metakan", {"bias": True}),
     "metakan-layer": ("metakan", {"meta_share": "layer", "prompt_dim": 2}),
     "metakan-official": ("metakan", {"meta_init": "official"}),
+    "metakan-rank": ("metakan", {"prompt_rank": 1, "prompt_dim": 2, "bias": True}),
 }
 
 
@@ -257,7 +260,8 @@ def test_every_parameter_has_a_gradient(case):
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0, name
     if case != "mlp":
         first = net[0].weights
-        assert (first.theta if isinstance(first, Direct) else first.prompts).grad.ne(0).all()
+        trained = (first.theta,) if isinstance(first, Direct) else first.prompt_parameters
+        assert all(p.grad.ne(0).all() for p in trained)
 
 
 OPTIONS = {name: {} for name in BACKBONES}
@@ -381,7 +385,7 @@ def test_parameter_groups_part_the_parameters(case):
     assert len(together) == len({id(p) for p in together}) == len(list(net.parameters()))
     if "metakan" in case:
         layers = 3 if "layer" in case else 1
-        assert len(groups["prompts"]) == 3 and len(groups["meta"]) == 4 * layers
+        assert len(groups["prompts"]) == (5 if "rank" in case else 3) and len(groups["meta"]) == 4 * layers
         assert len(groups.get("rest", [])) == 3 * VARIANTS[case][1].get("bias", 0)
     else:
         assert set(groups) == {"rest"}
@@ -453,11 +457,59 @@ def test_one_prompt_moves_the_weights_of_its_edge_alone(share):
 
 
 def test_pieces_of_the_weights_are_the_weights():
-    for of_layer in (network("kan", 5)[0].weights, network("metakan", 5, prompt_dim=2)[0].weights):
-        whole = of_layer.generate(of_layer.theta if isinstance(of_layer, Direct) else of_layer.prompts)
+    cases = ("kan", {}), ("metakan", {"prompt_dim": 2}), ("metakan", {"prompt_dim": 2, "prompt_rank": 2})
+    for of_layer in (network(name, 5, **options)[0].weights for name, options in cases):
+        whole = of_layer.theta if isinstance(of_layer, Direct) else of_layer.learner(of_layer.prompts)
         close(torch.cat([of_layer.generate(piece) for piece in of_layer.split(2)]), whole, 1e-14)
         index = torch.tensor([3, 0])
         close(of_layer.generate(of_layer.pick(index)), whole[index], 1e-14)
+
+
+def test_prompts_of_low_rank_are_sums_of_products_and_layers_know_where_they_are_fewer():
+    net = build("metakan", 6, widths=(4, 3), prompt_rank=2, prompt_dim=3).double()
+    first, second, last = (layer.weights for layer in net)
+    assert (type(first), type(second), type(last)) == (MetaLowRank, Meta, Meta)  # 2 (6 + 4) < 24, but 2 (4 + 3) > 12
+    a, b = first.prompt_parameters
+    for i, j, o in [(0, 0, 0), (5, 2, 3), (3, 1, 2)]:
+        close(first.prompts[i, j, o], sum(a[i, j, k] * b[j, k, o] for k in range(2)), 1e-14)
+    learner = count_parameters(first.learner)
+    assert count_parameters(net) == 3 * (2 * (6 + 4) + 4 * 3 + 3) + learner
+    of = lambda rank: [type(layer.weights) for layer in build("metakan", 4, widths=(4,), prompt_rank=rank)]
+    assert of(1) == [MetaLowRank, Meta] and of(2) == [Meta, Meta]  # as many numbers: free
+
+
+def test_a_width_of_low_rank_prompts_costs_the_rank():
+    count = lambda width: count_parameters(build("metakan", 100, widths=(width, 1), prompt_rank=3)[0])
+    assert count(97) - count(96) == 3
+
+
+def test_free_prompts_do_not_change_with_the_option():
+    x = points(5, 4).float()
+    net, same = build("metakan", 4), build("metakan", 4, prompt_rank=40)
+    assert torch.equal(net(x), same(x)) and net.state_dict().keys() == same.state_dict().keys()
+
+
+@pytest.mark.parametrize("init", ["linear", "sine", "official"])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_prompts_of_low_rank_start_with_the_variance_of_free_ones(init, rank):
+    free = build("metakan", 400, widths=(300,), meta_init=init)[0].weights.prompts
+    z = build("metakan", 400, widths=(300,), meta_init=init, prompt_rank=rank)[0].weights.prompts
+    assert torch.linalg.matrix_rank(z.squeeze(1)) == rank
+    assert (z.var() / free.var() - 1).abs() < 0.2 and abs(z.mean()) < 0.1 * free.std()
+
+
+def test_prompts_of_low_rank_bend_beyond_their_rank():
+    """The Hessian of a network has the rank of its first layer, not that of its prompts."""
+    net, x = network("metakan", 12, widths=(9,), prompt_rank=1, meta_hidden=30), points(2, 12)[:1]
+    of_first = torch.autograd.functional.jacobian(net[0], x)[0, :, 0]
+    assert torch.linalg.matrix_rank(net[0].weights.prompts.squeeze(1)) == 1
+    assert torch.linalg.matrix_rank(of_first, rtol=1e-8) == 9
+
+
+def test_prompts_of_the_released_layout_have_no_rank():
+    options = MetaOptions(rank=1, released_layout=True)
+    with pytest.raises(ValueError, match="no rank"):
+        generated_weights([(9, 4)], [BSpline(9)], generator(), options)
 
 
 def learner_of(prompt_dim: int, hidden: int = 7, size: int = 4, bias: bool = True) -> MetaLearner:
@@ -593,8 +645,9 @@ def test_generation_is_batched_by_vmap(monkeypatch, way):
 META = {name: {} for name in BACKBONES if name.startswith("meta")}
 META |= {"metakan/layer": {"meta_share": "layer", "prompt_dim": 2, "bias": True}}
 META |= {"metakan/norm": {"norm": "all"}, "metagramkan/outer": {"outer": "silu", "official_count": True}}
+META |= {"metakan/rank": {"prompt_rank": 1}}
 META |= {"metakan/unused": {"meta_share": 5, "unused_clusters": True}}
-OF_META_ALONE = {"meta_share", "prompt_dim", "unused_clusters"}
+OF_META_ALONE = {"meta_share", "prompt_dim", "prompt_rank", "unused_clusters"}
 
 
 @pytest.mark.parametrize("case", META)
@@ -734,6 +787,22 @@ def test_every_hidden_unit_of_a_small_meta_learner_learns(init, meta_hidden):
 def test_official_weights_start_near_zero():
     net = build("metakan", 20, meta_init="official")
     assert all(0 < layer.weights.generate(layer.weights.prompts).abs().max() < 0.2 for layer in net)
+
+
+@pytest.mark.parametrize(
+    "given, dim, expected",
+    [("paper", 100, (32, 32, 32)), ("wide", 5, (32, 32, 32)), ("wide", 50, (50, 32, 32)), ("wide", 200, (96, 32, 32))],
+)
+def test_widths_by_name(given, dim, expected):
+    sizes = lambda net: [layer.out_features for layer in net]
+    assert sizes(build("chebykan", dim, widths=given)) == sizes(build("metakan", dim, widths=given)) == [*expected, 1]
+    assert sizes(build("kan", dim)) == [32, 32, 32, 1]
+
+
+def test_names_of_widths_are_told_with_the_nearest():
+    with pytest.raises(ConfigError) as info:
+        build("kan", 3, widths="wides")
+    assert "did you mean wide?" in one_line(info) and "(known: paper, wide)" in one_line(info)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

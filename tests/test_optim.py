@@ -386,6 +386,18 @@ def test_jacobian_of_a_layer_that_is_called_twice():
     close(j, wanted, 1e-11)
 
 
+def test_jacobian_of_prompts_of_low_rank():
+    net = backbones.build("metakan", 4, widths=(4,), prompt_rank=1, generator=stream(0, "net")).double()
+    x, parameters = normal(5, 4), list(net.parameters())
+    assert (
+        covers(net, parameters)
+        and {"0.weights.of_inputs", "0.weights.of_outputs"} < dict(net.named_parameters()).keys()
+    )
+    _, j = jacobian(net, x, parameters, lambda y: y[:, 0])
+    rows = [torch.autograd.grad(y, parameters, retain_graph=True) for y in net(x)[:, 0]]
+    close(j, torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]), 1e-11)
+
+
 def test_jacobian_passes_by_layers_that_are_not_trained():
     """The first is frozen, the second generated."""
     first, second = (backbones.build(name, 2, 2, widths=(), generator=stream(0, name)) for name in ("kan", "metakan"))

@@ -128,6 +128,16 @@ def test_similarity_of_prompts_decays_with_their_distance(p):
     assert (found[0, order].diff() <= 0).all()
 
 
+def test_prompts_of_low_rank_are_compared_as_products():
+    net = network("metakan", dim=9, widths=(8,), prompt_rank=2)
+    free = network("metakan", dim=9, widths=(8,))
+    for a, b in zip(kan_layers(net), kan_layers(free), strict=True):
+        b.weights.prompts.data = a.weights.prompts.detach()
+    assert len(similarity.edges_of(net)) == 9 * 8 + 8
+    assert torch.equal(similarity.edges_of(net), similarity.edges_of(free))
+    torch.testing.assert_close(similarity.prompt_similarity(net), similarity.prompt_similarity(free))
+
+
 def test_equal_prompts_are_alike():
     net = network("metakan")
     set_prompts(net, torch.full((len(EDGES), 1), 0.7, dtype=F64))

@@ -106,6 +106,43 @@ def test_dry_run_prints_and_leaves_nothing(capsys, folder):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["--dim", 100], "32 units of the first hidden layer hold interactions of 100 inputs in at most 32 directions"),
+        (["--dim", 100], "--set backbone.widths=wide: 96"),
+        (["--dim", 33, "--set", "backbone.widths=paper"], "of 33 inputs in at most 32 directions"),
+        (["--dim", 130, "--backbone", "mlp"], "128 units of the first hidden layer hold interactions of 130 inputs"),
+    ],
+)
+def test_a_first_hidden_layer_that_is_narrower_than_the_inputs_is_announced(capsys, folder, args, says):
+    code, out, _ = run(capsys, "poisson", *args, "--dry-run")
+    (line,) = [line for line in out.splitlines() if line.startswith("width ")]
+    assert code == 0 and says in line and ("widths=wide" in line) == ("mlp" not in args)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["poisson", "--dim", 32],
+        ["poisson", "--dim", 90, "--set", "backbone.widths=wide"],
+        ["poisson", "--dim", 100, "--set", "backbone.widths=[]"],
+        ["function", "--set", "backbone.widths=[1]"],  # of a fit the structure is meant
+    ],
+)
+def test_nothing_is_announced_where_nothing_is_lost(capsys, folder, args):
+    code, out, _ = run(capsys, *args, "--dry-run")
+    assert code == 0 and not any(line.startswith("width ") for line in out.splitlines())
+
+
+def test_prompts_of_low_rank_take_less_memory(capsys, folder):
+    """Two numbers for each input and unit, and their optimiser, by --dry-run."""
+    wide = ["poisson", "--dim", 100, "--set", "backbone.widths=wide", "--dry-run"]
+    said = [run(capsys, *wide, *more)[1] for more in ([], ["--set", "backbone.prompt_rank=2"])]
+    assert "parameters 15,145\n" in said[0] and "parameters 2,225\n" in said[1]
+    assert "0.3 MB parameters and optimiser" in said[0] and "0.0 MB parameters and optimiser" in said[1]
+
+
 def test_quiet_prints_nothing(capsys, folder):
     assert run(capsys, "poisson", "--dim", 3, "--steps", 2, "--quiet", *TINY) == (0, "", "")
 
@@ -166,6 +203,9 @@ BAD_CALLS = {
     "memory": (["poisson", "--max-memory", "1MB", "--dry-run"], "max_memory"),
     "no text": (["poisson", "--set", "problem=latin.py:Mine"], "latin.py cannot be read"),
     "no domain": (["bare.yaml"], "Bare states no domain"),
+    "rank 0": (["poisson", "--set", "backbone.prompt_rank=0"], "prompt_rank: given 0"),
+    "rank without prompts": (["poisson", "--backbone", "kan", "--set", "backbone.prompt_rank=2"], "prompt_rank"),
+    "widths of no name": (["poisson", "--set", "backbone.widths=pape"], "did you mean paper?"),
 }
 
 

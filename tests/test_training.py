@@ -64,6 +64,11 @@ RESUMED = {
         "loss": {"gradient": "almost_everywhere", "directions": 2},
         "average": 0.9,
     },
+    "prompts of low rank": {
+        "phases": [{**ADAM, "steps": 14, "lr": {"prompts": 1e-2, "rest": 1e-3}}],
+        "backbone": {"name": "metakan", "widths": [4, 4], "meta_hidden": 8, "prompt_rank": 1},
+        "average": 0.9,
+    },
     "Muon, RAD, balance": {
         "phases": [{"optimizer": "muon", "steps": 14, "schedule": "one_cycle"}],
         "constraint": "soft",

@@ -19,7 +19,11 @@ from kanpde.problems import Poisson
 
 CASES = {name: {} for name in BACKBONES}
 CASES |= {"kan of fine grids": {"grid_size": 25}, "kan of higher order": {"spline_order": 5}}
-CASES |= {"metakan of long prompts": {"prompt_dim": 3}, "kan of many inputs": {"centred": True}}
+CASES |= {
+    "metakan of long prompts": {"prompt_dim": 3},
+    "metakan of low rank": {"prompt_rank": 1},
+    "kan of many inputs": {"centred": True},
+}
 INPUTS = {"kan of many inputs": 20}
 
 

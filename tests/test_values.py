@@ -14,7 +14,7 @@ from kanpde.kan.basis import BSpline, Chebyshev, Fourier, GaussianRBF, Legendre,
 from kanpde.kan.basis.base import LinearBasis, contract_features
 from kanpde.kan.kernels import values as module
 from kanpde.kan.kernels.values import values
-from kanpde.kan.weights import Direct, Meta, MetaLearner
+from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaLowRank
 
 BASES = {
     "bspline": BSpline,
@@ -37,7 +37,7 @@ TILES = {
     "of 2 inputs": (8, 4, 1),
     "function by function": (8, 4, 99),
 }
-WEIGHTS = ["direct", "tiles", "table"]
+WEIGHTS = ["direct", "tiles", "table", "tiles of rank 2", "table of rank 2"]
 
 
 def made(case: str) -> LinearBasis:
@@ -50,13 +50,15 @@ def across(basis: LinearBasis, n: int, seed: int = 5) -> Tensor:
 
 
 def weights_of(kind: str, size: int, monkeypatch) -> Direct | Meta:
-    monkeypatch.setattr(weights, "TABLE_FROM", 1 if kind == "table" else 10**9)
+    monkeypatch.setattr(weights, "TABLE_FROM", 1 if kind.startswith("table") else 10**9)
     if kind == "direct":
         return Direct(points(N_IN * size, N_OUT, 6).reshape(N_IN, size, N_OUT))
     learner = MetaLearner(1, 4, size).double()
     with torch.no_grad():
         for p in learner.parameters():
             p.normal_(generator=generator(3))
+    if kind.endswith("of rank 2"):
+        return MetaLowRank(points(N_IN, 2, 6).unsqueeze(1), points(2, N_OUT, 7).unsqueeze(0), learner)
     return Meta(points(N_IN, N_OUT, 6).unsqueeze(1), learner)
 
 

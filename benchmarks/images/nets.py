@@ -153,6 +153,7 @@ def meta_conv_net(
     layers: Literal[4, 8] = 4,
     clusters: PositiveInt | Literal["layer"] | tuple[int, ...] = 1,
     prompt_dim: PositiveInt = 1,
+    prompt_rank: PositiveInt | None = None,
     meta_hidden: PositiveInt = 64,
     meta_init: Literal["linear", "sine", "official"] = "linear",
     released_layout: bool = False,
@@ -168,7 +169,7 @@ def meta_conv_net(
     if released_layout and sizes[0] not in (BSpline, GaussianRBF):
         raise ValueError("released_layout is that of metakanconv and metafastkanconv only")
     share = "layer" if clusters in ("layer", layers) else clusters
-    meta = network.MetaOptions(prompt_dim, meta_hidden, True, share, True, meta_init, released_layout)
+    meta = network.MetaOptions(prompt_dim, meta_hidden, True, share, True, meta_init, released_layout, prompt_rank)
     weights_for = lambda edges, bases: network.generated_weights(edges, bases, generator, meta, taps=9)
     return conv_net(*sizes, generator=generator, weights_for=weights_for, layers=layers, **options)
 

@@ -1,6 +1,6 @@
 """Backbones: the networks by name, (N, dim_in) -> (N, dim_out)."""
 
-from kanpde.backbones.builders import ACTIVATIONS, KANOptions, MetaKANOptions, kan, metakan, mlp, specialise
+from kanpde.backbones.builders import ACTIVATIONS, KANOptions, MetaKANOptions, kan, metakan, mlp, specialise, widths_of
 from kanpde.backbones.families import BACKBONES, FAMILIES, build, defaults, family
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "metakan",
     "mlp",
     "specialise",
+    "widths_of",
 ]

@@ -12,11 +12,14 @@ import torch
 from pydantic import PositiveInt
 from torch import nn
 
+from kanpde.ground.errors import suggest
 from kanpde.jets import jet
 from kanpde.kan import network
 from kanpde.kan.basis.base import Basis
 
 Widths = tuple[PositiveInt, ...]
+PAPER = (32, 32, 32)  # hidden layers in Table 8 of MetaKAN
+WIDEST = 96  # of a first hidden layer that grows with the inputs
 Interval = tuple[float, float]
 ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "sine": jet.Sine}
 
@@ -46,7 +49,7 @@ class KANOptions:
     """What every KAN may be told; further options are those of its basis.
 
     Attributes:
-        widths: outputs of the hidden layers.
+        widths: outputs of the hidden layers, or their name: see `widths_of`.
         grid_range: of the functions of the first layer: a pair, or one for each input.
         hidden_range: the same of the other layers.
         bias: whether layers have one.
@@ -54,7 +57,7 @@ class KANOptions:
         centred: the first layer is zero at the origin.
     """
 
-    widths: Widths = (32, 32, 32)
+    widths: Widths | str = PAPER
     grid_range: Interval | list[Interval] = (-1.0, 1.0)
     hidden_range: Interval = (-1.0, 1.0)
     bias: bool = False
@@ -62,11 +65,38 @@ class KANOptions:
     centred: bool = False
 
 
+def widths_of(given: Widths | str, dim_in: int) -> Widths:
+    """The widths of hidden layers: `paper` are those of Table 8 of MetaKAN, `wide` have a first one that grows with d.
+
+    Off the diagonal the Hessian of a network has at most the rank of its first hidden layer: 32 units hold the
+    interactions of d inputs in 32 directions (`benchmarks.capacity`). `wide` has d of them, from 32 up to 96.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> widths_of("paper", 1000), widths_of("wide", 50), widths_of("wide", 1000), widths_of((8,), 1000)
+        ((32, 32, 32), (50, 32, 32), (96, 32, 32), (8,))
+    """
+    if not isinstance(given, str):
+        return given
+    first, *others = PAPER
+    names = {"paper": PAPER, "wide": (max(first, min(dim_in, WIDEST)), *others)}
+    if given not in names:
+        raise ValueError(suggest("widths", given, list(names)))
+    return names[given]
+
+
 @dataclass(frozen=True)
 class MetaKANOptions(KANOptions):
-    """And how meta-learners generate the weights."""
+    """And how meta-learners generate the weights.
+
+    Attributes:
+        prompt_rank: r; None: a prompt of its own for every edge. `kanpde.kan.network.MetaOptions.rank`.
+    """
 
     prompt_dim: PositiveInt = 1
+    prompt_rank: PositiveInt | None = None
     meta_hidden: PositiveInt = 128
     meta_bias: bool = True
     meta_share: Literal["network", "layer"] | PositiveInt | tuple[int, ...] = "network"
@@ -77,7 +107,13 @@ class MetaKANOptions(KANOptions):
     def meta(self) -> network.MetaOptions:
         """The same as `kanpde.kan.network` calls them."""
         return network.MetaOptions(
-            self.prompt_dim, self.meta_hidden, self.meta_bias, self.meta_share, self.unused_clusters, self.meta_init
+            prompt_dim=self.prompt_dim,
+            hidden=self.meta_hidden,
+            bias=self.meta_bias,
+            share=self.meta_share,
+            unused=self.unused_clusters,
+            init=self.meta_init,
+            rank=self.prompt_rank,
         )
 
 
@@ -94,7 +130,8 @@ def takes(kind: type[KANOptions]) -> Callable[[Callable], Callable]:
             options = kind(**{name: of_basis.pop(name) for name in fields if name in of_basis})
             ranges = lambda number: options.hidden_range if number else options.grid_range  # the first fits the data
             basis_for = lambda number, n_in: basis(n_in, grid_range=ranges(number), **of_basis)
-            return network_of((dim_in, *options.widths, dim_out), basis_for, generator, options)
+            sizes = (dim_in, *widths_of(options.widths, dim_in), dim_out)
+            return network_of(sizes, basis_for, generator, options)
 
         *given, of_basis = signature(template, follow_wrapped=False).parameters.values()
         named = [p.replace(kind=p.KEYWORD_ONLY) for p in fields.values()]
@@ -122,6 +159,7 @@ def metakan(
 ) -> nn.Sequential:
     """The same network, its weights generated from one prompt per edge by meta-learners.
 
+    prompt_rank: r numbers for each input and output of a layer instead of one for each edge, where that is fewer.
     unused_clusters: more clusters than distinct widths are no error; the meta-learners too many are kept and counted.
     """
     weights_for = lambda edges, bases: network.generated_weights(edges, bases, generator, options.meta)

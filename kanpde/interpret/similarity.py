@@ -27,7 +27,7 @@ def edges_of(net: nn.Module, limit: int = LIMIT, generator: torch.Generator | No
         raise ConfigError(f"limit is the number of edges compared, at least 1, given {limit}")
     tables = []
     for number, layer in enumerate(_layers(net)):
-        n_in, _, n_out = layer.weights.pick(slice(None)).shape
+        n_in, n_out = layer.weights.edges
         pairs = torch.cartesian_prod(torch.arange(n_in), torch.arange(n_out))
         tables.append(nn.functional.pad(pairs, (1, 0), value=number))
     edges = torch.cat(tables)

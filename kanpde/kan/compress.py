@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kanpde.kan.layers import KANLinear
-from kanpde.kan.weights import Direct, Meta, MetaLearner
+from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaLowRank
 
 ROUNDS = 100  # of curve and nearest points
 SAMPLES = 8  # candidates for a nearest point, to a piece of the curve
@@ -27,13 +27,16 @@ def generate_like(net: nn.Module, given: nn.Module) -> float:
     Returns:
         The relative l2 error of the weights.
     Raises:
-        ValueError: the layers do not correspond, prompts are not scalar, or meta-learners have no biases.
+        ValueError: the layers do not correspond, prompts are not scalar or are of low rank, or meta-learners have no
+            biases.
     """
     pairs = list(zip(_layers(net), _layers(given), strict=False))
     if len(_layers(net)) != len(_layers(given)) or not all(_contains(a, b) for a, b in pairs):
         raise ValueError("the layers of the two networks have different bases, or those to be like are wider")
     if not all(isinstance(b.weights, Direct) and isinstance(a.weights, Meta) for a, b in pairs):
         raise ValueError("needed are generated weights, and free ones that they are to be like")
+    if any(isinstance(a.weights, MetaLowRank) for a, _ in pairs):
+        raise ValueError("prompts of a low rank cannot be what is asked for at each edge: leave out prompt_rank")
     error = size = 0.0
     for learner in {a.weights.learner: None for a, _ in pairs}:
         if learner.w1.shape[1] > 1 or learner.b1 is None or learner.b2 is None:

@@ -32,7 +32,7 @@ class KANLinear(nn.Module):
 
     Args:
         basis: the basis of the edge functions.
-        weights: `Direct` or `Meta`, handing out theta (in, size, out).
+        weights: `Direct`, `Meta` or `MetaLowRank`, handing out theta (in, size, out).
         in_features, out_features: sizes of the layer.
         bias: adds b (out,), zero at first.
         norm: a LayerNorm before the basis functions; the base function sees x itself (FastKAN). Linear bases only.
@@ -167,10 +167,10 @@ def check_norm(basis: Basis, norm: nn.Module | None) -> None:
 
 def check_sizes(basis: Basis, weights: nn.Module, inputs: int, edges: int, outputs: int) -> None:
     """Raise where the basis is not for `inputs`, or the weights are not for `edges` into each of `outputs`."""
-    raw = next(iter(weights.split(edges)))
-    if len(basis.low) != inputs or (raw.shape[0], raw.shape[-1]) != (edges, outputs):
+    if len(basis.low) != inputs or weights.edges != (edges, outputs):
+        has = "weights of {} edges into each of {} outputs".format(*weights.edges)
         raise ValueError(
-            f"a basis of {len(basis.low)} inputs and weights {tuple(raw.shape)}; needed are {inputs} inputs and "
+            f"a basis of {len(basis.low)} inputs and {has}; needed are {inputs} inputs and "
             f"{edges} edges into each of {outputs} outputs"
         )
 

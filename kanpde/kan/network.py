@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import pi, sqrt
+from math import pi, prod, sqrt
 from operator import methodcaller
 
 import torch
@@ -14,7 +14,7 @@ from kanpde.jets.jet import LayerNorm
 from kanpde.kan.basis.base import Basis, LinearBasis
 from kanpde.kan.clusters import cluster_widths
 from kanpde.kan.layers import KANLinear
-from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaReleased
+from kanpde.kan.weights import Direct, Meta, MetaLearner, MetaLowRank, MetaReleased
 
 # Deviation of the basis weights of the one activation that generated edges start from
 META_SPREAD = 0.03
@@ -68,6 +68,8 @@ class MetaOptions:
         unused: keep a meta-learner for each of C clusters where fewer widths are distinct, as the released code does.
         init: linear, sine or official.
         released_layout: of a convolution, `MetaReleased` instead of Eq. 21.
+        rank: r, of the prompts of a layer, `MetaLowRank`, where they are fewer numbers then: r (in + out) < in out.
+            Prompts of other layers are free: factors would be as many numbers and say less. None: free in all.
     """
 
     prompt_dim: int = 1
@@ -77,12 +79,23 @@ class MetaOptions:
     unused: bool = False
     init: str = "linear"
     released_layout: bool = False
+    rank: int | None = None
+
+    def is_low_rank(self, n_in: int, n_out: int) -> bool:
+        """Whether the prompts of a layer are products of factors."""
+        return self.rank is not None and self.rank * (n_in + n_out) < n_in * n_out
 
 
 def generated_weights(
     edges: Sizes, bases: Sequence[Basis], generator: torch.Generator, options: MetaOptions, taps: int = 1
 ) -> list[Meta]:
-    """One prompt per edge, and meta-learners shared as the options say; they must be of layers with equal bases."""
+    """One prompt per edge, and meta-learners shared as the options say; they must be of layers with equal bases.
+
+    Raises:
+        ValueError: labels that do not fit, or a rank of prompts in the released layout.
+    """
+    if options.released_layout and options.rank is not None:
+        raise ValueError("prompts of the released layout are free: they have no rank")
     labels = shared_labels(tuple(n_out for _, n_out in edges), options.share, options.unused)
     learners: dict[int, MetaLearner] = {}
     weights = []
@@ -90,9 +103,12 @@ def generated_weights(
     for label, basis, (n_in, n_out) in zip(labels, bases, edges, strict=True):
         is_first = label not in learners
         learner = learners.setdefault(label, new(basis.size)) if is_first else learners[label]
-        prompts = torch.empty(n_in, options.prompt_dim, n_out)
+        if options.is_low_rank(n_in, n_out):
+            sizes = (n_in, options.prompt_dim, options.rank), (options.prompt_dim, options.rank, n_out)
+            weights.append(MetaLowRank(*map(torch.empty, sizes), learner, registers=is_first))
+            continue
         kind = partial(MetaReleased, taps=taps) if options.released_layout else Meta
-        weights.append(kind(prompts, learner, registers=is_first))
+        weights.append(kind(torch.empty(n_in, options.prompt_dim, n_out), learner, registers=is_first))
     starts = {"linear": _init_linear, "sine": partial(_init_linear, activation=_sine), "official": _init_official}
     starts[options.init](weights, bases, generator)
     if options.unused and isinstance(options.share, int):
@@ -132,7 +148,7 @@ def _init_linear(
     and change its sign along its prompt; training bends M apart at the knots. Prompts have deviation 1 / sqrt(in).
     """
     for w in weights:
-        w.prompts.normal_(std=1 / sqrt(len(w.prompts)), generator=generator)
+        w.draw(1 / sqrt(w.edges[0]), generator)
     for learner, basis in {w.learner: basis for w, basis in zip(weights, bases, strict=True)}.items():
         hidden, prompt_dim = learner.w1.shape
         half = hidden // 2
@@ -151,8 +167,8 @@ def _init_linear(
 def _init_official(weights: list[Meta], bases: Sequence[Basis], generator: torch.Generator) -> None:
     """The released code: Xavier-normal prompts (edges x prompt) and layers, biases 0; weights start near 0."""
     for w in weights:
-        n_in, prompt_dim, n_out = w.prompts.shape
-        w.prompts.normal_(std=sqrt(2 / (n_in * n_out + prompt_dim)), generator=generator)
+        prompt_dim = w.learner.w1.shape[1]
+        w.draw(sqrt(2 / (prod(w.edges) + prompt_dim)), generator)
     for learner in {w.learner: None for w in weights}:
         for matrix in (learner.w1, learner.w2):
             matrix.normal_(std=sqrt(2 / sum(matrix.shape)), generator=generator)
@@ -163,7 +179,7 @@ def parameter_groups(module: nn.Module) -> dict[str, list[Tensor]]:
     groups: dict[str, dict[Tensor, None]] = {"prompts": {}, "meta": {}, "rest": {}}
     for child in module.modules():
         if isinstance(child, Meta):
-            groups["prompts"][child.prompts] = None
+            groups["prompts"].update(dict.fromkeys(child.prompt_parameters))
         if isinstance(child, MetaLearner):
             groups["meta"].update(dict.fromkeys(child.parameters()))
     named = groups["prompts"] | groups["meta"]

@@ -5,7 +5,9 @@ Both hand out theta (in, size, out). A layer with 100 000 inputs takes it in pie
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
+from math import sqrt
 from typing import NamedTuple
 
 import torch
@@ -36,6 +38,11 @@ class Direct(nn.Module):
     def __init__(self, theta: Tensor):
         super().__init__()
         self.theta = nn.Parameter(theta)
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """Edges into an output, and outputs."""
+        return self.theta.shape[0], self.theta.shape[2]
 
     def split(self, chunk: int) -> tuple[Tensor, ...]:
         return self.theta.split(chunk)
@@ -102,19 +109,32 @@ class MetaLearner(nn.Module):
 
     def recipe(self, prompts: Tensor, columns: Tensor | None = None) -> Recipe:
         """By a table where it costs less than the hidden units; of the weights `columns` of an edge, by default all."""
-        w2 = self.w2 if columns is None else self.w2[columns]
-        b2 = self.b2 if columns is None or self.b2 is None else self.b2[columns]
-        if not self._by_table(prompts):
+        w2, b2 = self._last(columns)
+        if not self._by_table(prompts.shape[0] * prompts.shape[2]):
             return Recipe(_by_tiles, _by_tiles_pullback, (prompts,), (self.w1, self.b1, w2, b2))
         knots, *table = _table(self.w1, self.b1, w2, b2)
         return Recipe(_by_table, _by_table_pullback, (prompts, _segments(prompts, knots)), tuple(table))
 
-    def _by_table(self, prompts: Tensor) -> bool:
-        few = prompts.shape[0] * prompts.shape[2] < TABLE_FROM
+    def recipe_of_factors(self, of_inputs: Tensor, of_outputs: Tensor, columns: Tensor | None = None) -> Recipe:
+        """The same of prompts (in, p, out) that are products of `of_inputs` (in, p, r) and `of_outputs` (p, r, out)."""
+        w2, b2 = self._last(columns)
+        by_table = self._by_table(of_inputs.shape[0] * of_outputs.shape[2])
+        shared = _table(self.w1, self.b1, w2, b2) if by_table else (self.w1, self.b1, w2, b2)
+        made, pulled = (_by_own_table, _by_own_table_pullback) if by_table else (_by_tiles, _by_tiles_pullback)
+        generate, pullback = partial(_of_factors, made), partial(_of_factors_pullback, pulled)
+        return Recipe(generate, pullback, (of_inputs,), (of_outputs, *shared))
+
+    def _last(self, columns: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """W2 and b2, of some weights of an edge alone."""
+        if columns is None:
+            return self.w2, self.b2
+        return self.w2[columns], None if self.b2 is None else self.b2[columns]
+
+    def _by_table(self, edges: int) -> bool:
         # on a GPU the sums over the edges of a segment need atomics; on several threads, what torch 2.13 compiles of
         # them writes beyond its buffers
-        alone = prompts.device.type == "cpu" and not (compiling() and _threads() > 1)
-        return prompts.shape[1] == 1 and alone and not few
+        alone = self.w1.device.type == "cpu" and not (compiling() and _threads() > 1)
+        return self.w1.shape[1] == 1 and alone and edges >= TABLE_FROM
 
     def extra_repr(self) -> str:
         hidden, prompt_dim = self.w1.shape
@@ -230,6 +250,15 @@ def _by_table_pullback(grad: Tensor, prompts: Tensor, segment: Tensor, alpha: Te
     return torch.cat(grad_z).reshape(prompts.shape), None, *sums.split(alpha.shape[1], 1)
 
 
+def _by_own_table(prompts: Tensor, knots: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """Where the segments of the prompts are not known yet."""
+    return _by_table(prompts, _segments(prompts, knots), alpha, beta)
+
+
+def _by_own_table_pullback(grad: Tensor, prompts: Tensor, knots: Tensor, alpha: Tensor, beta: Tensor) -> tuple:
+    return _by_table_pullback(grad, prompts, _segments(prompts, knots), alpha, beta)
+
+
 def _table_tiles(prompts: Tensor, segment: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The prompts (E, 1) and the segments (E,) of some inputs at a time."""
     inputs = _inputs(prompts)
@@ -277,6 +306,25 @@ def _tile(z: Tensor, w1: Tensor, w2: Tensor) -> int:
     return max(1, max(TILE, z.shape[0] * size // 8) // hidden)
 
 
+# Prompts that are products of factors come into being with the piece that needs them, and again in the backward pass
+
+
+def _product(of_inputs: Tensor, of_outputs: Tensor) -> Tensor:
+    """z_ijo = sum_k a_ijk b_jko: (in, p, r), (p, r, out) -> (in, p, out)."""
+    return (of_inputs.transpose(0, 1) @ of_outputs).transpose(0, 1)
+
+
+def _of_factors(generate: Callable, of_inputs: Tensor, of_outputs: Tensor, *shared: Tensor | None) -> Tensor:
+    return generate(_product(of_inputs, of_outputs), *shared)
+
+
+def _of_factors_pullback(pullback: Callable, grad: Tensor, of_inputs: Tensor, of_outputs: Tensor, *shared) -> tuple:
+    grad_z, *others = pullback(grad, _product(of_inputs, of_outputs), *shared)
+    by_component = grad_z.transpose(0, 1)  # (p, in, out)
+    grad_inputs = (by_component @ of_outputs.mT).transpose(0, 1)
+    return grad_inputs, of_inputs.permute(1, 2, 0) @ by_component, *others
+
+
 def _per_edge(t: Tensor) -> Tensor:
     """(in, p, out) -> (in out, p)."""
     return t.mT.reshape(-1, t.shape[1])
@@ -307,6 +355,9 @@ class Meta(nn.Module):
     def __init__(self, prompts: Tensor, learner: MetaLearner, registers: bool = True):
         super().__init__()
         self.prompts = nn.Parameter(prompts)
+        self._take(learner, registers)
+
+    def _take(self, learner: MetaLearner, registers: bool) -> None:
         if registers:
             self.learner = learner
         else:
@@ -319,13 +370,27 @@ class Meta(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     @property
+    def edges(self) -> tuple[int, int]:
+        """Edges into an output, and outputs."""
+        return self.prompts.shape[0], self.prompts.shape[2]
+
+    @property
+    def prompt_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Those of the prompts."""
+        return (self.prompts,)
+
+    @property
     def generated_per_input(self) -> int:
-        return 2 * len(self.learner.w2) * self.prompts.shape[-1]
+        return 2 * len(self.learner.w2) * self.edges[1]
+
+    def draw(self, std: float, generator: torch.Generator) -> None:
+        """New prompts of a deviation."""
+        self.prompts.normal_(std=std, generator=generator)
 
     def split(self, chunk: int) -> tuple[Tensor, ...]:
         return self.prompts.split(chunk)
 
-    def pick(self, index: Tensor) -> Tensor:
+    def pick(self, index: Tensor | slice) -> Tensor:
         return self.prompts[index]
 
     def generate(self, piece: Tensor) -> Tensor:
@@ -336,6 +401,68 @@ class Meta(nn.Module):
 
     def extra_repr(self) -> str:
         return "in={}, prompt_dim={}, out={}".format(*self.prompts.shape)
+
+
+class MetaLowRank(Meta):
+    r"""theta = M(z) for prompts of rank r: r numbers for each input and each output of a layer, one prompt per edge.
+
+    .. math:: z_{ijo} = \sum_{k=1}^r a_{ijk} b_{jko}, \qquad
+              a \in R^{in \times p \times r}, \quad b \in R^{p \times r \times out}
+
+    for each component j of a prompt: p r (in + out) numbers instead of p in out. One more output costs p r of them,
+    however many inputs there are. M bends, so the weights of the edges have a higher rank than their prompts.
+
+    Args:
+        of_inputs: a.
+        of_outputs: b.
+        learner, registers: as of `Meta`.
+
+    Example:
+        >>> weights = MetaLowRank(torch.ones(100, 1, 2), torch.ones(1, 2, 96), MetaLearner(1, 8, size=9))
+        >>> weights.prompts.shape, sum(p.numel() for p in weights.prompt_parameters)
+        (torch.Size([100, 1, 96]), 392)
+    """
+
+    def __init__(self, of_inputs: Tensor, of_outputs: Tensor, learner: MetaLearner, registers: bool = True):
+        nn.Module.__init__(self)
+        self.of_inputs, self.of_outputs = nn.Parameter(of_inputs), nn.Parameter(of_outputs)
+        self._take(learner, registers)
+
+    @property
+    def prompts(self) -> Tensor:
+        """z (in, p, out), of all edges."""
+        return _product(self.of_inputs, self.of_outputs)
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """Edges into an output, and outputs."""
+        return self.of_inputs.shape[0], self.of_outputs.shape[2]
+
+    @property
+    def prompt_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Both factors."""
+        return self.of_inputs, self.of_outputs
+
+    def draw(self, std: float, generator: torch.Generator) -> None:
+        """New prompts of a deviation: a step of a moves z as far as a step of free prompts would, since |b_o| is 1."""
+        self.of_inputs.normal_(std=std, generator=generator)
+        self.of_outputs.normal_(std=1 / sqrt(self.of_outputs.shape[1]), generator=generator)
+
+    def split(self, chunk: int) -> tuple[Tensor, ...]:
+        return self.of_inputs.split(chunk)
+
+    def pick(self, index: Tensor | slice) -> Tensor:
+        return self.of_inputs[index]
+
+    def generate(self, piece: Tensor) -> Tensor:
+        return self.learner(_product(piece, self.of_outputs))
+
+    def recipe(self, columns: Tensor | None = None) -> Recipe:
+        return self.learner.recipe_of_factors(self.of_inputs, self.of_outputs, columns)
+
+    def extra_repr(self) -> str:
+        n_in, prompt_dim, rank = self.of_inputs.shape
+        return f"in={n_in}, prompt_dim={prompt_dim}, rank={rank}, out={self.edges[1]}"
 
 
 class MetaReleased(Meta):
@@ -370,6 +497,6 @@ def materialize(module: nn.Module) -> nn.Module:
     net = copy.deepcopy(module)
     for layer in list(net.modules()):
         if isinstance(getattr(layer, "weights", None), Meta):
-            theta = layer.weights.generate(layer.weights.prompts)
+            theta = layer.weights.generate(layer.weights.pick(slice(None)))
             layer.weights = Direct(theta.clone(memory_format=torch.contiguous_format))
     return net
