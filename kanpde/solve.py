@@ -184,7 +184,7 @@ def _held(plan: Plan) -> str:
         return ""
     n_in, units = layers[0].in_features, layers[0].out_features
     wide, *_ = backbones.widths_of("wide", n_in)
-    named = hasattr(backbones.BACKBONES[plan.config.backbone["name"]], "basis")
+    named = hasattr(backbones.BACKBONES.get(plan.config.backbone["name"]), "basis")
     more = f"; --set backbone.widths=wide: {wide}" if named and wide > units else ""
     held = f"interactions of {n_in:,} inputs in at most {units} directions"
     return f"the {units} units of the first hidden layer hold {held}{more}"
