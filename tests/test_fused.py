@@ -71,6 +71,69 @@ def test_fused_equals_plain(monkeypatch, case, chunk, few):
         close(got, expected, 1e-11)
 
 
+def twice(net, x, s, wanted, along, retained=False):
+    """The gradients of a function of a jet in x, s and directions, and those of a function of them in all there is."""
+    directions = points(along * len(x), x.shape[1], seed=5).reshape(len(x), along, -1).requires_grad_()
+    given = [x.requires_grad_(), *([s] if s.requires_grad else []), directions]
+    jet = push(net, input_jet(x, Diagonal(s), directions), wanted)
+    parts = [jet.value, jet.along, jet.lap, *([jet.gram.dense()] if wanted else [])]
+    weigh = lambda t: (t * torch.linspace(0.5, 1.5, t.numel(), dtype=F64).view(t.shape)).sum()
+    slopes = torch.autograd.grad(sum(weigh(part + part**2) for part in parts), given, create_graph=True)
+    total = sum(map(weigh, (*slopes, *parts)))
+    given += [p for p in net.parameters() if p.requires_grad]
+    if retained:
+        torch.autograd.grad(total, given, retain_graph=True)
+    return [*slopes, *torch.autograd.grad(total, given)]
+
+
+@pytest.mark.parametrize("wanted, along, few", [(Part.FULL, 1, 0.0), (Part.FULL, 2, 1.5), (Part.NONE, 2, 0.0)])
+@pytest.mark.parametrize("chunk", [1, 3 * 2**20], ids=["streamed", "whole"])
+@pytest.mark.parametrize("case", ["kan", "metakan", "legendrekan"])
+def test_the_gradient_of_a_gradient_in_closed_form(monkeypatch, case, chunk, wanted, along, few):
+    """Against automatic differentiation of the plain layers; S is given for each point, or the identity."""
+    monkeypatch.setattr(gram, "FEW", few)
+    monkeypatch.setattr(layers, "CHUNK_BYTES", chunk)
+    net, x = network(case, 18), points(3, 18)
+    for s in (points(3, 18, seed=7).requires_grad_(), torch.ones(1, 18, dtype=F64)):
+        results = []
+        for way in (True, False):
+            monkeypatch.setattr(KANLinear, "fused", way)
+            results.append(twice(net, x.clone(), s, wanted, along))
+        for got, expected in zip(*results, strict=True):
+            close(got, expected, 1e-11)
+
+
+def test_a_second_pass_may_come_again_and_be_differentiated(monkeypatch):
+    """What the first one kept is for one more alone; a third derivative needs what records it."""
+    net, x, s = network("kan", 4), points(3, 4), torch.ones(1, 4, dtype=F64)
+    for got, expected in zip(*(twice(net, x.clone(), s, Part.NONE, 1, again) for again in (True, False)), strict=True):
+        close(got, expected, 1e-14)
+    thirds = []
+    for way in (True, False):
+        monkeypatch.setattr(KANLinear, "fused", way)
+        at = x.clone().requires_grad_()
+        y = Forward()(net, at).lap.pow(2).sum()
+        for _ in range(2):
+            (slope,) = torch.autograd.grad(y, at, create_graph=True)
+            y = slope.pow(2).sum()
+        thirds.append(torch.autograd.grad(y, [at, *net.parameters()]))
+    for got, expected in zip(*thirds, strict=True):
+        close(got, expected, 1e-11)
+
+
+def test_a_pass_by_the_inputs_computes_no_gradient_of_the_weights(monkeypatch):
+    net, x = network("kan", 4), points(3, 4).requires_grad_()
+    asked = []
+    pulled = fused.Layer.pulled
+    noted = lambda layer, pull, need, of_weights=True: asked.append(of_weights) or pulled(layer, pull, need, of_weights)
+    monkeypatch.setattr(fused.Layer, "pulled", noted)
+    lap = Forward()(net, x).lap.sum()
+    torch.autograd.grad(torch.autograd.grad(lap, x, create_graph=True)[0].sum(), x, retain_graph=True)
+    assert not any(asked)
+    lap.backward(inputs=list(net.parameters()))
+    assert any(asked) and x.grad is None
+
+
 @pytest.mark.parametrize("case", ["kan", "metakan"])
 def test_what_no_layer_reads_is_left_out(case):
     """The last Gram matrix where |grad u|^2 is not read, and all but the diagonal of the one before."""

@@ -53,6 +53,21 @@ def differentiated_once() -> bool:
     return compiling() and not in_torch_func()
 
 
+def asked_for(ctx) -> tuple[bool, ...]:
+    """Of which arguments of a custom function the gradients will be read in the backward pass that runs."""
+    if in_torch_func():
+        return ctx.needs_input_grad
+    nodes = iter(ctx.next_functions)
+    return tuple(needed and _is_read(next(n for n, _ in nodes if n is not None)) for needed in ctx.needs_input_grad)
+
+
+def _is_read(node) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # a leaf that torch.autograd.grad was given
+        return True
+
+
 # What is seen ------------------------------------------------------------------------------------------------------
 
 

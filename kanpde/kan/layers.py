@@ -1,6 +1,7 @@
 """The KAN layer: any basis, any weights, and the way a jet goes through it."""
 
 from dataclasses import replace
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +151,8 @@ class KANLinear(nn.Module):
         if compiling and self.in_features * bytes_of_input <= whole:
             return self.in_features
         piece = CHUNK_BYTES if x.device.type == "cpu" else GPU_CHUNK_BYTES
-        return min(self.in_features, max(FEWEST, piece // bytes_of_input))
+        most = max(FEWEST, piece // bytes_of_input)
+        return ceil(self.in_features / ceil(self.in_features / most))
 
     def slices(self, chunk: int) -> list[slice]:
         return [slice(i, min(i + chunk, self.in_features)) for i in range(0, self.in_features, chunk)]

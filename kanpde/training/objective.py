@@ -85,7 +85,7 @@ class Objective:
             seen += [] if (r := self.loss.at_points(residuals)) is None else [r.detach()]
             sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
             self._note(sums, partial(self._where, residuals, part))
-            (loss / self.unit**2).backward()
+            (loss / self.unit**2).backward(inputs=self._trained())
         if not torch.equal(after, start):  # the balance has drawn more than the residuals
             probes.set_state(after)
         if self.emphasis is not None and adapt:

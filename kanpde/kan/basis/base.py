@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kanpde.jets.tracing import has_numbers, plainly, transformed
+from kanpde.jets.tracing import has_numbers, in_torch_func, plainly, transformed
 from kanpde.kan.basis.base_functions import BASE_FUNCTIONS
 
 Derivatives = tuple[Tensor, ...]  # f, f', f'', ... each (N, in, functions)
@@ -241,6 +241,8 @@ def closed(formula: Callable, first: int, last: int, x: Tensor, *constants: Tens
     """Derivatives first ... last of functions in closed form, which differentiate into the next ones."""
     if plainly():  # the compiler fuses the steps itself, and differentiates once at most
         return tuple(formula(first, last, x, *constants, axis=axis))
+    if not torch.is_grad_enabled() and not in_torch_func():
+        return _Closed.forward(formula, first, last, axis, x, *constants)
     return _Closed.apply(formula, first, last, axis, x, *constants)
 
 
