@@ -17,7 +17,7 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.jet import Footprint, Step, footprint
 from kanpde.operators import OPERATORS, Forward
 from kanpde.problems import Poisson
-from kanpde.training import memory
+from kanpde.training import ladder, memory
 from kanpde.training.loop import ResidualTraining
 from kanpde.training.objective import Objective
 
@@ -126,6 +126,20 @@ def test_estimate_is_of_the_right_size(dim, backbone, solver):
     step()
     objective.u.zero_grad()
     assert 0.5 < memory.estimate(plan)[1] / peak_bytes(step, 0, torch.device("cpu")) < 2.5
+
+
+def test_a_start_in_closed_form_has_as_many_points_as_fit(monkeypatch):
+    monkeypatch.setattr(ladder, "NUMBERS", 2**17)
+    monkeypatch.setattr(ladder, "ROUNDS", 1)
+    monkeypatch.setattr(ladder, "ALL_UP_TO", 0)
+    plan = planned(Poisson(300), {"backbone": "kan", "start": "ladder"})
+    climb = lambda: list(ladder.climb(plan, stream(0, "start")))
+    stated = ladder.bytes_of(ladder.points_of(plan) * 300, plan)
+    assert ladder.points_of(plan) == 2**17 // 300
+    assert 0.5 < stated / peak_bytes(climb, 0, torch.device("cpu")) < 2.5
+    limit = f"{(resident_bytes() + memory.estimate(plan)[0] + 0.5 * stated) / 1e6:.0f}MB"
+    half = replace(plan, config=plan.config.model_copy(update={"max_memory": limit}))
+    assert 0.3 < ladder.points_of(half) / ladder.points_of(plan) < 0.7
 
 
 FOOTPRINTS = [  # bytes of a step

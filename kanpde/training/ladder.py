@@ -26,6 +26,7 @@ from kanpde.jets.quadratic import Quadratic
 from kanpde.operators import Forward
 from kanpde.problems.conditions import draws
 from kanpde.problems.reading import ALONE
+from kanpde.training import memory
 from kanpde.training.losses import Points
 from kanpde.training.start import Constant
 
@@ -38,6 +39,7 @@ STARTS = (*RUNGS, "ladder")  # what a run may ask for: up to a rung, or the best
 PARTS = {"constant": "c", "affine": "ca", "additive": "cab", "quadratic": "cabv"}  # what is solved for
 POINTS = range(4, 2001)  # of a rung, and as many as hold at most
 NUMBERS = 2**21  # coordinates
+HELD = 60  # float64 numbers that are alive at once for each of them
 FEWEST = 16  # points of the first rungs if there are so many, or else an eighth of them
 BLOCK = 2**15  # of a block of points, whose temporaries stay in the cache
 SCREENED_UP_TO = 200_000  # inputs: all pairs are looked at, which takes d^2
@@ -83,7 +85,7 @@ def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> It
         numbers = {name: n if name == "interior" else of_conditions for name in plan.counts}
         return {name: of[name](m, generator, dtype=torch.float64).double() for name, m in numbers.items()}
 
-    points = _number(POINTS, NUMBERS, d)
+    points = points_of(plan)
     at = draw(points, points)
 
     def rung(name: str, says: str, left: float) -> Rung:
@@ -113,6 +115,18 @@ def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> It
     p.add(torch.tensor([pair for pair in combinations(range(d), 2) if pair not in known]).reshape(-1, 2))
     at = draw(max(points, PER_INPUT * d), max(points, min(PER_PAIR * every, NUMBERS // d)))
     yield rung("quadratic", f"all {every:,} pairs", solve(p, PARTS["quadratic"], equation, at))
+
+
+def points_of(plan: "Plan") -> int:
+    """Points of a rung and of each condition: as many as fit, `max_memory` included."""
+    limit = memory.left(plan)
+    numbers = NUMBERS if limit is None else min(NUMBERS, limit // bytes_of(1, plan))
+    return _number(POINTS, numbers, plan.problem.n_inputs)
+
+
+def bytes_of(coordinates: int, plan: "Plan") -> int:
+    """What is alive at once of a rung whose points, and those of each condition, have so many coordinates."""
+    return 8 * HELD * coordinates * len(plan.counts)
 
 
 def _number(allowed: range, numbers: int, dim: int) -> int:

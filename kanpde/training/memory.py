@@ -36,6 +36,18 @@ def estimate(plan: "Plan") -> tuple[int, int]:
     return 5 * size * sum(p.numel() for p in net.parameters()), int(size * (n * kept + working))
 
 
+def left(plan: "Plan") -> int | None:
+    """Bytes of `max_memory` beside what the process holds already, and parameters; None: there is no limit."""
+    config = plan.config
+    if config.max_memory is None:
+        return None
+    return parse(config.max_memory) - _held(plan) - estimate(plan)[0]
+
+
+def _held(plan: "Plan") -> int:
+    return resident_bytes() if plan.config.device == "cpu" else 0
+
+
 def micro_batch(plan: "Plan") -> int | None:
     """The points of each kind that fit into `max_memory` at a time; None: all.
 
@@ -45,16 +57,14 @@ def micro_batch(plan: "Plan") -> int | None:
     Raises:
         ConfigError: not even one point fits.
     """
-    config = plan.config
-    if config.max_memory is None:
+    config, there = plan.config, left(plan)
+    if there is None:
         return None
-    limit = parse(config.max_memory)
-    held = resident_bytes() if config.device == "cpu" else 0
     fixed, step = estimate(plan)
-    left, n = limit - held - fixed, sum(plan.counts.values())
-    if left >= step:
+    n = sum(plan.counts.values())
+    if there >= step:
         return None
-    if left < step / n:
-        needed = (held + fixed + step / n) / 10**6
+    if there < step / n:
+        needed = (_held(plan) + fixed + step / n) / 10**6
         raise ConfigError(f"max_memory: given {config.max_memory}, one point at a time needs about {needed:,.0f}MB")
-    return max(1, int(left / step * max(plan.counts.values())))
+    return max(1, int(there / step * max(plan.counts.values())))
