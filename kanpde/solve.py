@@ -162,8 +162,7 @@ def _announce(say: Console, plan: Plan) -> None:
         say.print(f"conditions {plan.conditions}")
     points = ", ".join(f"{n} {kind}" for kind, n in plan.counts.items())
     tested = "" if problem.fits_rows or not problem.has_exact else f", errors on {config.points.test:,} test points"
-    own = not problem.reads.lap and bool(problem.reads.derivatives)
-    scale = "1" if config.loss.scale != "2d" or own else "1/deviation of y" if problem.fits_rows else "1/(2d)"
+    scale = _scale(plan)
     scale += ", in the units of the domain" if plan.frame else ""
     say.print(
         f"solver    {_operator(config)}, {config.constraint} constraint, {points} points ({config.points.law}), "
@@ -188,6 +187,15 @@ def _held(plan: Plan) -> str:
     more = f"; --set backbone.widths=wide: {wide}" if named and wide > units else ""
     held = f"interactions of {n_in:,} inputs in at most {units} directions"
     return f"the {units} units of the first hidden layer hold {held}{more}"
+
+
+def _scale(plan: Plan) -> str:
+    """What the residual is multiplied by, in the units of the domain."""
+    problem, scaled = plan.problem, plan.config.loss.scale == "2d"
+    if problem.fits_rows:
+        return "1/deviation of y" if scaled else "1"
+    scale = problem.residual_scale if scaled else 1.0
+    return "1/(2d)" if scale == 1 / (2 * problem.dim) else f"{scale:g}"
 
 
 def _operator(config: RunConfig) -> str:

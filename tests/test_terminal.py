@@ -129,3 +129,12 @@ def test_a_problem_without_a_solution_has_a_start_too(tmp_path):
     problem = AllenCahnPaths(100)
     run = train(problem, backbone="kan", steps=1, out=tmp_path / "run.h5", **SMALL)
     assert run.load_model(problem=problem)(torch.zeros(1, 101)).item() == pytest.approx(0.0528, abs=5e-4)
+
+
+def test_floors_of_what_is_not_built_in_are_those_of_the_functions_themselves(tmp_path):
+    """Of h + (T - t) c, with h constant in time, the constant is far away; c alone is not."""
+    problem = HJBControl(30)
+    run = train(problem, backbone="kan", steps=1, start="network", out=tmp_path / "run.h5", **SMALL)
+    u = torch.as_tensor(run.field["u_exact"])
+    deviation = ((u - u.mean()).norm() / u.norm()).item()
+    assert run.floors["constant"] == pytest.approx(deviation, rel=1e-6) and deviation < 0.1

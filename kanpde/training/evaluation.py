@@ -156,10 +156,14 @@ class Evaluator:
         return {f"{name}/{kind}": floor for name, floors in each.items() for kind, floor in floors.items()}
 
     def _floors(self, problem: Problem, column: int | None) -> dict[str, float]:
-        """Those of a problem with one field, which is the only one or a column of several."""
+        """Those of a problem with one field, which is the only one or a column of several.
+
+        Where nothing is built in, the smaller of those of h + m p and of p.
+        """
         n = min(self.config.points.test, max(self.history_points(), 4096))
         centre = problem.units.centre if problem.fits_rows else None
         found = metrics.Floors(self.domain.dim, n, problem.taylor(), centre)
+        plain = None if self.plan.hard or problem.fits_rows else metrics.Floors(self.domain.dim, n)
         for points, exact in self.blocks("test", n):
             x, exact = problem.inputs_of(points), exact if column is None else exact[:, column]
             if not exact.isfinite().any():
@@ -168,8 +172,12 @@ class Evaluator:
             m, h = problem.factor(x), problem.lift(x) if built_in else None
             one, zero = torch.ones_like(exact), torch.zeros_like(exact)
             found.add(x, exact, one if m is None else m.value, zero if h is None else h.value, problem.untrained(x))
+            if plain is not None:
+                plain.add(x, exact, one, zero)
         try:
             floors = found.result()
+            if plain is not None:
+                floors |= {name: min(floor, floors[name]) for name, floor in plain.result().items()}
         except ZeroDivisionError:
             if column is not None:
                 return {}
