@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import F64, close, generator
+from conftest import F64, close, generator, planned
 from scipy import stats
 from scipy.integrate import quad
 
@@ -138,3 +138,10 @@ def test_floors_of_what_is_not_built_in_are_those_of_the_functions_themselves(tm
     u = torch.as_tensor(run.field["u_exact"])
     deviation = ((u - u.mean()).norm() / u.norm()).item()
     assert run.floors["constant"] == pytest.approx(deviation, rel=1e-6) and deviation < 0.1
+
+
+def test_a_solver_may_weigh_values_that_are_conditions_here_and_a_user_may_not():
+    small = {"points": {"interior": 8, "boundary": 8, "test": 20, "validation": 10}}
+    planned(HJBControl(3), {"solver": "paper", **small})
+    with pytest.raises(ConfigError, match="unknown key loss.weights 'boundary'"):
+        planned(HJBControl(3), {"solver": "paper", "loss": {"weights": {"boundary": 3.0}}, **small})

@@ -56,11 +56,15 @@ class Cylinder(Domain):
     ) -> Tensor:
         """n points at a time t."""
         x = self.space.interior(n, generator, law or self.laws[0], sequence, **kind)
-        return torch.cat([x, x.new_full((n, 1), t)], 1)
+        return self._at(x, x.new_full((n, 1), t))
 
     def _in_time(self, x: Tensor, generator: torch.Generator) -> Tensor:
         t = torch.rand(len(x), 1, generator=generator, device=x.device, dtype=x.dtype)
-        return torch.cat([x, self.time * t], 1)
+        return self._at(x, self.time * t)
+
+    def _at(self, x: Tensor, t: Tensor) -> Tensor:
+        """Points of space, drawn by its law, at times (N, 1)."""
+        return torch.cat([x, t], 1)
 
     def contains(self, x: Tensor) -> Tensor:
         return self.space.contains(x[:, :-1]) & (x[:, -1] >= 0) & (x[:, -1] <= self.time)
@@ -132,24 +136,5 @@ class Paths(Cylinder):
         super().__post_init__()
         check_members(self.space, ("earlier",))
 
-    def interior(
-        self, n: int, generator: torch.Generator, law: str | None = None, sequence: str = "random", **kind: Any
-    ) -> Tensor:
-        """n points (X_t, t): the end of a path by the law and sequence of space, time uniform and always plain."""
-        return self._on_the_way(super().interior(n, generator, law, sequence, **kind))
-
-    def at_time(
-        self,
-        t: float,
-        n: int,
-        generator: torch.Generator,
-        law: str | None = None,
-        sequence: str = "random",
-        **kind: Any,
-    ) -> Tensor:
-        """n points X_t at a time t; x_0 at t = 0."""
-        return self._on_the_way(super().at_time(t, n, generator, law, sequence, **kind))
-
-    def _on_the_way(self, x: Tensor) -> Tensor:
-        t = x[:, -1:]
-        return torch.cat([self.space.earlier(x[:, :-1], t / self.time), t], 1)
+    def _at(self, x: Tensor, t: Tensor) -> Tensor:
+        return super()._at(self.space.earlier(x, t / self.time), t)

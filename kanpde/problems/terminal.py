@@ -33,7 +33,22 @@ class TerminalValueProblem(Problem):
 
 
 @dataclass(frozen=True)
-class HJBControl(TerminalValueProblem):
+class OnBrownianPaths(TerminalValueProblem):
+    """Those with u_t + Lap u: u.along[:, 0] is u_t, on the paths X_t = sqrt(2) W_t."""
+
+    @property
+    def domain(self) -> Paths:
+        return Paths(Gaussian(self.dim, (2 * self.time) ** 0.5), self.time)
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        return in_space_alone(x.new_ones(self.dim))
+
+    def directions(self, x: Tensor) -> Tensor:
+        return unit(self.dim + 1, -1, x)
+
+
+@dataclass(frozen=True)
+class HJBControl(OnBrownianPaths):
     r"""u_t + Lap u - lambda |grad u|^2 = 0 with u(x, T) = ln((1 + |x|^2) / 2): the cost of a linear-quadratic control.
 
     On the paths X_t = sqrt(2) W_t. The exact solution is the mean of the transformation of Hopf and Cole,
@@ -60,16 +75,6 @@ class HJBControl(TerminalValueProblem):
 
     def __post_init__(self):
         check_positive(self, "time", "strength")
-
-    @property
-    def domain(self) -> Paths:
-        return Paths(Gaussian(self.dim, (2 * self.time) ** 0.5), self.time)
-
-    def coefficients(self, x: Tensor) -> Tensor:
-        return in_space_alone(x.new_ones(self.dim))
-
-    def directions(self, x: Tensor) -> Tensor:
-        return unit(self.dim + 1, -1, x)
 
     def residual(self, u: Jet, x: Tensor) -> Tensor:
         return u.along[:, 0] + u.lap - self.strength * u.grad_sq
@@ -137,7 +142,7 @@ class BlackScholesBarenblatt(TerminalValueProblem):
 
 
 @dataclass(frozen=True)
-class AllenCahnPaths(TerminalValueProblem):
+class AllenCahnPaths(OnBrownianPaths):
     """u_t + Lap u + u - u^3 = 0 with u(x, T) = 1 / (2 + 2/5 |x|^2), the Allen-Cahn equation in time.
 
     On the paths X_t = sqrt(2) W_t. There is no exact solution.
@@ -154,16 +159,6 @@ class AllenCahnPaths(TerminalValueProblem):
 
     def __post_init__(self):
         check_positive(self, "time")
-
-    @property
-    def domain(self) -> Paths:
-        return Paths(Gaussian(self.dim, (2 * self.time) ** 0.5), self.time)
-
-    def coefficients(self, x: Tensor) -> Tensor:
-        return in_space_alone(x.new_ones(self.dim))
-
-    def directions(self, x: Tensor) -> Tensor:
-        return unit(self.dim + 1, -1, x)
 
     def residual(self, u: Jet, x: Tensor) -> Tensor:
         return u.along[:, 0] + u.lap + u.value - u.value**3

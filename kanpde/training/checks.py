@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from kanpde.config import PhaseConfig, RunConfig, dump, validate
+from kanpde.config import PhaseConfig, RunConfig, dump, resolve, validate
 from kanpde.domains.base import FEW, is_framed, numbers_across, resolution
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import SOBOL_MAX_DIM, directions, stream
@@ -57,10 +57,13 @@ def check(plan: "Plan") -> None:
         if n < 1:
             extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
             raise ConfigError(f"points.{kind}: given {n}, needed is at least 1{extra}")
-    for name in config.loss.weights:
+    of_solver = ((config._solver or {}).get("loss") or {}).get("weights") or {}  # for values that are no conditions
+    for name, weight in config.loss.weights.items():
         places = tuple(problem.asked) if problem.conditions else ("boundary", "initial")
         equations = dict.fromkeys(("interior", *plan.loss.equations))  # the first stands for all
-        if name not in (known := (*equations, "gradient", *places, "sparsity", *problem.terms)):
+        known = (*equations, "gradient", *places, "sparsity", *problem.terms)
+        inherited = name in ("boundary", "initial") and resolve(of_solver.get(name), problem.dim) == weight
+        if name not in known and not inherited:
             raise ConfigError(suggest("key loss.weights", name, known))
     if config.points.sequence == "sobol" and problem.domain.dim + 1 > SOBOL_MAX_DIM:
         raise ConfigError(
