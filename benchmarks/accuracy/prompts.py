@@ -134,9 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--steps", type=int, default=0, help="of each run; 0: those of its dimension")
     options.common(RESULTS / "prompts.md", seeds=[0], jobs=1, quick="a few steps of few points", render=True)
     args = options.parse_args(argv)
-    at_least(
-        args, {"dims": 3, "seeds": 0, "ranks": 1, "jobs": 1, "steps": 1} if args.steps else {"dims": 3, "ranks": 1}
-    )
+    at_least(args, {"dims": 3, "seeds": 0, "ranks": 1, "jobs": 1, "steps": 0})
     out = args.out.with_stem(f"{args.out.stem}_quick") if args.quick else args.out
     study = Study(out, COLUMNS, report, key, place, check=place)
     tasks = {} if args.render else {cell.key: cell for cell in cells(args)}

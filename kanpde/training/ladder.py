@@ -33,15 +33,15 @@ from kanpde.training.start import Constant
 if TYPE_CHECKING:
     from kanpde.training.plan import Plan
 
-RUNGS = ("affine", "additive", "quadratic")
 Rows = dict[str, list[Tensor]]  # what is to be small, by the name of the term, in blocks of points
+RUNGS = ("affine", "additive", "quadratic")
 STARTS = (*RUNGS, "ladder")  # what a run may ask for: up to a rung, or the best of all
 PARTS = {"constant": "c", "affine": "ca", "additive": "cab", "quadratic": "cabv"}  # what is solved for
 POINTS = range(4, 2001)  # of a rung, and as many as hold at most
 NUMBERS = 2**21  # coordinates
 HELD = 60  # float64 numbers that are alive at once for each of them
 FEWEST = 16  # points of the first rungs if there are so many, or else an eighth of them
-BLOCK = 2**15  # of a block of points, whose temporaries stay in the cache
+BLOCK = 2**15  # coordinates of a block of points, whose temporaries stay in the cache
 SCREENED_UP_TO = 200_000  # inputs: all pairs are looked at, which takes d^2
 SCREENED = range(32, 513)  # points at which they are, and as many as hold at most
 SCREENED_NUMBERS = 2**24
