@@ -12,7 +12,9 @@ from kanpde.kan.network import count_parameters
 from kanpde.problems import Problem
 from kanpde.runs.api import resume, train
 from kanpde.runs.models import Run
+from kanpde.runs.verified import verify
 from kanpde.training.training import RunFailed
+from kanpde.verification import NotVerifiable, Verification
 
 __version__ = "0.1.0"
 sys.meta_path.append(Former)  # last: for what is not found otherwise
@@ -24,9 +26,11 @@ __all__ = [
     "Field",
     "Jet",
     "Jets",
+    "NotVerifiable",
     "Problem",
     "Run",
     "RunFailed",
+    "Verification",
     "backbones",
     "count_parameters",
     "operators",
@@ -34,4 +38,5 @@ __all__ = [
     "resume",
     "testing",
     "train",
+    "verify",
 ]

@@ -1,4 +1,4 @@
-"""The console script `kanpde`: solve, plot, compare, predict, explain, recover, folds, list."""
+"""The console script `kanpde`: solve, verify, plot, compare, predict, explain, recover, folds, list."""
 
 import re
 import sys
@@ -48,6 +48,37 @@ def plot(
         print(f"kanpde: {warning.message}", file=sys.stderr)
     for path in paths:
         console.print(str(path))
+
+
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
+    points: Annotated[int | None, typer.Option(min=2, help="How many; default as many as it takes.")] = None,
+    seconds: Annotated[float, typer.Option(help="That it may take, about.")] = 60,
+    rel: Annotated[float, typer.Option(help="Half the width of the interval, relative to the error.")] = 0.1,
+    confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Of points and samples.")] = 0,
+    trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Estimate the error of a run without knowing the solution, from its residual; write it into the result file.
+
+    The same command again goes on with the samples that the file holds. Ctrl-C ends it with those so far.
+    """
+    from kanpde.runs.verified import verify as verified
+
+    def show(interval, samples: int, spent: float) -> None:
+        if not quiet:
+            line = f"{interval.value:.2e}  {interval.low:.2e} to {interval.high:.2e}"
+            console.print(f"{spent:5.1f} s  {samples:9,} samples  {line}")
+
+    opened = Run.open(run)
+    options = {"seconds": seconds, "rel": rel, "confidence": confidence, "seed": seed, "trust": trust}
+    found = verified(opened, points, on_round=show, **options)
+    if not quiet:
+        console.print(f"estimated {found}, {found.method}")
+        if opened.rel_l2 == opened.rel_l2:
+            console.print(f"error     {opened.rel_l2:.2e} on the test points, by the exact solution")
 
 
 @app.command()

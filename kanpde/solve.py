@@ -51,6 +51,12 @@ def solve(
     steps: Annotated[
         int | None, typer.Option(help="Optimiser updates in all; phases are rescaled in proportion.")
     ] = None,
+    to: Annotated[
+        float | None, typer.Option(help="Stop at this relative l2 error, estimated without a solution (stop.to).")
+    ] = None,
+    verify: Annotated[
+        bool | None, typer.Option("--verify/--no-verify", help="Estimate the error at the end, in a tenth of the time.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Such as 8GB: micro-batches of points that fit.")] = None,
@@ -72,7 +78,7 @@ def solve(
     Exit codes: 0 done, 1 the run failed, 2 a bad call, 130 interrupted by Ctrl-C (--resume goes on).
     """
     flags = {"problem.dim": dim, "backbone": backbone, "seed": seed, "device": device, "dtype": dtype}
-    flags = _tree(flags | {"max_memory": max_memory, "compile": compiled})
+    flags = _tree(flags | {"max_memory": max_memory, "compile": compiled, "stop.to": to, "verify": verify})
     say = Console(quiet=True) if quiet else console
     if resume_from is not None:
         if out is not None and out != resume_from:
@@ -276,6 +282,7 @@ def _result_table(run: Run) -> Table:
     why = "least validation loss" + (f" from step {first:,} on" if first else "")
     table.add_row(f"kept step {attrs['best_step']:,}: {why}", _number(error, 3), "")
     table.add_row(f"last step {attrs['steps']:,}", _number(attrs["rel_l2_last"], 3), "")
+    _add_verification(table, run)
     for field, view in run.views().items():
         of = "" if len(run.fields) == 1 else f"{field}: "
         if of:
@@ -293,6 +300,16 @@ def _result_table(run: Run) -> Table:
     table.add_row("time", _duration(wall), "")
     table.add_row("peak memory", f"{memory / 2**20:,.0f} MB", "")
     return table
+
+
+def _add_verification(table: Table, run: Run) -> None:
+    """The error as it is estimated without a solution, or why it is not."""
+    if found := run.verification:
+        table.add_row("estimated without a solution", _number(found["rel_l2"], 3), "")
+        between = f"{_number(found['low'])} to {_number(found['high'])}"
+        table.add_row(f"  {found['confidence']:.0%} interval ({found['seconds']:.0f} s)", between, "")
+    elif why := run.attrs.get("not_verified"):
+        table.add_row(f"not verified: {why}", "", "")
 
 
 def _add_parameters(table: Table, run: Run) -> None:

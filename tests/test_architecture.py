@@ -14,7 +14,7 @@ FLOORS = [  # a room imports from the floors above its own line; its modules may
     {"config", "jets", "records"},
     {"kan", "domains", "operators", "plot"},
     {"backbones", "problems", "optim"},
-    {"users", "interpret", "testing"},
+    {"users", "interpret", "testing", "verification"},
     {"training"},
     {"runs", "recover"},
     {"explain", "kanpde"},

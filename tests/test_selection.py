@@ -100,7 +100,7 @@ def test_an_unknown_is_not_the_initial_guess(tmp_path):
 
 def test_the_solution_is_reported_and_nothing_else(tmp_path):
     """Bit for bit the same weights, kept at the same step, stopped at the same loss, with the solution and without."""
-    given = {**SOFT, "phases": [{"steps": 60, "lr": 5e-2}], "stop": {"error": 500, "patience": 3}}
+    given = {**SOFT, "phases": [{"steps": 60, "lr": 5e-2}], "stop": {"loss": 500, "patience": 3}}
     runs = [run_of(p(2), tmp_path / f"{p.__name__}.h5", **given) for p in (Plate, SolvedPlate)]
     saved = [torch.load(run.checkpoint, weights_only=True)["best"] for run in runs]
     assert saved[0]["step"] == saved[1]["step"] and saved[0]["terms"] == saved[1]["terms"]

@@ -191,7 +191,7 @@ def test_schedules(name, values):
 
 
 def test_stop_on_error_and_patience_and_seconds(tmp_path):
-    assert small(tmp_path, "error", steps=50, stop={"error": 1e9}).attrs["steps"] == 0
+    assert small(tmp_path, "error", steps=50, stop={"loss": 1e9}).attrs["steps"] == 0
     assert (
         small(tmp_path, "patience", phases=[{**ADAM, "steps": 50, "lr": 0.0}], stop={"patience": 2}).attrs["steps"]
         == 10

@@ -127,9 +127,16 @@ class EvaluationConfig(Strict):
 
 
 class StopConfig(Strict):
-    """Stop at a validation loss, when the clock has run out, or after so many evaluations without a smaller one."""
+    """Stop at an error, a loss or a time.
 
-    error: PositiveFloat | None = None
+    to: the relative l2 error, as it is estimated without a solution, is below with a confidence of 95 %.
+    loss: the validation loss is below.
+    seconds: the clock has run out.
+    patience: after so many evaluations without a smaller validation loss.
+    """
+
+    to: PositiveFloat | None = None
+    loss: PositiveFloat | None = None
     seconds: PositiveFloat | None = None
     patience: PositiveInt | None = None
 
@@ -163,6 +170,7 @@ class RunConfig(Strict):
     start_from: str | None = None
     units: Literal["frame", "given"] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
+    verify: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"

@@ -75,6 +75,10 @@ class Ball(Domain):
         scale, x = self.radius**-2, self._from_center(x)
         return Field(1 - scale * x.square().sum(-1), -2 * scale * x, x.new_full((1, 1), -2 * scale))
 
+    def distance(self, x: Tensor) -> Tensor:
+        """radius - |x - center|."""
+        return self.radius - self._from_center(x).norm(dim=-1)
+
     def level(self, x: Tensor) -> Tensor:
         """(radius^2 - |x - center|^2) / (2 radius), of slope 1 at the boundary."""
         return (self.radius**2 - self._from_center(x).square().sum(-1)) / (2 * self.radius)

@@ -99,6 +99,10 @@ class Domain(metaclass=_Complete):
         """A function (N,) that is above zero inside, zero on the boundary, below outside, and smooth across it."""
         raise NotImplementedError(f"{type(self).__name__} states no level, which combinations of domains read")
 
+    def distance(self, x: Tensor) -> Tensor:
+        """At most the distance (N,) to the boundary from points inside, of points outside below zero: walks read it."""
+        raise NotImplementedError(f"{type(self).__name__} states no distance to its boundary")
+
     def normal(self, x: Tensor) -> Tensor:
         """The outward unit normals (N, dim) at points of the boundary: those of the factor, which falls outwards."""
         if (m := self.factor(x)) is None:

@@ -84,6 +84,12 @@ class Box(Domain):
         slope = scale * (middle - 2 * x)
         return Field(product(each), slope * others, -2 * scale * others)
 
+    def distance(self, x: Tensor) -> Tensor:
+        """To the nearest side; of a point outside that to the box, below zero."""
+        low, high = (side.to(x) for side in self._limits())
+        inside = torch.minimum(x - low, high - x)
+        return torch.where((inside >= 0).all(-1), inside.amin(-1), -inside.clamp_max(0).norm(dim=-1))
+
     def level(self, x: Tensor) -> Tensor:
         """The R-conjunction of (x_i - low_i)(high_i - x_i) / (high_i - low_i) over the axes."""
         low, high = (side.to(x) for side in self._limits())

@@ -104,6 +104,11 @@ class Combined(Domain):
         a, b = self.first.contains(x), self.second.contains(x)
         return {"union": a | b, "intersection": a & b, "difference": a & ~b}[self.how]
 
+    def distance(self, x: Tensor) -> Tensor:
+        """The smaller or the larger of both distances, a bound of the distance to the boundary."""
+        a, b = self.first.distance(x), self.second.distance(x)
+        return a.maximum(b) if self.how == "union" else a.minimum(b if self.how == "intersection" else -b)
+
     def level(self, x: Tensor) -> Tensor:
         """f + g - sqrt(f^2 + g^2) of both levels, of what is left out its negative."""
         a, b = self.first.level(x), self.second.level(x)

@@ -91,6 +91,10 @@ class Ellipsoid(Domain):
         y, axes = self._scaled(x), x.new_tensor(self.axes)
         return Field(1 - y.square().sum(-1), -2 * y / axes, -2 / axes.square().unsqueeze(0))
 
+    def distance(self, x: Tensor) -> Tensor:
+        """min(axes) (1 - |y|), y the point of the unit ball: a bound, as the map from it shrinks nothing by more."""
+        return min(self.axes) * (1 - self._scaled(x).norm(dim=-1))
+
     def level(self, x: Tensor) -> Tensor:
         """The factor over its slope, which makes that 1 at the boundary."""
         y = self._scaled(x)
@@ -159,6 +163,11 @@ class Simplex(Domain):
     def factor(self, x: Tensor) -> Field:
         """m = (d + 1)^(d + 1) times the product of the barycentric coordinates: 1 at the centre."""
         return Field.of(lambda x: product((self.dim + 1) * self._weights(x)), x)
+
+    def distance(self, x: Tensor) -> Tensor:
+        """The smallest distance to a face, which outside is a bound."""
+        w = self.size * self._weights(x)
+        return torch.minimum(w[:, :-1].amin(-1), w[:, -1] / sqrt(self.dim))
 
     def level(self, x: Tensor) -> Tensor:
         """The smallest distance to a face, smoothed as an R-conjunction."""
@@ -277,6 +286,10 @@ class Polygon(Domain):
         phi = torch.sqrt(f**2 + ((torch.sqrt(t**2 + f**4) - t) / 2) ** 2 + torch.finfo(x.dtype).tiny)
         nearest = phi.amin(1)
         return nearest / (nearest.unsqueeze(1) / phi).sum(1)
+
+    def distance(self, x: Tensor) -> Tensor:
+        """To the nearest side, below zero outside."""
+        return torch.where(self.contains(x), 1, -1) * self._distances(x).amin(1)
 
     def level(self, x: Tensor) -> Tensor:
         """The smooth distance, below zero outside."""

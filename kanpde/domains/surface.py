@@ -99,6 +99,10 @@ class Surface(Domain):
     def factor(self, x: Tensor) -> None:
         """None: a distance to triangles is not smooth."""
 
+    def distance(self, x: Tensor) -> Tensor:
+        """To the nearest triangle, below zero outside."""
+        return self.level(x)
+
     def level(self, x: Tensor) -> Tensor:
         """The distance to the surface, below zero outside; without a gradient."""
         return self._level(x).to(x.dtype)

@@ -8,6 +8,8 @@ floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
 slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n); NaN outside the domain; label,
                 and axis_labels of coordinates
+verification/   how wrong u is by an estimate that knows no solution: attributes rel_l2 low high confidence seconds
+          method seed law step, and at its points x u defect = u - u* standard_error count (of samples)
 
 Of a system the attribute fields has their names, u,v,p, and what is above of u is there of each: beside the errors of
 all together history/fields/v/rel_l2, floors/v/..., and instead of u, u_exact, error the arrays v, v_exact, v_error.
@@ -48,6 +50,7 @@ class RunFile:
         self.floors: dict[str, float] = {}
         self._field: dict[str, np.ndarray] | None = {}
         self._slices: dict[str, dict[str, np.ndarray]] | None = {}
+        self._verification: dict | None = {}
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -63,7 +66,7 @@ class RunFile:
             run.attrs = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
             run.history = _columns(file["history"])
             run.floors = {name: float(value) for name, value in _columns(file.get("floors", {})).items()}
-        run._field = run._slices = None  # read when asked for
+        run._field = run._slices = run._verification = None  # read when asked for
         return run
 
     @property
@@ -139,6 +142,21 @@ class RunFile:
                 self._slices = {name: {k: data[()] for k, data in group.items()} for name, group in groups}
         return self._slices
 
+    @property
+    def verification(self) -> dict:
+        """The group `verification`: how wrong u is by an estimate that knows no solution; {}: there is none."""
+        if self._verification is None:
+            with _reading(self.path) as file:
+                group = file.get("verification")
+                of = lambda value: value.item() if isinstance(value, np.generic) else value
+                attrs = {} if group is None else {name: of(value) for name, value in group.attrs.items()}
+                self._verification = attrs | (_columns(group) if group is not None else {})
+        return self._verification
+
+    def set_verification(self, found: Mapping) -> None:
+        """Arrays become datasets, all else attributes."""
+        self._verification = dict(found)
+
     def set_field(self, field: dict[str, np.ndarray]) -> None:
         self._field = field
 
@@ -175,6 +193,12 @@ class RunFile:
             for name, data in self.slices.items():
                 for key, array in data.items():
                     file[f"slices/{name}/{key}"] = array
+            for name, value in self.verification.items():
+                group = file.require_group("verification")
+                if isinstance(value, np.ndarray):
+                    group[name] = value
+                else:
+                    group.attrs[name] = value
 
 
 class replacing:

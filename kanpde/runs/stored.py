@@ -14,8 +14,12 @@ from kanpde.users.members import changed, enter, problem_of
 
 
 def config_of(run: RunFile) -> RunConfig:
-    """The complete configuration that a result file holds."""
-    return validate(run.config, solver=None)
+    """The complete configuration that a result file holds; of older ones stop.error is what is stop.loss now."""
+    tree = run.config
+    stop = tree.get("stop")
+    if isinstance(stop, dict) and "error" in stop:
+        stop["loss"] = stop.pop("error")
+    return validate(tree, solver=None)
 
 
 def extended(config: RunConfig, steps: int | None, stop: Mapping | None = None) -> RunConfig:

@@ -20,7 +20,7 @@ from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
 from kanpde.problems.conditions import draws
 from kanpde.records.run import RunFile
-from kanpde.training import ladder
+from kanpde.training import ladder, verifying
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
@@ -70,6 +70,7 @@ class ResidualTraining(Training):
         self.streams = {name: stream(config.seed, name, self.device) for name in ("interior", "boundary", "operator")}
         self.pools = self._pools()
         self.evaluator = Evaluator(plan, self.tested)
+        self.watch = verifying.Watch(config.stop.to, config.points.law) if config.stop.to else None
         self.state = State(run, self.u, steps=config.steps)
         self.best: dict = {"terms": None, "step": 0, "weights": None, "stale": 0}
         self.optimizer: torch.optim.Optimizer | None = None
@@ -335,16 +336,27 @@ class ResidualTraining(Training):
             **self.evaluator.off_grid(),
             **self._estimator_variance(),
             **self._problem_parameters(),
+            **self._watched(),
         }
         self.run.log(state.row)
         if self.u.start is not None and not state.step and self.plan.problem.has_exact:
             self.run.floors["start"] = state.row["rel_l2"]
 
+    def _watched(self) -> dict[str, float]:
+        """The relative l2 error of the best weights as it is estimated, where the run is to end by it."""
+        if self.watch is None or not self.state.step:
+            return {}
+        found = self.watch.look(self._of_best(), self.clock.seconds(), self.state.step)
+        names = ("rel_l2", "low", "high")
+        return {f"estimated/{name}": getattr(found, name) if found else float("nan") for name in names}
+
     def stopped(self) -> str | None:
         """The criterion by which the run has ended at its last evaluation, as its key and what it has reached."""
         row, stop, stale = self.state.row or {}, self.config.stop, self.best["stale"]
-        if stop.error is not None and row and row["validation"] <= stop.error:
-            return f"stop.error={stop.error:g} (validation loss {row['validation']:.3g})"
+        if stop.loss is not None and row and row["validation"] <= stop.loss:
+            return f"stop.loss={stop.loss:g} (validation loss {row['validation']:.3g})"
+        if stop.to is not None and row.get("estimated/high", float("nan")) <= stop.to:
+            return f"stop.to={stop.to:g} (estimated error below {row['estimated/high']:.3g})"
         if stop.seconds is not None and row and row["wall_s"] >= stop.seconds:
             return f"stop.seconds={stop.seconds:g} (it has used {row['wall_s']:.0f} s)"
         if stop.patience is not None and stale >= stop.patience:
@@ -387,11 +399,13 @@ class ResidualTraining(Training):
                 u.load_state_dict(best["weights"])
                 found, field, digest = evaluator.full_test()
             slices = evaluator.slices()
+            run.attrs["best_step"] = best["step"]
+            if self.config.verify:
+                verifying.at_the_end(run, u)
         finally:
             u.load_state_dict(last)
         of_system = self.plan.problem.fields if len(self.plan.problem.fields) > 1 else ()
         run.attrs.update(
-            best_step=best["step"],
             validation_best=self.objective.total(best["terms"]),
             validation_last=self.objective.total(terms),
             rel_l2_best=found["rel_l2"],

@@ -1,0 +1,102 @@
+"""How wrong a run is, or any trained ansatz, without knowing the solution; results go into the file of the run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kanpde.ground.errors import ConfigError
+from kanpde.jets.ansatz import Ansatz
+from kanpde.problems.base import Problem
+from kanpde.records.run import RunFile
+from kanpde.runs.models import Run, opened
+from kanpde.training.training import WriteFailed
+from kanpde.training.verifying import keep, kept_weights
+from kanpde.verification import Interval, NotVerifiable, Verification, estimated
+
+OnRound = Callable[[Interval, int, float], object]
+
+
+@torch.inference_mode(False)
+def verify(
+    run: str | Path | Run | Ansatz,
+    points: int | Tensor | None = None,
+    *,
+    seconds: float | None = 60.0,
+    rel: float = 0.1,
+    confidence: float = 0.95,
+    seed: int = 0,
+    law: str | None = None,
+    trust: bool = False,
+    net: nn.Module | None = None,
+    problem: Problem | None = None,
+    on_round: OnRound | None = None,
+) -> Verification:
+    r"""How far u is from the solution u* of its problem, by the residual alone.
+
+    The defect e = u - u* satisfies a linear equation with the residual as its source, up to terms of second order in
+    e, whose solution at a point is a mean over Brownian paths from there: `kanpde.verification.methods`. The same call
+    again goes on with the samples that a run's file holds.
+
+    Args:
+        run: a result file or run, whose kept weights are verified and whose file gets the result; or an ansatz.
+        points: how many, drawn by the law of the run, None: as many as it takes; or points (M, n_inputs) of your own,
+            of which the file of a run is told nothing.
+        seconds: at most, about; None: until `rel` is reached.
+        rel: half the width of the interval, relative to the error, at which it is enough.
+        confidence: of the interval.
+        seed: of points and samples.
+        law: by which points are drawn; default that of the run, or the first of the domain.
+        trust, net, problem: as of `Run.load_model`.
+        on_round: called with the interval, the number of samples and the seconds so far.
+    Raises:
+        NotVerifiable: of this equation, domain or condition no method gives the defect; the line says why.
+        ConfigError: the call does not fit.
+
+    Example:
+        >>> from kanpde import train
+        >>> from kanpde.problems import Poisson
+        >>> run = train(Poisson(3), backbone="kan", steps=100, out=getfixture("tmp_path") / "run.h5")
+        >>> found = verify(run, rel=0.2)
+        >>> found.low < run.rel_l2 < found.high
+        True
+    """
+    _check(points, seconds, rel, confidence)
+    options = {"points": points, "seconds": seconds, "rel": rel, "confidence": confidence, "seed": seed}
+    if isinstance(run, Ansatz):
+        return estimated(run, law=law, on_round=on_round, **options)
+    run = run if isinstance(run, RunFile) else Run.open(run)
+    if run.attrs.get("fits"):
+        raise NotVerifiable(f"{run.path}: a fit has no equation; its error is that on rows it has not seen")
+    _, u = opened(run, trust, net=net, problem=problem)
+    if points is not None and not isinstance(points, int):
+        return estimated(u, on_round=on_round, **options)
+    of = kept_weights(run, seed, law, points)
+    found = estimated(u, law=of["law"], former=former_of(run, of), on_round=on_round, **options)
+    if run.attrs.get("status") != "running":  # else its training writes the file
+        keep(run, found, of)
+        try:
+            run.save()
+        except OSError as error:
+            raise WriteFailed(f"{run.path} cannot be written ({error.strerror or error})") from None
+    return found
+
+
+def _check(points, seconds: float | None, rel: float, confidence: float) -> None:
+    if isinstance(points, int) and points < 2:
+        raise ConfigError(f"points: given {points}, needed are at least 2")
+    if seconds is not None and not seconds > 0:
+        raise ConfigError(f"seconds: given {seconds}, needed is a number above 0")
+    if not 0 < rel:
+        raise ConfigError(f"rel: given {rel}, needed is a number above 0")
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence: given {confidence}, needed is a number between 0 and 1")
+
+
+def former_of(run: RunFile, of: dict) -> Verification | None:
+    """The verification that a run's file holds, if it is of the same weights and points."""
+    held = run.verification
+    if not held or any(held.get(name) != of.get(name) for name in ("seed", "law", "step", "points")):
+        return None
+    return Verification(**{name: held[name] for name in Verification.__dataclass_fields__})

@@ -1,0 +1,249 @@
+r"""The linear equation that the defect e = u - u* of an approximate solution u satisfies.
+
+With F(u) the residual of a problem, F(u*) = 0 and r = F(u),
+
+.. math:: DF(u)\, e = r + O(e^2), \qquad DF(u) = \sum_i a_i \partial_i^2 + b \cdot \nabla + q,
+
+whose coefficients are the derivatives of the residual by what it reads of the jet of u. Nothing is read of u* but the
+equation and its conditions: e is u minus the values that these ask for, and zero where u has them built in.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanpde.domains.base import laws_of, space_of, time_of
+from kanpde.ground.errors import ConfigError
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.nested import gradient_of
+from kanpde.operators import Forward
+from kanpde.problems.conditions import Dirichlet, Initial, Terminal, at
+
+PROBES = 64  # points at which it is looked at what the equation is
+SAME = 1e-6  # of coefficients that are one and the same, relative to them
+BLOCK = 2**19  # coordinates of points whose jets are made at once
+ROUNDING = 1e-4  # of the residual, that it may be in float32; means of it are a few hundred times smaller at most
+
+
+class NotVerifiable(ConfigError):
+    """An equation, a domain or a condition of which no method gives the defect."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Of the defect's equation at N points.
+
+    Attributes:
+        r: the residual (N,).
+        q: its derivative by u (N,).
+        b: its derivatives by the first ones of u, those in time included (N, n_inputs).
+        a: its derivatives by the second ones along each axis (N, n_inputs).
+        curvature: its second derivative by u (N,).
+    """
+
+    r: Tensor
+    q: Tensor
+    b: Tensor
+    a: Tensor
+    curvature: Tensor
+
+
+class DefectEquation:
+    r"""That of u, divided by the coefficient of its second derivatives: Lap e + b . grad e + q e - e_s = rho.
+
+    s is the time since there were values, in units of the diffusivity: s = k t from initial values on, k (T - t) back
+    from terminal ones. Without time there is no e_s.
+
+    Args:
+        u: a trained ansatz, of a problem with one field and no unknowns of its own. What is read is a copy: in float32
+            where that makes no difference, else in float64.
+
+    Attributes:
+        domain, space, time: of the problem; time is its length, or None.
+        k: the diffusivity of e_t = k (Lap e + ...), where it is the same everywhere; else None.
+        scalar: whether the second derivatives are a(x) Lap u.
+        drifts, reacts: whether there is any b, any q.
+        linear: whether the equation is linear in u, so that nothing is left out.
+        largest_q, smallest_q: of q, at random points.
+        curvature: the largest |d^2 F / du^2| / (2 a) at random points.
+    Raises:
+        NotVerifiable: it is none of one field, of second order, and elliptic or parabolic; or its conditions are none
+            of values.
+    """
+
+    def __init__(self, u: Ansatz):
+        self.u, self.problem, self.domain = (
+            copy.deepcopy(u).to("cpu", torch.float64).eval(),
+            u.problem,
+            u.problem.domain,
+        )
+        self.space, self.time = space_of(self.domain), time_of(self.domain)
+        self._refuse()
+        law = laws_of(self.domain)[0]
+        self.probes = self.domain.interior(PROBES, stream(0, "probes"), law, dtype=torch.float64)
+        found, d = self.coefficients(self.probes), self.space.dim
+        a = found.a[:, :d]
+        size = a.abs().amax()
+        if self.time is not None and (found.a[:, d].abs() > SAME * size).any():
+            raise NotVerifiable("the equation is hyperbolic, it has second derivatives in time")
+        if not ((a > SAME * size).all() or (a < -SAME * size).all()):
+            raise NotVerifiable("the equation is not elliptic in space: second derivatives vanish or change their sign")
+        first = a[:, 0]
+        self.scalar = bool(((a - first.unsqueeze(1)).abs() <= SAME * size).all())
+        self.k, self.backward = None, False
+        if self.time is not None:
+            speed = found.b[:, d] / first
+            if not ((speed < 0).all() or (speed > 0).all()):
+                raise NotVerifiable(
+                    "the equation is not parabolic: u_t has no coefficient, or one that changes its sign"
+                )
+            self.backward = bool(speed[0] > 0)
+            same = (speed - speed.mean()).abs().amax() <= SAME * speed.abs().mean()
+            self.k = 1 / speed.mean().abs().item() if same and self.scalar else None
+        self.drifts = bool((found.b[:, :d].abs().amax(1) > SAME * first.abs()).any())
+        q = found.q / first
+        self.reacts, self.largest_q, self.smallest_q = bool((q != 0).any()), q.amax().item(), q.amin().item()
+        self.curvature = (found.curvature / (2 * first)).abs().amax().item()
+        self.linear = self.curvature == 0 and not self.problem.reads.grad_sq
+        self._check_conditions()
+        self._round(u, found.r)
+
+    def _round(self, u: Ansatz, r: Tensor) -> None:
+        """Take the network in float32 where that changes no digit of the residual that matters."""
+        exact, self.u = self.u, copy.deepcopy(u).to("cpu", torch.float32).eval()
+        rounded = self.coefficients(self.probes).r
+        if not (rounded - r).norm() <= ROUNDING * r.norm():
+            self.u = exact
+
+    def _refuse(self) -> None:
+        """Raises NotVerifiable for what the problem says of itself."""
+        problem, reads = self.problem, self.problem.reads
+        equations = problem.reading.equations
+        if problem.fits_rows:
+            raise NotVerifiable("a fit has no equation: its error is that on rows it has not seen")
+        if len(problem.fields) > 1 or len(equations) > 1:
+            raise NotVerifiable(f"a system of {max(len(problem.fields), len(equations))} equations")
+        if problem.parameters is not None:
+            raise NotVerifiable("the problem has unknowns of its own: its solution is not determined by the equation")
+        if reads.order > 2:
+            raise NotVerifiable(f"an equation of order {reads.order}")
+        if reads.diffusion or any(len(set(index)) > 1 for index in reads.derivatives):
+            raise NotVerifiable("the equation has mixed second derivatives")
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Coefficients
+
+    def coefficients(self, x: Tensor) -> Coefficients:
+        """Those at points (N, n_inputs)."""
+        parts = [self._coefficients(part) for part in x.split(max(1, BLOCK // x.shape[1]))]
+        return Coefficients(*(torch.cat([getattr(part, name) for part in parts]) for name in _NAMES))
+
+    def _coefficients(self, x: Tensor) -> Coefficients:
+        problem, x = self.problem, x.to(self.u.like.dtype)
+        with torch.no_grad():
+            found = Forward()(self.u, x)
+        with torch.enable_grad():
+            jet = found.map(lambda t: t.detach().requires_grad_())
+            r = problem.residual(jet, x)
+            leaves = [jet.value, *(part for part in jet.parts if part is not jet.value)]
+            slopes = (
+                torch.autograd.grad(r.sum(), leaves, create_graph=True, allow_unused=True) if r.requires_grad else ()
+            )
+            by = {id(leaf): slope for leaf, slope in zip(leaves, slopes, strict=False)}
+            of = lambda part: None if part is None else by.get(id(part))
+            curvature = _derivative(of(jet.value), jet.value)
+        first, second = torch.zeros_like(x), torch.zeros_like(x)
+        if (slope := of(jet.lap)) is not None:
+            second = second + slope.detach().unsqueeze(1) * problem.coefficients(x)
+        if (slope := of(jet.along)) is not None:
+            first = first + (slope.detach().unsqueeze(2) * problem.directions(x)).sum(1)
+        if (slope := of(jet.gram)) is not None:
+            weights = problem.s_grad(x) if problem.s_grad(x) is not None else problem.coefficients(x)
+            first = first + 2 * slope.detach().unsqueeze(1) * weights * self.gradient(x)
+        for index, derivative in jet.derivatives.items():
+            if (slope := of(derivative)) is not None:
+                (first if len(index) == 1 else second)[:, index[0]] += slope.detach()
+        q = of(jet.value)
+        found = r.detach(), torch.zeros_like(r) if q is None else q.detach(), first, second, curvature
+        return Coefficients(*(t.double() for t in found))
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """grad u (N, n_inputs)."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return gradient_of(self.u(x), x).detach()
+
+    def at(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """rho and q (N,) at points."""
+        found = self.coefficients(x)
+        a = found.a[:, 0]
+        return found.r / a, found.q / a
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Values
+
+    def _check_conditions(self) -> None:
+        """Raises NotVerifiable for conditions that are no values, and where there are none."""
+        for name, condition in self.problem.asked.items():
+            derived = getattr(condition, "derivative", None) is not None
+            if not isinstance(condition, Dirichlet | Initial | Terminal) or derived or callable(condition.part):
+                raise NotVerifiable(f"the condition {name} is none of values on the boundary or at a time")
+
+    def misfit(self, x: Tensor, exits: Tensor) -> Tensor:
+        """e (N,) at points (N, n_inputs) where u is to have values: on the boundary where `exits`, else at s = 0."""
+        u, e = self.u, torch.zeros(len(x), dtype=torch.float64)
+        if self.met:
+            return e
+        with torch.no_grad():
+            for where, value in ((exits, self._boundary_value), (~exits, self._first_value)):
+                if where.any():
+                    e[where] = u(x[where]) - value(x[where])
+        return e
+
+    @property
+    def met(self) -> bool:
+        """Whether u has all values built in."""
+        if not self.u.hard:
+            return False
+        return not self.problem.conditions or set(self.problem.asked) == set(self.problem.exactly.met)
+
+    def _boundary_value(self, x: Tensor) -> Tensor:
+        if not self.problem.conditions:
+            return self.problem.boundary_value(x)
+        value = torch.full((len(x),), float("nan"), dtype=x.dtype)
+        for condition in self.problem.asked.values():
+            if isinstance(condition, Dirichlet):
+                on = self._on(condition.part, x)
+                value = torch.where(on, at(condition.value, x), value)
+        if value.isnan().any():
+            raise NotVerifiable("a part of the boundary has no values")
+        return value
+
+    def _on(self, part: str, x: Tensor) -> Tensor:
+        """Which of the points of the boundary belong to a part of it."""
+        from kanpde.problems.parts import face_of
+
+        if part == "boundary":
+            return torch.ones(len(x), dtype=torch.bool)
+        axis, value = face_of(self.problem, part)
+        return (x[:, axis] - value).abs() <= SAME * (1 + abs(value))
+
+    def _first_value(self, x: Tensor) -> Tensor:
+        if not self.problem.conditions:
+            return self.problem.initial_value(x)
+        kind = Terminal if self.backward else Initial
+        return next(at(c.value, x) for c in self.problem.asked.values() if isinstance(c, kind))
+
+
+_NAMES = ("r", "q", "b", "a", "curvature")
+
+
+def _derivative(y: Tensor | None, x: Tensor) -> Tensor:
+    """dy_n / dx_n (N,), zero where y does not depend on x."""
+    if y is None or not y.requires_grad:
+        return torch.zeros_like(x, requires_grad=False)
+    (slope,) = torch.autograd.grad(y.sum(), x, allow_unused=True)
+    return torch.zeros_like(x, requires_grad=False) if slope is None else slope.detach()
