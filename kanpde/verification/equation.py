@@ -68,6 +68,7 @@ class DefectEquation:
         drifts, reacts: whether there is any b, any q.
         linear: whether the equation is linear in u, so that nothing is left out.
         largest_q, smallest_q: of q, at random points.
+        largest_rate: of q divided by the coefficient of e_t instead.
         curvature: the largest |d^2 F / du^2| / (2 a) at random points.
     Raises:
         NotVerifiable: it is none of one field, of second order, and elliptic or parabolic; or its conditions are none
@@ -105,6 +106,7 @@ class DefectEquation:
             self.k = 1 / speed.mean().abs().item() if same and self.scalar else None
         self.drifts = bool((found.b[:, :d].abs().amax(1) > SAME * first.abs()).any())
         q = found.q / first
+        self.largest_rate = (q if self.time is None else q / (found.b[:, d] / first).abs()).amax().item()
         self.reacts, self.largest_q, self.smallest_q = bool((q != 0).any()), q.amax().item(), q.amin().item()
         self.curvature = (found.curvature / (2 * first)).abs().amax().item()
         self.linear = self.curvature == 0 and not self.problem.reads.grad_sq
@@ -181,6 +183,15 @@ class DefectEquation:
         found = self.coefficients(x)
         a = found.a[:, 0]
         return found.r / a, found.q / a
+
+    def rates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """a, b (N, d), q and rho (N,) of a . e_xx + b . grad e + q e -+ e_t = rho: divided by |that of e_t|, a > 0."""
+        found, d = self.coefficients(x), self.space.dim
+        unit = found.a[:, 0].sign()
+        if self.time is not None:
+            unit = unit * found.b[:, d].abs()
+        columns = unit.unsqueeze(1)
+        return found.a[:, :d] / columns, found.b[:, :d] / columns, found.q / unit, found.r / unit
 
     # -----------------------------------------------------------------------------------------------------------
     # Values

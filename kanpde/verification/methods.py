@@ -28,6 +28,8 @@ SMALL = 0.3  # the most of max |q + q_0| w in a step
 READINGS = 2  # of the residual, about, in a walk
 MARGIN = 1.2  # of the extremes of q at random points
 GROWS = 3.0  # the most of q, where it is above zero, times the longest time of a walk
+FINE = 32  # steps of the finer path
+LASTS, LITTLE = 16, 1e-3  # without time at most so many times as many, and what is left when it ends
 TABLE = 512  # angles at which the Poisson kernel is tabled
 
 
@@ -72,6 +74,20 @@ class Method:
         """A sample of e at each of the points x (N, n_inputs): (N,), unbiased, independent."""
         raise NotImplementedError
 
+    def distance(self, x: Tensor) -> Tensor:
+        """From points of space to the boundary, at most."""
+        space = self.equation.space
+        try:
+            return space.distance(x)
+        except (NotImplementedError, AttributeError):
+            raise NotVerifiable(f"a {type(space).__name__} has no distance to its boundary") from None
+
+    def _at_boundary(self, x: Tensor) -> Tensor:
+        """The points of the boundary nearest to points in the shell."""
+        d = self.equation.space.dim
+        y = x[:, :d]
+        return torch.cat([y + self.distance(y).unsqueeze(1) * self.equation.space.normal(y), x[:, d:]], 1)
+
     def _check_scalar(self) -> None:
         if not self.equation.scalar or self.equation.drifts:
             raise NotVerifiable(
@@ -105,11 +121,7 @@ class Walk(Method):
     def __init__(self, equation: DefectEquation):
         super().__init__(equation)
         self._check_scalar()
-        d = equation.space.dim
-        try:
-            self.distance(equation.probes[:, :d])
-        except (NotImplementedError, AttributeError):
-            raise NotVerifiable(f"a {type(equation.space).__name__} has no distance to its boundary") from None
+        self.distance(equation.probes[:, : equation.space.dim])
         self.q_0 = max(0.0, -MARGIN * equation.smallest_q)
         self.q_max = max(self.q_0, self.q_0 + MARGIN * equation.largest_q)
         if equation.largest_q * self.longest > GROWS:
@@ -117,10 +129,6 @@ class Walk(Method):
                 f"dF/du = {equation.largest_q:.3g} is above zero and so large that walks grow without bound"
             )
         self.longest_step = SMALL / self.q_max if self.q_max else float("inf")
-
-    def distance(self, x: Tensor) -> Tensor:
-        """From points of space to the boundary, at most."""
-        return self.equation.space.distance(x)
 
     def step(self, x: Tensor, generator: torch.Generator) -> "Step":
         """Where a step from x leads."""
@@ -170,12 +178,6 @@ class Walk(Method):
         d = self.equation.space.dim
         distance = self.distance(x[:, :d]).clamp(SHELL * self.half, self.half)
         return distance * (2 * self.half - distance) / (2 * d)
-
-    def _at_boundary(self, x: Tensor) -> Tensor:
-        """The points of the boundary nearest to points in the shell."""
-        d = self.equation.space.dim
-        y = x[:, :d]
-        return torch.cat([y + self.distance(y).unsqueeze(1) * self.equation.space.normal(y), x[:, d:]], 1)
 
     def _in_shell(self, x: Tensor) -> Tensor:
         return self.distance(x[:, : self.equation.space.dim]) <= SHELL * self.half
@@ -487,4 +489,96 @@ class Clock:
         return torch.cat([x[:, :-1], (x[:, -1] + sign * by / self.equation.k).unsqueeze(1)], 1)
 
 
-METHODS: tuple[Callable[[DefectEquation], Method], ...] = (BallGreen, HeatKernel, Spheres, HeatBalls)
+# ---------------------------------------------------------------------------------------------------------------
+# Paths in small steps
+
+
+class Paths(Method):
+    r"""Paths of the diffusion dX = b ds + sqrt(2 a) dW in small steps, for drifts and any diagonal second derivatives.
+
+    .. math:: e(x, t) = E\, \Bigl[ Q_s e(X_s) - \int_0^s Q_\tau \rho(X_\tau) d\tau \Bigr], \qquad
+              Q_\tau = \exp \int_0^\tau q(X)
+
+    with all coefficients divided by that of e_t. Each path is made twice of the same noise, in `FINE` steps and in half
+    as many; twice the finer one less the coarser one has an error of second order in the step. Of a step from X to X'
+    at distances l, l' from the boundary the part exp(-l l' / (a h)) has met it, as if it were flat.
+
+    Without time a path goes on until next to nothing of it is left. Source: Feynman and Kac; Talay and Tubaro 1990;
+    Gobet 2000.
+    """
+
+    def __init__(self, equation: DefectEquation):
+        super().__init__(equation)
+        self.bounded = "boundary" in kinds_of(equation.domain)
+        if self.bounded:
+            self.distance(equation.probes[:, : equation.space.dim])
+        if equation.time is not None:
+            self.longest = equation.time
+        largest = equation.largest_q if equation.time is None else equation.largest_rate
+        if largest * self.longest > GROWS:
+            raise NotVerifiable(f"dF/du is above zero, {largest:.3g}, and so large that paths grow without bound")
+        self.says = f"paths of {FINE} and {FINE // 2} steps, extrapolated"
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        steps = FINE if self.equation.time is not None else FINE * LASTS
+        d = self.equation.space.dim
+        h = (self._since(x) if self.equation.time is not None else x.new_full((len(x),), self.longest)) / FINE
+        fine, coarse = Path(x), Path(x)
+        for _ in range(steps // 2):
+            noise = torch.randn(2, len(x), d, generator=generator, dtype=x.dtype)
+            for z in noise:
+                self._step(fine, h, z)
+            self._step(coarse, 2 * h, noise.sum(0) / 2**0.5)
+            if self.equation.time is None and fine.weight.abs().amax() < LITTLE:
+                break
+        return 2 * self._ending(fine) - self._ending(coarse)
+
+    def _since(self, x: Tensor) -> Tensor:
+        t = x[:, -1]
+        return self.equation.time - t if self.equation.backward else t
+
+    def _step(self, path: "Path", h: Tensor, z: Tensor) -> None:
+        """One step of Heun in Q and rho, and of Euler in X."""
+        d, equation = self.equation.space.dim, self.equation
+        a, b, q, rho = path.at or equation.rates(path.x)
+        moved = path.x.clone()
+        moved[:, :d] += h.unsqueeze(1) * b + (2 * a * h.unsqueeze(1)).sqrt() * z
+        if equation.time is not None:
+            moved[:, -1] += h if equation.backward else -h
+        survives = self._survives(path.x, moved, a, h)
+        path.at = _, _, q_next, rho_next = equation.rates(moved)
+        before, growth = path.weight, torch.exp(h * (q + q_next) / 2)
+        path.weight = before * growth * survives
+        path.total = path.total - h / 2 * (before * rho + path.weight * rho_next)
+        if self.bounded and not equation.met:
+            lost = before * growth * (1 - survives)
+            path.total = path.total + lost * equation.misfit(
+                self._at_boundary(moved), torch.ones(len(z), dtype=torch.bool)
+            )
+        path.x = moved
+
+    def _survives(self, x: Tensor, moved: Tensor, a: Tensor, h: Tensor) -> Tensor:
+        """The share of a step that has not met the boundary."""
+        if not self.bounded:
+            return torch.ones_like(h)
+        d = self.equation.space.dim
+        product = self.distance(x[:, :d]).clamp_min(0) * self.distance(moved[:, :d]).clamp_min(0)
+        return -torch.expm1(-product / (a.mean(1) * h).clamp_min(1e-300))
+
+    def _ending(self, path: "Path") -> Tensor:
+        if self.equation.time is None or self.equation.met:
+            return path.total
+        x = path.x.clone()
+        x[:, -1] = self.equation.time if self.equation.backward else 0.0
+        return path.total + path.weight * self.equation.misfit(x, torch.zeros(len(x), dtype=torch.bool))
+
+
+class Path:
+    """Where paths are, what is left of them, what they have gathered, and the coefficients there once known."""
+
+    def __init__(self, x: Tensor):
+        self.x, self.weight, self.total = x, x.new_ones(len(x)), x.new_zeros(len(x))
+        self.at: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+
+
+METHODS: tuple[Callable[[DefectEquation], Method], ...] = (BallGreen, HeatKernel, Spheres, HeatBalls, Paths)
