@@ -69,7 +69,6 @@ class DefectEquation:
         linear: whether the equation is linear in u, so that nothing is left out.
         largest_q, smallest_q: of q, at random points.
         largest_rate: of q divided by the coefficient of e_t instead.
-        curvature: the largest |d^2 F / du^2| / (2 a) at random points.
     Raises:
         NotVerifiable: it is none of one field, of second order, and elliptic or parabolic; or its conditions are none
             of values.
@@ -108,8 +107,8 @@ class DefectEquation:
         q = found.q / first
         self.largest_rate = (q if self.time is None else q / (found.b[:, d] / first).abs()).amax().item()
         self.reacts, self.largest_q, self.smallest_q = bool((q != 0).any()), q.amax().item(), q.amin().item()
-        self.curvature = (found.curvature / (2 * first)).abs().amax().item()
-        self.linear = self.curvature == 0 and not self.problem.reads.grad_sq
+        self._curvature, self._q = (found.curvature / (2 * first)).abs(), q
+        self.linear = not self._curvature.any() and not self.problem.reads.grad_sq
         self._check_conditions()
         self._round(u, found.r)
 
@@ -183,6 +182,19 @@ class DefectEquation:
         found = self.coefficients(x)
         a = found.a[:, 0]
         return found.r / a, found.q / a
+
+    def bend(self, longest: float) -> float:
+        r"""A bound of sup G |F''| / (2 a), G the Green function of Lap + q, where the mean time of a walk is `longest`.
+
+        W = G_0 1 is at most w = `longest`, and K (1 + W / w) is above G f for K = sup f / (1 / w + q^- - 2 q^+), by the
+        maximum principle; so is w sup f where q is nowhere above zero. By the extremes at random points.
+        """
+        below, above = (-self._q).clamp_min(0), max(self.largest_q, 0.0)
+        left = 1 / longest + below - 2 * above
+        bounds = [] if above else [longest * self._curvature.amax().item()]
+        if (left > 0).all():
+            bounds.append(2 * (self._curvature / left).amax().item())
+        return min(bounds, default=float("inf") if self._curvature.any() else 0.0)
 
     def rates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """a, b (N, d), q and rho (N,) of a . e_xx + b . grad e + q e -+ e_t = rho: divided by |that of e_t|, a > 0."""

@@ -540,6 +540,7 @@ class Paths(Method):
     def _step(self, path: "Path", h: Tensor, z: Tensor) -> None:
         """One step of Heun in Q and rho, and of Euler in X."""
         d, equation = self.equation.space.dim, self.equation
+        h = torch.where(path.weight == 0, 0.0, h)  # outside, where coefficients may grow without bound
         a, b, q, rho = path.at or equation.rates(path.x)
         moved = path.x.clone()
         moved[:, :d] += h.unsqueeze(1) * b + (2 * a * h.unsqueeze(1)).sqrt() * z
@@ -552,9 +553,8 @@ class Paths(Method):
         path.total = path.total - h / 2 * (before * rho + path.weight * rho_next)
         if self.bounded and not equation.met:
             lost = before * growth * (1 - survives)
-            path.total = path.total + lost * equation.misfit(
-                self._at_boundary(moved), torch.ones(len(z), dtype=torch.bool)
-            )
+            exits = torch.ones(len(z), dtype=torch.bool)
+            path.total = path.total + lost * equation.misfit(self._at_boundary(moved), exits)
         path.x = moved
 
     def _survives(self, x: Tensor, moved: Tensor, a: Tensor, h: Tensor) -> Tensor:

@@ -171,15 +171,15 @@ class Drawing:
         """Of the relative l2 error; see `nonlinear` for what is left out."""
         found = relative_l2(samples, confidence)
         largest = (samples.mean.abs() + 2 * samples.standard_error).amax().item()
-        shrunk, grown = nonlinear(self.equation.curvature * self.method.longest * largest)
+        shrunk, grown = nonlinear(self.equation.bend(self.method.longest) * largest)
         return replace(found, low=found.low * shrunk, high=found.high * grown)
 
 
 def nonlinear(c: float) -> tuple[float, float]:
     r"""By which factors the defect e may differ from that of the linear equation, l: at least, at most.
 
-    With the Green function G of Lap + q, C = sup |F''| / (2 a) and w = sup G 1, the term of second order that is left
-    out gives | |e| - |l| | <= C w |e|^2 in the supremum, so for c = C w |l|
+    The term of second order that is left out gives | |e| - |l| | <= C |e|^2 in the supremum, C that of
+    `DefectEquation.bend`, so for c = C |l|
 
     .. math:: \frac{\sqrt{1 + 4 c} - 1}{2 c} \le \frac{|e|}{|l|} \le \frac{1 - \sqrt{1 - 4 c}}{2 c},
 
@@ -191,4 +191,6 @@ def nonlinear(c: float) -> tuple[float, float]:
     """
     if c < 1e-8:
         return 1.0, 1.0
+    if c == float("inf"):
+        return 0.0, c
     return ((1 + 4 * c) ** 0.5 - 1) / (2 * c), (1 - (1 - 4 * c) ** 0.5) / (2 * c) if 4 * c <= 1 else float("inf")
