@@ -225,7 +225,8 @@ def said(cell: Cell, rows: Sequence[Row]) -> str:
     """A line about what was measured."""
     (row,) = rows
     interval = f"{row['low']:.3g} to {row['high']:.3g}"
-    return f"{' '.join(cell.key)}: {row['true']:.3g}, estimated {row['estimated']:.3g} ({interval}) in {row['verify']:.1f} s"
+    known = f"{' '.join(cell.key)}: {row['true']:.3g}"
+    return f"{known}, estimated {row['estimated']:.3g} ({interval}) in {row['verify']:.1f} s"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
