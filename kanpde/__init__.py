@@ -11,6 +11,7 @@ from kanpde.jets.system import Complex, Jets
 from kanpde.kan.network import count_parameters
 from kanpde.problems import Problem
 from kanpde.runs.api import resume, train
+from kanpde.runs.corrected import correct
 from kanpde.runs.models import Run
 from kanpde.runs.verified import verify
 from kanpde.training.training import RunFailed
@@ -32,6 +33,7 @@ __all__ = [
     "RunFailed",
     "Verification",
     "backbones",
+    "correct",
     "count_parameters",
     "operators",
     "problems",

@@ -1,4 +1,4 @@
-"""The console script `kanpde`: solve, verify, plot, compare, predict, explain, recover, folds, list."""
+"""The console script `kanpde`: solve, verify, correct, plot, compare, predict, explain, recover, folds, list."""
 
 import re
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +16,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.records import columns
 from kanpde.records.run import replacing
 from kanpde.runs.models import Run
-from kanpde.solve import INTERRUPTED, console, run_app, solve
+from kanpde.solve import INTERRUPTED, console, run_app, run_plan, solve
 from kanpde.users.listing import members_in, shipped
 
 app = typer.Typer(
@@ -79,6 +80,44 @@ def verify(
         console.print(f"estimated {found}, {found.method}")
         if opened.rel_l2 == opened.rel_l2:
             console.print(f"error     {opened.rel_l2:.2e} on the test points, by the exact solution")
+
+
+@app.command()
+def correct(
+    run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
+    at: Annotated[
+        Path | None, typer.Option(help="CSV or NPZ with the coordinates: write corrected values there, train nothing.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Of the second network; default as many as the run had.")] = None,
+    seconds: Annotated[float, typer.Option(help="With --at: that it may take, about.")] = 60,
+    rel: Annotated[float, typer.Option(help="With --at: standard error, relative to the error.")] = 0.1,
+    out: Annotated[
+        Path | None, typer.Option(help="Result file; with --at the CSV to write. Default beside what is given.")
+    ] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Any value of the new run: a.b=c.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Correct a run: train a second network on what is left of the equation; or, with --at, write u - e at points."""
+    opened = Run.open(run)
+    if at is None:
+        from kanpde.runs.corrected import corrected
+
+        plan, path = corrected(opened, steps, sets or [], trust)
+        run_plan(Console(quiet=True) if quiet else console, plan, out or path, None)
+        return
+    from kanpde.runs.verified import verified_table
+
+    out = out or at.with_name(f"{at.stem}-corrected.csv")
+    if out.exists():
+        raise ConfigError(f"--out {out}: the file exists; choose another name")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+    table, found = verified_table(opened, at, seconds=seconds, rel=rel, trust=trust)
+    with replacing(out) as temporary:
+        columns.write(temporary, table)
+    if not quiet:
+        console.print(f"{len(found.u):,} rows written to {out}; error of u {found}, {found.method}")
 
 
 @app.command()

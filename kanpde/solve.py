@@ -94,10 +94,11 @@ def solve(
     if dry_run:
         _dry_run(say, plan)
         return
-    _run(say, plan, out, run)
+    run_plan(say, plan, out, run)
 
 
-def _run(say: Console, plan: Plan, out: Path | None, run: Run | None) -> None:
+def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> None:
+    """Begin a plan, or go on with its run; show how it goes, what came of it, and its pictures."""
     with _progress(say, plan.config.steps) as show:
         calls = {"on_step": show.step, "on_evaluation": show.evaluation}
         try:

@@ -1,17 +1,23 @@
-"""Verification: the defect by Monte Carlo against closed forms, its intervals, what it refuses, and runs that have it."""
+"""Verification: the defect against closed forms, its intervals, what is refused, and runs that have it."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from conftest import call, one_line, refused
 from torch import nn
 
-from kanpde import Ansatz, Problem
+import kanpde
+from kanpde import Ansatz, NotVerifiable, Problem
 from kanpde.domains import Ball, Box, Cylinder, Ellipsoid, Gaussian, Polygon, Simplex
-from kanpde.problems.conditions import Dirichlet, Terminal
-from kanpde.verification import DefectEquation
-from kanpde.verification.methods import BallGreen, HeatBalls, HeatKernel, Paths, Spheres
+from kanpde.problems import HJB, AllenCahn, Heat, Poisson
+from kanpde.problems.conditions import Dirichlet, Neumann, Terminal
+from kanpde.training import verifying
+from kanpde.verification import DefectEquation, method_of
+from kanpde.verification.estimate import Samples, quantile, relative_l2
+from kanpde.verification.methods import BallGreen, Grid, HeatBalls, HeatKernel, Paths, Spheres, exits_of_ball
+from kanpde.verification.verify import nonlinear
 
 
 @dataclass(frozen=True)
@@ -165,3 +171,238 @@ def test_paths_in_small_steps(space, q):
 
 def test_paths_without_time():
     check(Drifting(2, Ball(2), -1.0), Paths, n=200, tolerance=2e-2)
+
+
+@pytest.mark.parametrize("q", [30.0, -1000.0])
+@pytest.mark.parametrize("on", [Box(1), Box(2, (0.0, -1.0), (1.0, 1.5)), Box(3)], ids=lambda on: f"{on.dim}")
+def test_a_grid_where_paths_would_grow(on, q):
+    """No noise, so against the truth itself."""
+    problem = Drifting(on.dim, on, q)
+    u = Ansatz(problem, net(on.dim), hard=False)
+    method = Grid(DefectEquation(u)) if q < 0 else method_of(DefectEquation(u))
+    assert isinstance(method, Grid)
+    x = on.interior(200, torch.Generator().manual_seed(0), dtype=torch.float64)
+    e = (u.double()(x) - problem.exact(x)).detach()
+    assert (method.draw(x, torch.Generator()) - e).norm() < (0.05 if on.dim == 3 else 5e-3) * e.norm()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Statistics
+
+
+def test_exits_of_a_ball_have_the_values_of_harmonic_functions():
+    ball, g = Ball(3, 2.0, (1.0, 0.0, 0.0)), torch.Generator().manual_seed(0)
+    x = torch.tensor([[1.0, 0.0, 0.0], [2.5, 0.5, -0.5], [1.0, 1.9, 0.0]], dtype=torch.float64)
+    n = 20_000
+    z = exits_of_ball(ball, x.repeat_interleave(n, 0), g).reshape(3, n, 3)
+    assert torch.allclose((z - x.new_tensor(ball.center)).norm(dim=2), x.new_tensor(2.0))
+    for harmonic in (lambda y: y[..., 0], lambda y: y[..., 0] * y[..., 1], lambda y: y[..., 1] ** 2 - y[..., 2] ** 2):
+        found = harmonic(z)
+        assert ((found.mean(1) - harmonic(x)).abs() < 4 * found.std(1) / n**0.5 + 1e-3).all()
+
+
+def of_noise(m: int, n: int, noise: float, g: torch.Generator) -> tuple[Samples, float]:
+    """Samples of a defect e = c u at m points with noise, and the relative error that is to be found."""
+    u = torch.randn(m, generator=g, dtype=torch.float64)
+    e = 1e-3 * torch.randn(m, generator=g, dtype=torch.float64)
+    samples = e.unsqueeze(1) + noise * torch.randn(m, n, generator=g, dtype=torch.float64)
+    return Samples.none(torch.zeros(m, 1), u + e).plus(samples), 1e-3
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    g, held, values = torch.Generator().manual_seed(0), 0, []
+    for _ in range(400):
+        samples, truth = of_noise(100, 16, 3e-3, g)
+        found = relative_l2(samples, 0.95)
+        held += found.low <= truth <= found.high
+        values.append(found.value**2)
+    assert 0.92 <= held / 400 <= 0.98
+    mean, error = torch.tensor(values).mean(), torch.tensor(values).std() / 20
+    assert (mean - 1e-6).abs() < 3.5 * error  # of e_i^2 itself it would be 1.56e-6
+
+
+def test_samples_come_in_any_portions():
+    parts = torch.randn(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    none = Samples.none(torch.zeros(3, 2), torch.ones(3, dtype=torch.float64))
+    once, bits = none.plus(parts), none.plus(parts[:, :7]).plus(parts[:, 7:8]).plus(parts[:, 8:])
+    assert torch.allclose(once.mean, parts.mean(1)) and torch.allclose(once.variance, parts.var(1))
+    assert torch.allclose(once.mean, bits.mean) and torch.allclose(once.variance, bits.variance)
+
+
+def test_quantiles_of_student():
+    for m, expected in ((None, 1.9600), (11, 2.2281), (31, 2.0423), (101, 1.9840)):
+        assert abs(quantile(0.95, m) / expected - 1) < 2e-3
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.05, 0.2])
+def test_what_a_linear_equation_leaves_out_is_bounded(size):
+    """Lap e - 3 e + e^2 = rho at a constant e: l = e - e^2 / 3 of the linear equation, C = 1 / 3."""
+    for e in (size, -size):
+        linear = abs(e - e**2 / 3)
+        shrunk, grown = nonlinear(linear / 3)
+        assert shrunk * linear <= abs(e) * (1 + 1e-12) and abs(e) <= grown * linear * (1 + 1e-12)
+    assert nonlinear(10.0)[1] == float("inf") and nonlinear(0.0) == (1.0, 1.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What is refused
+
+
+@dataclass(frozen=True)
+class Other(Linear):
+    """An equation of another kind."""
+
+    kind: str = ""
+
+    def residual(self, u, x):
+        x1 = x[:, 0]
+        return {
+            "third": lambda: u.d("x1", 3) + u.lap,
+            "wave": lambda: u.d("t", 2) - u.lap,
+            "mixed": lambda: u.d("x1", 1, "x2", 1) + u.lap,
+            "type": lambda: x1 * u.lap,
+            "first": lambda: u.t + u.x1,
+            "grows": lambda: u.lap + 50 * u.value,
+        }[self.kind]()
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("third", "order 3"),
+        ("wave", "hyperbolic"),
+        ("mixed", "mixed"),
+        ("type", "not elliptic"),
+        ("first", "not elliptic"),
+        ("grows", "without bound"),
+    ],
+)
+def test_what_no_method_is_for_is_refused(kind, words):
+    on = Ball(2) if kind in ("third", "mixed", "type", "grows") else Cylinder(Ball(1))
+    problem = Other(on.dim - (kind in ("wave", "first")), on, 0.0, 1.0 if kind in ("wave", "first") else 0.0, kind)
+    u = Ansatz(problem, net(problem.n_inputs), hard=False)
+    with pytest.raises(NotVerifiable, match=words) as info:
+        method_of(DefectEquation(u))
+    assert one_line(info)
+
+
+def test_conditions_that_are_no_values_are_refused():
+    @dataclass(frozen=True)
+    class Flux(Linear):
+        conditions = (Neumann(flux=0.0),)
+
+    with pytest.raises(NotVerifiable, match="neumann"):
+        DefectEquation(Ansatz(Flux(2, Box(2), -1.0), net(2), hard=False))
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"points": 1}, "at least 2"),
+        ({"seconds": 0}, "above 0"),
+        ({"rel": -1.0}, "above 0"),
+        ({"confidence": 1.0}, "between 0 and 1"),
+        ({"points": torch.ones(2, 3)}, "not in the domain"),
+        ({"points": torch.ones(2, 4)}, "(M, 3)"),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused(given, words):
+    with pytest.raises(kanpde.ConfigError) as info:
+        kanpde.verify(Ansatz(Poisson(3), net(3)), **given)
+    assert words in one_line(info)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Runs
+
+
+QUICK = {"backbone": {"name": "mlp", "widths": [16]}, "slices": {"points": 2, "volume": 0}, "points": {"test": 8192}}
+
+
+def quick(tmp_path, problem, name="run", **given):
+    return kanpde.train(problem, out=tmp_path / f"{name}.h5", **{**QUICK, "steps": 60, **given})
+
+
+PROBLEMS = [Poisson(4), AllenCahn(4), Heat(2), HJB(2)]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: type(p).__name__)
+def test_the_error_of_a_run_is_found_without_its_solution(problem, tmp_path, monkeypatch):
+    run = quick(tmp_path, problem, verify=False, steps=20, start="ladder")
+    monkeypatch.setattr(type(problem), "exact", lambda self, x: pytest.fail("the solution was read"))
+    found = kanpde.verify(run, seconds=20)
+    assert found.low < run.rel_l2 < found.high and abs(found.rel_l2 / run.rel_l2 - 1) < 0.2
+    assert found.high < 2 * found.low
+
+
+def test_a_run_says_how_wrong_it_is_in_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(verifying, "FEWEST", 0.0)
+    run = kanpde.Run.open(quick(tmp_path, Poisson(4)).path)
+    held = run.verification
+    assert held["low"] < held["rel_l2"] < held["high"] and held["law"] == "radial" and held["confidence"] == 0.95
+    assert held["x"].shape == (len(held["u"]), 4) and held["defect"].shape == held["standard_error"].shape
+    more = kanpde.verify(run, rel=held["rel_l2"] and 0.5 * (held["high"] - held["low"]) / 2 / held["rel_l2"])
+    again = kanpde.Run.open(run.path).verification
+    assert more.count.sum() > held["count"].sum() and again["rel_l2"] == more.rel_l2
+    assert (again["x"][: len(held["x"])] == held["x"]).all()
+
+
+def test_short_runs_and_those_without_a_method_say_why_not(tmp_path, monkeypatch):
+    assert "short" in quick(tmp_path, Poisson(4)).attrs["not_verified"]
+    monkeypatch.setattr(verifying, "FEWEST", 0.0)
+    wave = Other(1, Cylinder(Ball(1)), 0.0, 1.0, "wave")
+    run = quick(tmp_path, wave, "wave", constraint="soft", points={"boundary": 8, "initial": 8, "test": 64}, steps=4)
+    assert "hyperbolic" in run.attrs["not_verified"] and not run.verification
+    assert "not_verified" not in quick(tmp_path, Poisson(4), "off", verify=False).attrs
+
+
+def test_training_ends_by_the_estimate(tmp_path, monkeypatch):
+    monkeypatch.setattr(verifying, "FEWEST", 0.0)
+    monkeypatch.setattr(verifying, "SHARE", 2.0)
+    run = quick(tmp_path, Poisson(4), steps=2000, stop={"to": 0.05}, evaluation={"every": 20})
+    assert 20 <= run.attrs["steps"] < 2000 and run.rel_l2 < 0.05
+    assert run.history["estimated/high"][-1] <= 0.05
+
+
+def test_what_cannot_be_estimated_cannot_end_a_run(tmp_path):
+    wave = Other(1, Cylinder(Ball(1)), 0.0, 1.0, "wave")
+    with pytest.raises(kanpde.ConfigError, match="hyperbolic"):
+        quick(tmp_path, wave, constraint="soft", points={"boundary": 8, "initial": 8}, stop={"to": 0.1})
+
+
+def test_points_of_ones_own_are_corrected(tmp_path):
+    run = quick(tmp_path, Poisson(3), verify=False)
+    x = Ball(3).interior(20, torch.Generator().manual_seed(3), dtype=torch.float64)
+    found, exact = kanpde.verify(run, x, rel=0.05), Poisson(3).exact(x).numpy()
+    assert abs(found.corrected - exact).mean() < 0.2 * abs(found.u - exact).mean()
+    assert not kanpde.Run.open(run.path).verification
+
+
+def test_a_second_network_corrects_a_run(tmp_path):
+    run = quick(tmp_path, Poisson(3))
+    second = kanpde.correct(run, steps=40)
+    assert second.path.name == "run-corrected.h5" and second.rel_l2 < 0.5 * run.rel_l2
+    assert second.config["stages"][0]["backbone"]["name"] == "mlp"
+    third = kanpde.correct(second, steps=4)
+    assert len(third.config["stages"]) == 2 and third.rel_l2 < 0.5 * run.rel_l2
+    u, first = kanpde.Run.open(third.path).load_model(), run.load_model()
+    x = torch.zeros(1, 3)
+    assert torch.equal(u.net.nets[0](x), first.net(x))  # what was learned stays
+
+
+def test_what_has_no_sum_of_networks_is_refused(tmp_path):
+    with pytest.raises(kanpde.ConfigError, match="grad u"):
+        kanpde.correct(quick(tmp_path, HJB(2), steps=4))
+
+
+def test_the_commands(tmp_path, capsys):
+    run = quick(tmp_path, Poisson(3), steps=20)
+    code, said, _ = call(capsys, "verify", run.path, "--rel", "0.3")
+    assert code == 0 and "Green function of the ball" in said and "by the exact solution" in said
+    table = tmp_path / "points.csv"
+    table.write_text("x1,x2,x3\n0.1,0.2,0.3\n0,0,0\n")
+    code, said, _ = call(capsys, "correct", run.path, "--at", table, "--rel", "0.3")
+    assert code == 0 and "2 rows written" in said
+    assert (tmp_path / "points-corrected.csv").read_text().startswith("x1,x2,x3,u,corrected,standard_error\n")
+    table.write_text("x1,x2,x3\n3,0,0\n")
+    refused("kanpde", "correct", str(run.path), "--at", str(table), "--out", str(tmp_path / "new.csv"))

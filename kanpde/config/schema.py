@@ -153,6 +153,7 @@ class RunConfig(Strict):
     """Everything that decides a run.
 
     networks: the fields of a system are outputs of one network, or each has its own.
+    stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
     """
 
     problem: dict[str, Any]
@@ -168,6 +169,7 @@ class RunConfig(Strict):
     slices: SlicesConfig = SlicesConfig()
     start: Literal["network", "constant", "affine", "additive", "quadratic", "ladder"] = "network"
     start_from: str | None = None
+    stages: list[dict[str, Any]] = []
     units: Literal["frame", "given"] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     verify: bool = True

@@ -16,7 +16,7 @@ from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet, Scaling
 from kanpde.jets.names import Index
 from kanpde.jets.nested import gradient_of, nested
-from kanpde.jets.system import Column, Separate, networks, place
+from kanpde.jets.system import Column, Separate, Stages, networks, place
 from kanpde.jets.taylor import Polarised, Taylor, along, has_rules, line, push
 from kanpde.jets.tracing import in_torch_func, recorded
 
@@ -90,7 +90,8 @@ class Ansatz(nn.Module):
     @property
     def scales(self) -> bool:
         """Whether the network takes points in float64 and scales them itself."""
-        return isinstance(self.net, nn.Sequential) and isinstance(self.net[0], Scaling)
+        net = self.net.nets[0] if isinstance(self.net, Stages) else self.net
+        return isinstance(net, nn.Sequential) and isinstance(net[0], Scaling)
 
     @property
     def like(self) -> Tensor:

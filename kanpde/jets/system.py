@@ -1,7 +1,8 @@
 """Several fields: their jets by name, complex ones as pairs, and the networks that they are outputs of."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.jets import taylor
 from kanpde.jets.gram import Part
-from kanpde.jets.jet import Jet, rule
+from kanpde.jets.jet import Jet, MissingJetRule, push, rule
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,36 @@ class Separate(nn.Module):
         return torch.cat([net(x) for net in self.nets], 1)
 
 
+class Stages(nn.Module):
+    """The sum of networks (N, d) -> (N, K), of which the last is trained and the others are what was learned before.
+
+    Its jets have no |grad u|^2, which would need the products of their gradients.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module]):
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+        for net in self.nets[:-1]:
+            net.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(net(x) for net in self.nets)
+
+
+@rule(Stages, reads=lambda module, wanted: Part.FULL, told=True)
+def _stages(module: Stages, jet: Jet, wanted: Part) -> Jet:
+    if wanted:
+        raise MissingJetRule("of a sum of networks there is no |grad u|^2")
+    parts = [push(net, jet, wanted) for net in module.nets]
+    return reduce(Jet.__add__, (replace(part, gram=None) for part in parts))
+
+
+@taylor.rule(Stages, fits=lambda module: all(map(taylor.has_rules, module.nets)))
+def _stages_taylor(module: Stages, y: taylor.Taylor) -> taylor.Taylor:
+    first, *rest = (taylor.push(net, y) for net in module.nets)
+    return reduce(taylor.Taylor.plus, rest, first)
+
+
 class Column(nn.Module):
     """One output of several: (N, K) -> (N, 1)."""
 
@@ -150,5 +181,5 @@ def place(field: str, fields: Sequence[str]) -> int:
 
 
 def networks(net: nn.Module) -> list[nn.Module]:
-    """Those of the fields where each has its own, else the one."""
-    return list(net.nets) if isinstance(net, Separate) else [net]
+    """Those of the fields where each has its own, or of all stages, else the one."""
+    return list(net.nets) if isinstance(net, Separate | Stages) else [net]

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from kanpde.ground.errors import ConfigError
+from kanpde.jets.ansatz import Ansatz
 from kanpde.records import columns
 from kanpde.runs.models import Run
 from kanpde.runs.stored import config_of
@@ -27,18 +28,28 @@ def predict(run: Run, path: str | Path, trust: bool = False) -> tuple[columns.Co
         ConfigError: a column is missing, or a number in it.
     """
     u = run.load_model(trust=trust)
-    table = columns.as_written(path)
-    inputs = columns.read(path, _columns_of(input_names(u.problem), table))
-    x = torch.from_numpy(np.stack(list(inputs.values()), 1))
-    if not x.isfinite().all():
-        bad = int((~x.isfinite().all(1)).sum())
-        raise ConfigError(f"{path}: {bad:,} of {len(x):,} rows lack a number that the model needs")
+    table, x = rows_for(u, path)
     with torch.no_grad():
         found = torch.cat([u(part.to(u.like)) for part in x.split(BATCH)]).double()
     if found.ndim == 1:
         return {**table, output_name(run, table): found.numpy()}, off_range(u, x)
     names = [f"{name}_predicted" if name in table else name for name in run.fields]
     return {**table, **dict(zip(names, found.numpy().T, strict=True))}, off_range(u, x)
+
+
+def rows_for(u: Ansatz, path: str | Path) -> tuple[columns.Columns, torch.Tensor]:
+    """The columns of a file as they are, and of its rows the inputs (N, d) of u.
+
+    Raises:
+        ConfigError: a column is missing, or a number in it.
+    """
+    table = columns.as_written(path)
+    inputs = columns.read(path, _columns_of(input_names(u.problem), table))
+    x = torch.from_numpy(np.stack(list(inputs.values()), 1))
+    if not x.isfinite().all():
+        bad = int((~x.isfinite().all(1)).sum())
+        raise ConfigError(f"{path}: {bad:,} of {len(x):,} rows lack a number that the model needs")
+    return table, x
 
 
 def input_names(problem) -> Sequence[str]:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz
 from kanpde.problems.base import Problem
+from kanpde.records import columns
 from kanpde.records.run import RunFile
 from kanpde.runs.models import Run, opened
+from kanpde.runs.predict import rows_for
 from kanpde.training.training import WriteFailed
 from kanpde.training.verifying import keep, kept_weights
 from kanpde.verification import Interval, NotVerifiable, Verification, estimated
@@ -44,7 +46,8 @@ def verify(
         points: how many, drawn by the law of the run, None: as many as it takes; or points (M, n_inputs) of your own,
             of which the file of a run is told nothing.
         seconds: at most, about; None: until `rel` is reached.
-        rel: half the width of the interval, relative to the error, at which it is enough.
+        rel: half the width of the interval, relative to the error, at which it is enough; at points of your own the
+            standard error of the defect, relative to it, in the mean square.
         confidence: of the interval.
         seed: of points and samples.
         law: by which points are drawn; default that of the run, or the first of the domain.
@@ -100,3 +103,21 @@ def former_of(run: RunFile, of: dict) -> Verification | None:
     if not held or any(held.get(name) != of.get(name) for name in ("seed", "law", "step", "points")):
         return None
     return Verification(**{name: held[name] for name in Verification.__dataclass_fields__})
+
+
+def verified_table(
+    run: Run, path: str | Path, seconds: float | None = 60.0, rel: float = 0.1, trust: bool = False
+) -> tuple[columns.Columns, Verification]:
+    """The columns of a file of points with u, u - e and the standard error of that beside them.
+
+    Args:
+        path: CSV or NPZ with the coordinates, as of `kanpde.runs.predict`.
+        seconds, rel, trust: as of `verify`.
+    Raises:
+        ConfigError: a column or a number is missing, or points are not in the domain. NotVerifiable: as of `verify`.
+    """
+    u = run.load_model(trust=trust)
+    table, x = rows_for(u, path)
+    found = verify(u, x, seconds=seconds, rel=rel)
+    new = {"u": found.u, "corrected": found.corrected, "standard_error": found.standard_error}
+    return table | {f"{name}_" if name in table else name: column for name, column in new.items()}, found

@@ -30,6 +30,7 @@ from kanpde.problems.reading import ALONE
 from kanpde.training import memory, statements
 from kanpde.training.losses import OWN
 from kanpde.users.code import check_numbers, check_residual, check_statements
+from kanpde.verification import DefectEquation, method_of
 
 if TYPE_CHECKING:
     from kanpde.training.plan import Plan
@@ -89,6 +90,8 @@ def check(plan: "Plan") -> None:
     check_factor(plan)
     check_resolution(plan)
     memory.micro_batch(plan)
+    if config.stop.to is not None:
+        method_of(DefectEquation(plan.ansatz("cpu")))
 
 
 def check_fields(plan: "Plan") -> None:

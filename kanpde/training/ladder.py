@@ -12,6 +12,7 @@ equation that is linear in second derivatives alone does not see them where they
 the boundary do.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -75,11 +76,14 @@ class Rung:
 def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> Iterator[Rung]:
     """The rungs up to the last one, each from the one below it; of a plan the equation, its units, and the law.
 
+    Networks of earlier stages are there from the first on.
+
     The last one comes again with every round of pairs.
     """
     problem, of = plan.problem, draws(plan.problem, plan.config.points.law)
     p, d = plan.start().double(), problem.n_inputs
-    equation = Equation(plan, Ansatz(problem, Constant(torch.zeros(1, 1, dtype=torch.float64)), plan.hard, p))
+    below = Constant(torch.zeros(1, 1)) if plan.former is None else copy.deepcopy(plan.former)
+    equation = Equation(plan, Ansatz(problem, below.double(), plan.hard, p))
 
     def draw(n: int, of_conditions: int) -> Points:
         numbers = {name: n if name == "interior" else of_conditions for name in plan.counts}

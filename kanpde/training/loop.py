@@ -20,7 +20,7 @@ from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
 from kanpde.problems.conditions import draws
 from kanpde.records.run import RunFile
-from kanpde.training import ladder, verifying
+from kanpde.training import ladder, start, verifying
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
@@ -79,6 +79,11 @@ class ResidualTraining(Training):
     def tested(self) -> Ansatz:
         """What errors are measured of and results hold: u, or with `average` its exponential moving average."""
         return self.u if self.average is None else self.average.module
+
+    @property
+    def beside(self) -> bool:
+        """Whether the network is trained beside what is there before it: a start in closed form, or former stages."""
+        return self.u.start is not None or bool(self.config.stages)
 
     def _pools(self) -> dict[str, Pool]:
         points, of = self.config.points, draws(self.u.problem, self.config.points.law)
@@ -144,12 +149,12 @@ class ResidualTraining(Training):
         The network is in units of what it leaves. After each rung there may be an end, and a resumed run begins again.
         """
         asked, plan, loss = self.config.start, self.plan, self.objective.loss
-        if self.u.start is None:
+        if not self.beside:
             return
         drawn, kept, rows = stream(self.config.seed, "start"), None, []
         last = asked if asked in ladder.RUNGS else ladder.RUNGS[-1]
         with self._alone():
-            for rung in ladder.climb(plan, drawn, last):
+            for rung in ladder.climb(plan, drawn, last) if self.tested.start is not None else ():
                 self.tested.start.load_state_dict(rung.state)
                 terms = self.validation(self.tested)
                 score = self.objective.total(terms)
@@ -158,12 +163,16 @@ class ResidualTraining(Training):
                 if kept is None or asked != "ladder" or score < kept[0]:
                     kept = score, terms, rung
                 yield
-        _, terms, rung = kept
+            terms = self.validation(self.tested) if kept is None else kept[1]
         left = sum(terms[name] for name in dict.fromkeys((*loss.equations, *plan.counts)) if name in terms)
         self.objective.unit = left**0.5 if 0 < left < float("inf") else 1.0
         for u in {self.u, self.tested}:
-            u.start.load_state_dict(rung.state)
-            u.net[-1].scale *= self.objective.unit
+            if kept is not None:
+                u.start.load_state_dict(kept[2].state)
+            start.scale_of(u.net).mul_(self.objective.unit)
+        if kept is None:
+            return
+        rung = kept[2]
         self.run.attrs["start"] = ": ".join(part for part in (rung.name, rung.says) if part)
         self.run.attrs["start_numbers"] = rung.count
         self.run.attrs["start_rungs"] = json.dumps(rows)
@@ -171,10 +180,10 @@ class ResidualTraining(Training):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Before the first step what is measured and kept is a start in closed form alone, without the network."""
-        if self.step or self.tested.start is None:
+        if self.step or not self.beside:
             yield
             return
-        scale = self.tested.net[-1].scale
+        scale = start.scale_of(self.tested.net)
         before = scale.clone()
         scale.zero_()
         try:

@@ -23,7 +23,7 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.harmonics import harmonics
 from kanpde.jets.jet import Affine
 from kanpde.jets.quadratic import Quadratic
-from kanpde.jets.system import Separate
+from kanpde.jets.system import Separate, Stages
 from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
 from kanpde.operators import OPERATORS, Forward, Operator
@@ -141,6 +141,11 @@ class Plan:
         """
         return Ansatz(self.problem, self.net, self.hard, self.start()).to(device or self.device, self.dtype)
 
+    @property
+    def former(self) -> nn.Module | None:
+        """The networks of earlier stages, which are not trained; None: there are none."""
+        return Stages(self.net.nets[:-1]) if isinstance(self.net, Stages) else None
+
     def start(self) -> Quadratic | None:
         """A start in closed form that is zero, in the units of the domain; None: the run has no such start."""
         if self.config.start not in ladder.STARTS:
@@ -158,6 +163,15 @@ def _network(
     """The network that is given, which is one of x, or that of the configuration: one, or one for each field."""
     if given is not None:
         return _with_units(config, problem, None, loss, given, stored)
+    if config.stages:
+        earlier = [config.model_copy(update={**stage, "stages": []}) for stage in config.stages]
+        former = [_network(each, problem, frame, loss, None, stored=True) for each in earlier]
+        return Stages([*former, _of_config(config, problem, frame, loss, stored)])
+    return _of_config(config, problem, frame, loss, stored)
+
+
+def _of_config(config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, stored: bool) -> nn.Module:
+    """The network of a configuration by itself, or one for each field."""
     if config.networks == "shared" or len(problem.fields) == 1:
         drawn = stream(config.seed, "init")
         return _with_units(config, problem, frame, loss, _backbone(config, problem, frame, drawn, stored), stored)
@@ -220,8 +234,9 @@ def _with_units(
 
     Beside a start in closed form it is s net, with an s of its own that is set when the start is there.
     """
-    layers, climbs = _layers(net), config.start in ladder.STARTS
-    if problem.fits_rows or (isinstance(layers[-1], Affine) and not climbs) or not (frame or config.start != "network"):
+    layers, climbs = _layers(net), config.start in ladder.STARTS or bool(config.stages)
+    begins = frame or climbs or config.start != "network"
+    if problem.fits_rows or (isinstance(layers[-1], Affine) and not climbs) or not begins:
         return net
     if stored:
         return nn.Sequential(*layers, start.affine((1.0,) * len(problem.fields)))

@@ -10,6 +10,7 @@ from kanpde.jets import taylor
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.gram import Dense
 from kanpde.jets.jet import Affine, Jet, rule
+from kanpde.jets.system import Stages
 from kanpde.operators import Forward
 
 POINTS = 256  # in high dimension fewer, so that they hold at most
@@ -76,6 +77,11 @@ def units(problem, law: str, generator: torch.Generator, scale: float | None = N
     n = max(16, min(POINTS, NUMBERS // problem.domain.dim))
     c, rms = best_constant(problem, problem.domain.interior(n, generator, law=law), scale)
     return affine([size * (rms or 1.0)], c)
+
+
+def scale_of(net: nn.Module) -> Tensor:
+    """What a network that ends with such a map is multiplied by, of several stages the last."""
+    return (net.nets[-1] if isinstance(net, Stages) else net)[-1].scale
 
 
 def affine(scale: Sequence[float], shift: float = 0.0) -> Affine:

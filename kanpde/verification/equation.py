@@ -9,6 +9,7 @@ equation and its conditions: e is u minus the values that these ask for, and zer
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from kanpde.domains.base import laws_of, space_of, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.jet import Jet
 from kanpde.jets.nested import gradient_of
 from kanpde.operators import Forward
 from kanpde.problems.conditions import Dirichlet, Initial, Terminal, at
@@ -41,14 +43,12 @@ class Coefficients:
         q: its derivative by u (N,).
         b: its derivatives by the first ones of u, those in time included (N, n_inputs).
         a: its derivatives by the second ones along each axis (N, n_inputs).
-        curvature: its second derivative by u (N,).
     """
 
     r: Tensor
     q: Tensor
     b: Tensor
     a: Tensor
-    curvature: Tensor
 
 
 class DefectEquation:
@@ -67,6 +67,7 @@ class DefectEquation:
         scalar: whether the second derivatives are a(x) Lap u.
         drifts, reacts: whether there is any b, any q.
         linear: whether the equation is linear in u, so that nothing is left out.
+        mixed: whether there are second derivatives of F by its jet but that by u.
         largest_q, smallest_q: of q, at random points.
         largest_rate: of q divided by the coefficient of e_t instead.
     Raises:
@@ -107,8 +108,9 @@ class DefectEquation:
         q = found.q / first
         self.largest_rate = (q if self.time is None else q / (found.b[:, d] / first).abs()).amax().item()
         self.reacts, self.largest_q, self.smallest_q = bool((q != 0).any()), q.amax().item(), q.amin().item()
-        self._curvature, self._q = (found.curvature / (2 * first)).abs(), q
-        self.linear = not self._curvature.any() and not self.problem.reads.grad_sq
+        curvature, self.mixed = self._second_slopes(self.probes)
+        self._curvature, self._q = (curvature / (2 * first)).abs(), q
+        self.linear = not self._curvature.any() and not self.mixed
         self._check_conditions()
         self._round(u, found.r)
 
@@ -144,32 +146,46 @@ class DefectEquation:
 
     def _coefficients(self, x: Tensor) -> Coefficients:
         problem, x = self.problem, x.to(self.u.like.dtype)
+        jet, r, of = self._slopes(x)
+        q, first, second = of(jet.value), torch.zeros_like(x), torch.zeros_like(x)
+        if (slope := of(jet.lap)) is not None:
+            second += slope.unsqueeze(1) * problem.coefficients(x)
+        if (slope := of(jet.along)) is not None:
+            first += (slope.unsqueeze(2) * problem.directions(x)).sum(1)
+        if (slope := of(jet.gram)) is not None:
+            weights = problem.coefficients(x) if problem.s_grad(x) is None else problem.s_grad(x)
+            first += 2 * slope.unsqueeze(1) * weights * self.gradient(x)
+        for index, derivative in jet.derivatives.items():
+            if (slope := of(derivative)) is not None:
+                (first if len(index) == 1 else second)[:, index[0]] += slope
+        return Coefficients(*(t.detach().double() for t in (r, torch.zeros_like(r) if q is None else q, first, second)))
+
+    def _slopes(self, x: Tensor, twice: bool = False) -> tuple[Jet, Tensor, Callable[[Tensor | None], Tensor | None]]:
+        """The jet of u at points, the residual, and its derivatives by parts of the jet, None where they are 0."""
         with torch.no_grad():
             found = Forward()(self.u, x)
         with torch.enable_grad():
             jet = found.map(lambda t: t.detach().requires_grad_())
-            r = problem.residual(jet, x)
-            leaves = [jet.value, *(part for part in jet.parts if part is not jet.value)]
-            slopes = (
-                torch.autograd.grad(r.sum(), leaves, create_graph=True, allow_unused=True) if r.requires_grad else ()
-            )
-            by = {id(leaf): slope for leaf, slope in zip(leaves, slopes, strict=False)}
-            of = lambda part: None if part is None else by.get(id(part))
-            curvature = _derivative(of(jet.value), jet.value)
-        first, second = torch.zeros_like(x), torch.zeros_like(x)
-        if (slope := of(jet.lap)) is not None:
-            second = second + slope.detach().unsqueeze(1) * problem.coefficients(x)
-        if (slope := of(jet.along)) is not None:
-            first = first + (slope.detach().unsqueeze(2) * problem.directions(x)).sum(1)
-        if (slope := of(jet.gram)) is not None:
-            weights = problem.s_grad(x) if problem.s_grad(x) is not None else problem.coefficients(x)
-            first = first + 2 * slope.detach().unsqueeze(1) * weights * self.gradient(x)
-        for index, derivative in jet.derivatives.items():
-            if (slope := of(derivative)) is not None:
-                (first if len(index) == 1 else second)[:, index[0]] += slope.detach()
-        q = of(jet.value)
-        found = r.detach(), torch.zeros_like(r) if q is None else q.detach(), first, second, curvature
-        return Coefficients(*(t.double() for t in found))
+            r = self.problem.residual(jet, x)
+            slopes = torch.autograd.grad(r.sum(), jet.parts, create_graph=twice, allow_unused=True)
+        by = {id(part): slope for part, slope in zip(jet.parts, slopes, strict=True)}
+        return jet, r, lambda part: by.get(id(part))
+
+    def _second_slopes(self, x: Tensor) -> tuple[Tensor, bool]:
+        """d^2 F / du^2 (N,) at points, and whether there are other second derivatives of F by the jet."""
+        jet, _, of = self._slopes(x.to(self.u.like.dtype), twice=True)
+        curvature, mixed = torch.zeros(len(x), dtype=torch.float64), bool(self.problem.reads.grad_sq)
+        for part in jet.parts:
+            slope = of(part)
+            if slope is None or not slope.requires_grad:
+                continue
+            seconds = torch.autograd.grad(slope.sum(), jet.parts, allow_unused=True, retain_graph=True)
+            for other, second in zip(jet.parts, seconds, strict=True):
+                if part is jet.value and other is jet.value and second is not None:
+                    curvature = second.double()
+                else:
+                    mixed = mixed or bool(second is not None and (second != 0).any())
+        return curvature, mixed
 
     def gradient(self, x: Tensor) -> Tensor:
         """grad u (N, n_inputs)."""
@@ -261,12 +277,4 @@ class DefectEquation:
         return next(at(c.value, x) for c in self.problem.asked.values() if isinstance(c, kind))
 
 
-_NAMES = ("r", "q", "b", "a", "curvature")
-
-
-def _derivative(y: Tensor | None, x: Tensor) -> Tensor:
-    """dy_n / dx_n (N,), zero where y does not depend on x."""
-    if y is None or not y.requires_grad:
-        return torch.zeros_like(x, requires_grad=False)
-    (slope,) = torch.autograd.grad(y.sum(), x, allow_unused=True)
-    return torch.zeros_like(x, requires_grad=False) if slope is None else slope.detach()
+_NAMES = ("r", "q", "b", "a")

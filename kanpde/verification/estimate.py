@@ -77,29 +77,32 @@ class Interval:
 
     @property
     def width(self) -> float:
-        """Half its width relative to the value; inf where that is zero."""
-        return (self.high - self.low) / 2 / self.value if self.value > 0 else math.inf
+        """Half its width by these variances, relative to the value; inf where that is zero."""
+        deviation = (self.of_noise + self.of_points) ** 0.5
+        return quantile(self.confidence) * deviation / (2 * self.value**2) if self.value > 0 else math.inf
 
 
-def relative_l2(samples: Samples, confidence: float) -> Interval:
-    """Of the defect over the law of the points, see the head of this module."""
+def relative_l2(samples: Samples, confidence: float, drawn: bool = True) -> Interval:
+    """Of the defect over the law of the points, see the head of this module; not `drawn`, over these very points."""
     m, (u, e) = len(samples.u), (samples.u, samples.mean)
     noise = samples.variance / samples.count
     squares = e.square() - noise
     solution = u.square() - 2 * u * e + squares
     quotient = (squares.mean() / solution.mean()).item()
     parts = (squares - quotient * solution) / solution.mean()
-    total = (parts.var() / m).item()
     of_noise = ((4 * squares.clamp_min(0) * noise + 2 * noise.square()) / solution.mean() ** 2).mean().item() / m
+    total = (parts.var() / m).item() if drawn else of_noise
     reach = quantile(confidence, m) * total**0.5
     root = lambda square: max(square, 0.0) ** 0.5
     low, high = root(quotient - reach), root(quotient + reach)
     return Interval(root(quotient), low, high, confidence, of_noise, max(total - of_noise, 0.0))
 
 
-def quantile(confidence: float, m: int) -> float:
-    """z with P(|T| < z) = confidence, T of Student's law with m - 1 degrees of freedom (Peizer and Pratt 1968)."""
+def quantile(confidence: float, m: int | None = None) -> float:
+    """z with P(|T| < z) = confidence, T normal, or of Student's law with m - 1 degrees of freedom (Fisher, Cornish)."""
     z = math.sqrt(2) * torch.erfinv(torch.tensor(confidence, dtype=torch.float64)).item()
+    if m is None:
+        return z
     n = max(m - 1, 1)
     return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
 

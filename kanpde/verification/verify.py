@@ -32,6 +32,8 @@ class Verification:
         confidence, seconds, method: how that was found.
         x: points (M, n_inputs). u, defect, standard_error: of u there, e = u - u* and the standard error of that (M,).
         count: samples at each point (M,).
+
+    Of points that were given, all is of these alone.
     """
 
     rel_l2: float
@@ -45,6 +47,11 @@ class Verification:
     defect: np.ndarray
     standard_error: np.ndarray
     count: np.ndarray
+
+    @property
+    def corrected(self) -> np.ndarray:
+        """u - e at the points (M,), whose standard error is that of e."""
+        return self.u - self.defect
 
     def __str__(self) -> str:
         return f"{self.rel_l2:.2e} ({self.low:.2e} to {self.high:.2e} with {self.confidence:.0%} confidence)"
@@ -81,7 +88,7 @@ def estimated(
         interval = drawing.interval(samples, confidence)
     limit = float("inf") if seconds is None else seconds
     try:
-        while interval is None or interval.width > rel:
+        while interval is None or drawing.rough(samples, interval) > rel:
             left, begun = limit - (monotonic() - start), monotonic()
             if samples is not None and (left <= 0 or not (wanted := drawing.wanted(samples, interval, left))):
                 break
@@ -167,11 +174,23 @@ class Drawing:
         more = min(n, affordable // m)
         return (0, more) if more >= 1 else None
 
+    def rough(self, samples: Samples, interval: Interval) -> float:
+        """What is to fall below `rel`, relative to the error: half the interval; at given points the standard error."""
+        if self.given is None:
+            return interval.width
+        return (samples.standard_error.norm() / samples.mean.norm()).item()
+
     def interval(self, samples: Samples, confidence: float) -> Interval:
-        """Of the relative l2 error; see `nonlinear` for what is left out."""
-        found = relative_l2(samples, confidence)
+        """Of the relative l2 error, wider by what a linear equation of it leaves out: see `nonlinear`.
+
+        Of terms such as |grad u|^2 there is no bound: they are taken to change the error by as much of itself as it is
+        of u.
+        """
+        found = relative_l2(samples, confidence, self.given is None)
         largest = (samples.mean.abs() + 2 * samples.standard_error).amax().item()
         shrunk, grown = nonlinear(self.equation.bend(self.method.longest) * largest)
+        if self.equation.mixed:
+            shrunk, grown = shrunk * max(0.0, 1 - found.value), grown * (1 + found.value)
         return replace(found, low=found.low * shrunk, high=found.high * grown)
 
 
