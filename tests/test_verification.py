@@ -11,7 +11,7 @@ from torch import nn
 import kanpde
 from kanpde import Ansatz, NotVerifiable, Problem
 from kanpde.domains import Ball, Box, Cylinder, Ellipsoid, Gaussian, Polygon, Simplex
-from kanpde.problems import HJB, AllenCahn, Heat, Poisson
+from kanpde.problems import HJB, Heat, Poisson, SineGordon
 from kanpde.problems.conditions import Dirichlet, Neumann, Terminal
 from kanpde.training import verifying
 from kanpde.verification import DefectEquation, method_of
@@ -323,7 +323,7 @@ def quick(tmp_path, problem, name="run", **given):
     return kanpde.train(problem, out=tmp_path / f"{name}.h5", **{**QUICK, "steps": 60, **given})
 
 
-PROBLEMS = [Poisson(4), AllenCahn(4), Heat(2), HJB(2)]
+PROBLEMS = [Poisson(4), SineGordon(4), Heat(2), HJB(2)]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: type(p).__name__)
