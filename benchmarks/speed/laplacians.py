@@ -2,10 +2,10 @@
 
     python -m benchmarks.laplacians [--repeats 11] [--quick] [--out benchmarks/results/laplacians.md]
 
-Peers, where they are installed: jet-for-pytorch (Taylor mode, standard and collapsed; it needs Python 3.12, so all
-sides run there), each captured as a graph without common subexpressions, as its authors measure it; and folx (forward
-Laplacian, JAX), compiled by jax.jit. `nested` is one reverse pass for the gradient and one more for each second
-derivative.
+Peers, where they are installed (pip install jet-for-pytorch folx): jet-for-pytorch (Taylor mode, standard and
+collapsed; it needs Python 3.12, so all sides run there), each captured as a graph without common subexpressions, as its
+authors measure it; and folx (forward Laplacian, JAX), compiled by jax.jit. `nested` is one reverse pass for the
+gradient and one more for each second derivative.
 
 A step is the Laplacian at N points, the mean of its squares, and a backward pass into the parameters. All sides have
 the same weights and points in float32, one thread, and steps that are interleaved, each after one of the same side
@@ -29,9 +29,11 @@ from torch import Tensor, nn
 
 from benchmarks.common.machine import machine
 from benchmarks.common.study import Parser, at_least, deliver, exiting, markdown
+from kanpde import Ansatz
 from kanpde.backbones import build
 from kanpde.ground.samplers import stream
 from kanpde.operators import Autograd, Forward
+from kanpde.problems import Poisson
 from kanpde.training.plan import compiles
 
 CASES = (((100, 128, 128, 128, 1), 100), ((50, 768, 768, 512, 512, 1), 32))  # widths, points
@@ -92,8 +94,17 @@ def in_torch(name: str, net: nn.Module, laplacian: Callable[[Tensor], Tensor], x
     return Side(name, partial(laplacian, x), gradients)
 
 
+def of(net: nn.Module, operator) -> Callable[[Tensor], Tensor]:
+    """Lap u (N,) by an operator of kanpde, as the training with a Poisson equation has it: without |grad u|^2."""
+    u = Ansatz(Poisson(net[0].in_features), net, hard=False)
+    return lambda x: operator(u, x).lap
+
+
 def taylor(jet: ModuleType, net: nn.Module, collapsed: bool, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """Lap u (N,) by jet-for-pytorch: the graph of one point, common subexpressions out, over all points by vmap."""
+    """Lap u (N,) by jet-for-pytorch: the graph of one point, common subexpressions out, over all points by vmap.
+
+    Given a batch, it would push N d directions. The graph keeps the parameters there are: they change in place only.
+    """
     of_a_point = jet.laplacian(net, (x[0],), collapsed=collapsed)
     graph, _ = jet.capture_graph(of_a_point, (x[0],))
     jet.common_subexpression_elimination(graph.graph)
@@ -137,14 +148,13 @@ def on_one_core() -> Iterator[None]:
 
 def sides(net: nn.Module, x: Tensor, found: dict[str, ModuleType]) -> list[Side]:
     """All sides: eager ones, then compiled ones."""
-    forward = lambda operator: lambda x: operator(net, x).lap
-    made = {"kanpde": forward(Forward()), "nested": forward(Autograd())}
+    made = {"kanpde": of(net, Forward()), "nested": of(net, Autograd())}
     if jet := found.get("jet-for-pytorch"):
         made |= {f"jet, {way}": taylor(jet, net, way == "collapsed", x) for way in ("standard", "collapsed")}
     eager = [in_torch(name, net, laplacian, x) for name, laplacian in made.items()]
     compiled = []
     if compiles("cpu"):
-        whole = {"kanpde": forward(Forward(compile=True))}
+        whole = {"kanpde": of(net, Forward(compile=True))}
         whole |= {name: torch.compile(made[name], dynamic=False) for name in made if name.startswith("jet")}
         compiled = [in_torch(name + COMPILED, net, laplacian, x) for name, laplacian in whole.items()]
     if not jet:
@@ -174,7 +184,7 @@ def deviation(found, wanted: Tensor) -> float:
 
 def exact(net: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Laplacian and gradients by nested differentiation in float64."""
-    side = in_torch("exact", net.double(), lambda x: Autograd()(net, x).lap, x.double())
+    side = in_torch("exact", net.double(), of(net, Autograd()), x.double())
     lap = side.laplacian()
     gradients = side.gradients(lap)
     net.float()
