@@ -15,13 +15,14 @@ from kanpde.training.plan import compiles
 
 
 def test_quick_run_without_peers(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "kan", None)  # pykan, as if it were not installed
+    for module in layers.PACKAGES.values():
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # in a second, not half a minute
     out = tmp_path / "results" / "layers.md"
     layers.main(["--quick", "--out", str(out)])
     text = out.read_text()
     assert text.count("\n## ") == 3 + 1 + 1 + 1  # networks, convolution, generation, what was wanted
-    assert text.count("| pykan | not installed |") == 3
+    assert all(text.count(f"| {name} | not installed |") == 3 for name in (*layers.PACKAGES, "inkan dense"))
     assert text.count("| efficient-kan | no checkout given |") == text.count("| fast-kan | no checkout given |") == 3
     assert text.count("| torch-conv-kan") == 2
     lines = [line for line in text.splitlines() if line.startswith("| kan |")]

@@ -23,6 +23,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "images",
         "import_time",
         "jets",
+        "laplacians",
         "layers",
         "memory",
         "operators",

@@ -3,8 +3,10 @@
     python -m benchmarks.layers [--peer NAME=DIR ...] [--repeats 11] [--quick] [--out benchmarks/results/layers.md]
 
 Peers that no registry has come as checkouts, --peer efficient-kan=DIR --peer fast-kan=DIR --peer torch-conv-kan=DIR;
-pykan is measured where it is installed, in its own speed mode. A peer that is missing is a row that says so. Each peer
-computes the same function as its counterpart of kanpde: it is given the same weights, and the outputs are compared.
+pykan (in its own speed mode), flashkan and inkan (splines by a table of cells, or all of them: `dense`) are measured
+where they are installed. A peer that is missing is a row that says so. Each peer computes the same function as its
+counterpart of kanpde: it is given the same weights, and the outputs are compared. flashkan and inkan compile their
+splines, and nothing else, also in the sides that are called eager.
 
 All sides run in float32, with the threads that torch has (OMP_NUM_THREADS): eagerly, and those of the networks also
 compiled (torch.compile, fixed shapes), but for pykan, whose speed mode is its own. A step is a forward pass, the mean
@@ -18,6 +20,7 @@ import statistics
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +48,7 @@ FILES = {  # of a checkout, the file with the layers
     "fast-kan": "fastkan/fastkan.py",
     "torch-conv-kan": "kan_convs/kan_conv.py",
 }
+PACKAGES = {"pykan": "kan", "flashkan": "flashkan", "inkan": "inkan"}  # of the registry, and what they import as
 SLOW = 1.0  # seconds of a step from which a side is repeated SLOW_REPEATS times only
 SLOW_REPEATS = 3
 
@@ -59,7 +63,10 @@ class Sizes:
     networks: tuple = (((1000, 1000, 1), 100), ((784, 64, 10), 1024), ((100, 32, 32, 32, 1), 2000))
     conv: tuple = (64, 128, 16, 64)
     edges: tuple = (1000, 322)  # inputs, outputs
-    compiled: tuple = ("kan", "efficient-kan", "metakan", "nn.Linear and SiLU", "fastkan", "fast-kan")
+    compiled: tuple = (
+        *("kan", "efficient-kan", "flashkan", "inkan", "inkan dense", "metakan", "nn.Linear and SiLU"),
+        *("fastkan", "fast-kan"),
+    )
 
 
 QUICK = Sizes(
@@ -73,6 +80,9 @@ WANTED = {  # least time of a peer / time of kanpde, at the three networks
     "efficient-kan": (1.8, 3, 5),
     "fast-kan": (1.1, 1.5, 1.5),
     "pykan": (20, 20, 20),
+    "flashkan": (1.1, 1.1, 1.1),
+    "inkan": (1.1, 1.1, 1.1),
+    "inkan dense": (1.1, 1.1, 1.1),
 }
 WANTED_CONV = (1.6, 3)  # least time and peak memory of torch-conv-kan / those of kanpde
 WANTED_GENERATION = (6, 2)  # least time of autograd / time of kanpde; most bytes saved per edge
@@ -104,7 +114,7 @@ Rows = dict[str, Row | str]  # by the name of the side; a text says why it is mi
 
 
 def load(folders: dict[str, Path]) -> dict[str, ModuleType]:
-    """The peers there are: checkouts by their one file of layers, and pykan from the registry.
+    """The peers there are: checkouts by their one file of layers, and the installed ones of PACKAGES.
 
     Raises:
         ConfigError: a checkout lacks the file.
@@ -117,30 +127,31 @@ def load(folders: dict[str, Path]) -> dict[str, ModuleType]:
         spec = importlib.util.spec_from_file_location("peer_" + name.replace("-", "_"), path)
         found[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(found[name])
-    try:
-        found["pykan"] = importlib.import_module("kan")
-    except ImportError:  # not installed, or one of the packages that it needs
-        pass
+    for name, module in PACKAGES.items():
+        with suppress(ImportError):  # not installed, or one of the packages that it needs
+            found[name] = importlib.import_module(module)
     return found
 
 
 def peer(name: str, found: dict[str, ModuleType], beside: str, make: Callable[[ModuleType], nn.Module]) -> Side:
-    """A side of a peer, which draws its first weights from torch's own generator."""
-    if name not in found:
-        return Side(name, None, beside, "not installed" if name == "pykan" else "no checkout given")
+    """A side of a peer, whose first word is the package; it draws its first weights from torch's own generator."""
+    package = name.split()[0]
+    if package not in found:
+        return Side(name, None, beside, "not installed" if package in PACKAGES else "no checkout given")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Side(name, make(found[name]), beside)
+        return Side(name, make(found[package]), beside)
 
 
 @torch.no_grad()
-def as_efficient_kan(kan: nn.Sequential, theirs: nn.Module) -> nn.Module:
-    """The peer with the weights of our layers."""
+def with_weights(kan: nn.Sequential, theirs: nn.Module) -> nn.Module:
+    """efficient-kan, flashkan or inkan with the weights of our layers."""
     for own, layer in zip(kan, theirs.layers, strict=True):
         theta = own.weights.theta  # (in, size, out)
         layer.base_weight.copy_(theta[:, -1].mT)
         layer.spline_weight.copy_(theta[:, :-1].permute(2, 0, 1))
-        layer.spline_scaler.fill_(1)
+        if hasattr(layer, "spline_scaler"):
+            layer.spline_scaler.fill_(1)
     return theirs
 
 
@@ -187,10 +198,14 @@ def networks(widths: tuple[int, ...], found: dict[str, ModuleType]) -> list[Side
     )
     kan, fastkan = make("kan"), make("fastkan", norm="all", bias=True, grid_range=(-2.0, 2.0))
     pykan = lambda m: as_pykan(kan, m.KAN(width=list(widths), grid=5, k=3, seed=0, auto_save=False))
+    network = lambda **how: lambda m: with_weights(kan, m.KANNetwork(list(widths), **how))
     return [
         Side("kan", kan, "kan"),
-        peer("efficient-kan", found, "kan", lambda m: as_efficient_kan(kan, m.KAN(list(widths)))),
+        peer("efficient-kan", found, "kan", lambda m: with_weights(kan, m.KAN(list(widths)))),
         peer("pykan", found, "kan", pykan),
+        peer("flashkan", found, "kan", network()),
+        peer("inkan", found, "kan", network()),
+        peer("inkan dense", found, "kan", network(basis_mode="dense")),
         Side("metakan", make("metakan"), "kan"),
         Side("nn.Linear and SiLU", make("mlp", activation="silu"), "kan"),
         Side("fastkan", fastkan, "fastkan"),
@@ -396,13 +411,16 @@ def report(sizes: Sizes, found: dict[str, ModuleType], repeats: int) -> str:
     """Markdown: all tables, and what was wanted."""
     parts = [of_networks(sizes, found, repeats), of_convolution(sizes, found, repeats), of_generation(sizes, repeats)]
     tables, verdicts = ([line for lines in kind for line in lines] for kind in zip(*parts, strict=True))
-    pykan = f"; pykan {version('pykan')} in its speed mode" if "pykan" in found else ""
+    packages = "".join(f"; {name} {version(name)}" for name in PACKAGES if name in found)
     head = [
         "# Layers of kanpde beside those of other packages",
         "",
-        f"`python -m benchmarks.layers`: {machine()}; float32{pykan};",
-        "medians of interleaved steps; compiled: the same module in torch.compile. Each peer has the weights of the",
-        "kanpde side that it is divided by, kan (B-splines) or fastkan (Gaussians), and the same outputs. Peak memory",
+        f"`python -m benchmarks.layers`: {machine()}; float32{packages};",
+        "medians of interleaved steps; compiled: the same module in torch.compile. Without that, flashkan and inkan",
+        "compile their splines alone; pykan is in its speed mode; dense: inkan computes all splines instead of the",
+        "four of a cell. flashkan's splines are differences of truncated powers, which lose their digits to the right",
+        "of the grid; all others are exact to rounding. Each peer has the weights of the kanpde side it is divided",
+        "by, kan (B-splines) or fastkan (Gaussians), and the same outputs to 1e-3 of the largest. Peak memory",
         "is all that is alive at a time in a step: parameters, gradients, input and temporaries.",
         "",
     ]
