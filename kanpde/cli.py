@@ -59,6 +59,7 @@ def verify(
     rel: Annotated[float, typer.Option(help="Half the width of the interval, relative to the error.")] = 0.1,
     confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Of points and samples.")] = 0,
+    picture: Annotated[bool, typer.Option("--picture", help="Draw the estimated error on a plane instead.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -66,6 +67,7 @@ def verify(
 
     The same command again goes on with the samples that the file holds. Ctrl-C ends it with those so far.
     """
+    from kanpde.runs.verified import verified_slice
     from kanpde.runs.verified import verify as verified
 
     def show(interval, samples: int, spent: float) -> None:
@@ -74,6 +76,13 @@ def verify(
             console.print(f"{spent:5.1f} s  {samples:9,} samples  {line}")
 
     opened = Run.open(run)
+    if picture:
+        from kanpde.plot import slice_2d, write
+
+        verified_slice(opened, seconds, rel, trust, show)
+        for path in write(opened, None, {"slice-estimated": slice_2d(opened, "estimated")}):
+            console.print(f"picture   {path}")
+        return
     options = {"seconds": seconds, "rel": rel, "confidence": confidence, "seed": seed, "trust": trust}
     found = verified(opened, points, on_round=show, **options)
     if not quiet:

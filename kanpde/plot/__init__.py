@@ -84,7 +84,10 @@ def _of(run: RunFile, field: str) -> str:
 def _flat_slices(run: RunFile) -> list[str]:
     """Names of the lines and planes: the one that stands for the run first, a plane rather than a line."""
     axes = {name: len(data["axes"]) for name, data in run.slices.items()}
-    return sorted((name for name in axes if axes[name] <= 2), key=lambda name: (name != "random", axes[name] != 2))
+    return sorted(
+        (name for name in axes if axes[name] <= 2),
+        key=lambda name: (name == "estimated", name != "random", axes[name] != 2),
+    )
 
 
 def write(run: RunFile, folder: str | Path | None, pictures: "dict[str, Figure]") -> list[Path]:

@@ -31,6 +31,8 @@ class Slice:
         ticks: (k, n).
         u, u_exact, error: (n,) * k; the last two None without an exact solution.
         letter: what u is called in formulas.
+        estimated: whether u_exact is u - e, and error |e|, as they are estimated without a solution.
+        true_error: beside such an estimate |u - u*|, where it is known.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Slice:
     u_exact: np.ndarray | None
     error: np.ndarray | None
     letter: str = "u"
+    estimated: bool = False
+    true_error: np.ndarray | None = None
 
     @classmethod
     def of(cls, run: RunFile, name: str) -> "Slice":
@@ -61,7 +65,8 @@ class Slice:
         labels = _labels(data.get("axis_labels", ""))
         labels = labels if len(labels) == k and all(labels) else "abc"[:k]
         caption, ticks = _text(data.get("label", "")) or f"slice {name}", np.broadcast_to(data["grid"], (k, n))
-        return cls(name, caption, origin, axes, tuple(labels), ticks, u, exact, error, letter(run))
+        beside = name == "estimated", data.get("true_error")
+        return cls(name, caption, origin, axes, tuple(labels), ticks, u, exact, error, letter(run), *beside)
 
     @property
     def relative_error(self) -> np.ndarray | None:
@@ -127,11 +132,14 @@ def _draw_plane(cut: Slice) -> "Figure":
     panels = [(cut.u, f"${u}$ (network){alone}", colours, norm)]
     if cut.error is not None:
         relative = rf"relative error $|{u} - {u}^*|\;/\;\max\,|{u}^*|$"
-        panels += [
-            (cut.u_exact, f"${u}^*$ (exact)", colours, norm),
-            (cut.error, f"$|{u} - {u}^*|$", ERROR_COLOURS, error_norm(cut.error)),
-            (cut.relative_error, relative, ERROR_COLOURS, error_norm(cut.relative_error)),
-        ]
+        last = (cut.relative_error, relative, ERROR_COLOURS, error_norm(cut.relative_error))
+        exact, error = f"${u}^*$ (exact)", f"$|{u} - {u}^*|$"
+        scale = error_norm(cut.error)
+        if cut.estimated:
+            exact, error = f"${u} - e$ (corrected)", "$|e|$ (estimated without a solution)"
+            if cut.true_error is not None:
+                last = (cut.true_error, f"$|{u} - {u}^*|$ (true)", ERROR_COLOURS, scale)
+        panels += [(cut.u_exact, exact, colours, norm), (cut.error, error, ERROR_COLOURS, scale), last]
     side = 2 if len(panels) > 1 else 1
     figure = Figure(figsize=(5.2 * side, 4.4 * side + 0.5), layout="constrained")
     axes = figure.subplots(side, side, squeeze=False).flat
@@ -167,9 +175,14 @@ def _draw_line(cut: Slice) -> "Figure":
     if cut.error is None:
         axes[0].set_title("no exact solution")
     else:
-        axes[0].plot(t, cut.u_exact, color="black", linestyle="--", label=f"${u}^*$ (exact)")
+        exact, error = f"${u}^*$ (exact)", f"$|{u} - {u}^*|$"
+        if cut.estimated:
+            exact, error = f"${u} - e$ (corrected)", "$|e|$ (estimated)"
+        axes[0].plot(t, cut.u_exact, color="black", linestyle="--", label=exact)
         shown = np.where(cut.error > 0, 1.0, np.nan)
-        axes[1].plot(t, shown * cut.error, color="C3", label=f"$|{u} - {u}^*|$")
+        axes[1].plot(t, shown * cut.error, color="C3", label=error)
+        if cut.true_error is not None:
+            axes[1].plot(t, cut.true_error, color="black", linestyle="--", label=f"$|{u} - {u}^*|$ (true)")
         axes[1].plot(t, shown * cut.relative_error, color="C1", label=rf"$|{u} - {u}^*|\;/\;\max\,|{u}^*|$")
         axes[1].set(ylabel="error", yscale="log")
     for ax in axes:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -77,12 +78,8 @@ def verify(
         return estimated(u, on_round=on_round, **options)
     of = kept_weights(run, seed, law, points)
     found = estimated(u, law=of["law"], former=former_of(run, of), on_round=on_round, **options)
-    if run.attrs.get("status") != "running":  # else its training writes the file
-        keep(run, found, of)
-        try:
-            run.save()
-        except OSError as error:
-            raise WriteFailed(f"{run.path} cannot be written ({error.strerror or error})") from None
+    keep(run, found, of)
+    _save(run)
     return found
 
 
@@ -121,3 +118,57 @@ def verified_table(
     found = verify(u, x, seconds=seconds, rel=rel)
     new = {"u": found.u, "corrected": found.corrected, "standard_error": found.standard_error}
     return table | {f"{name}_" if name in table else name: column for name, column in new.items()}, found
+
+
+PICTURE = 33  # points along an axis of an estimated slice, at most
+
+
+def verified_slice(
+    run: Run, seconds: float | None = 60.0, rel: float = 0.1, trust: bool = False, on_round: OnRound | None = None
+) -> Verification:
+    """The defect on the plane or line that stands for a run: the slice `estimated` of its file, which `plot` draws.
+
+    Of every so many points of the run's first slice: `u_exact` is u - e there, `error` |e|, `standard_error` that of
+    e, and `true_error` |u - u*| where u* is known.
+
+    Raises:
+        ConfigError: the run has no such slice. Otherwise as `verify`.
+    """
+    flat = [name for name, data in run.slices.items() if len(data["axes"]) <= 2 and name != "estimated"]
+    if not flat:
+        raise ConfigError(f"{run.path}: the run has no slice of one or two axes")
+    data, u = run.slices[flat[0]], run.load_model(trust=trust)
+    k, n = len(data["axes"]), data["u"].shape[0]
+    every = (slice(None, None, -(-n // PICTURE)),) * k
+    ticks = np.broadcast_to(data["grid"], (k, n))[:, every[0]]
+    inside = np.isfinite(data["u"][every])
+    grid = np.stack(np.meshgrid(*ticks, indexing="ij"), -1)[inside]
+    x = torch.from_numpy(data["origin"] + grid @ data["axes"])
+    within = u.problem.domain.contains(x).numpy()  # and not merely as near to the boundary as rounding
+    inside[inside] = within
+    found = verify(u, x[torch.from_numpy(within)], seconds=seconds, rel=rel, on_round=on_round)
+    placed = {
+        "u": found.u,
+        "u_exact": found.corrected,
+        "error": abs(found.defect),
+        "standard_error": found.standard_error,
+    }
+    made = {key: data[key] for key in ("origin", "axes", "label", "axis_labels") if key in data} | {"grid": ticks}
+    for name, values in placed.items():
+        made[name] = np.full(inside.shape, np.nan)
+        made[name][inside] = values
+    if "error" in data:
+        made["true_error"] = data["error"][every]
+    run.set_slices({**run.slices, "estimated": made})
+    _save(run)
+    return found
+
+
+def _save(run: Run) -> None:
+    """Write the file of a run, unless its training does."""
+    if run.attrs.get("status") == "running":
+        return
+    try:
+        run.save()
+    except OSError as error:
+        raise WriteFailed(f"{run.path} cannot be written ({error.strerror or error})") from None
