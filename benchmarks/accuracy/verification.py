@@ -1,11 +1,15 @@
 """Is the error that is estimated without a solution the true one, and how often does its interval hold it?
 
-    python -m benchmarks.verification [--what shown small] [--cases poisson-5 ...] [--seeds N ...] [--seconds 60]
+    python -m benchmarks.verification [--what shown small wrong] [--cases poisson-5 ...] [--seeds N ...] [--seconds 60]
         [--runs runs/verification] [--jobs 1] [--quick] [--render] [--out benchmarks/results/verification.md]
 
 shown: a run of each case by the default solver of its dimension, then `kanpde.verify` with rel = 0.1, within --seconds.
 small: runs of 100 and 400 steps of small networks, ten seeds each, so that many errors of all sizes are judged; rel =
 0.1 within 10 s. The share of 95 % intervals that hold the truth is of all that ended in time and of all there are.
+
+wrong: runs that are wrong on purpose, verified with the right statement: the source with the other sign, no boundary
+values in the loss, a hundredth of the steps. residual: root mean square of what the training saw as residual, relative
+to that of the source: what a norm of the residual alone says. Called wrong: all of the interval is above 0.03.
 
 true: of u and the exact solution on 20 000 points of the same law, which nothing else reads. train, verify: seconds on
 one thread. samples: of the defect. A run that is kept under --runs is not trained again.
@@ -26,11 +30,14 @@ from benchmarks.common.machine import machine
 from benchmarks.common.study import RESULTS, Parser, Row, Study, above_zero, at_least, exiting, markdown
 from kanpde import Problem, Run, train, verify
 from kanpde.domains import Ball, Box
+from kanpde.ground.samplers import stream
+from kanpde.jets.ansatz import Ansatz
+from kanpde.operators import Forward
 from kanpde.problems import HJB, AllenCahn, Heat, Poisson, SineGordon
 from kanpde.problems.conditions import Dirichlet
 
 COLUMNS = ("what", "case", "seed", "steps", "true", "estimated", "low", "high", "train", "verify", "samples", "method")
-COLUMNS += ("machine",)
+COLUMNS += ("residual", "machine")
 REL, CONFIDENCE, SMALL_SECONDS = 0.1, 0.95, 10.0
 SMALL_STEPS, SMALL_SEEDS = (100, 400), range(10)
 
@@ -98,6 +105,39 @@ SMALL = {
 }
 
 
+class Negated:
+    """What makes a problem wrong: its source has the other sign."""
+
+    def source(self, x: Tensor) -> Tensor:
+        return -super().source(x)
+
+
+def negated(kind):
+    """A class of problems with the other sign of the source."""
+    return dataclass(frozen=True)(type(kind.__name__, (Negated, kind), {}))
+
+
+NO_VALUES = {"constraint": "soft", "points": {"boundary": 50}, "loss": {"weights": {"boundary": 0.0}}}
+WRONG = {  # what is trained, the right problem, and options of the run
+    "sign-poisson-20": (negated(Poisson)(20), Poisson(20), {"steps": 400}),
+    "sign-sine_gordon-20": (negated(SineGordon)(20), SineGordon(20), {"steps": 400}),
+    "sign-poisson-3": (negated(Poisson)(3), Poisson(3), {"steps": 400}),
+    "sign-heat-3": (negated(Heat)(3), Heat(3), {"steps": 400}),
+    "values-poisson-3": (Poisson(3), Poisson(3), {"steps": 400, **NO_VALUES}),
+    "values-poisson-20": (Poisson(20), Poisson(20), {"steps": 400, **NO_VALUES}),
+    "values-two-balls-3": (
+        two := SHOWN["two-balls-3"][0](3),
+        two,
+        {"steps": 400, **NO_VALUES, "loss": {"weights": {"dirichlet": 0.0}}},
+    ),
+    "stopped-poisson-20": (Poisson(20), Poisson(20), {"steps": 30}),
+    "stopped-sine_gordon-20": (SineGordon(20), SineGordon(20), {"steps": 30}),
+    "stopped-heat-3": (Heat(3), Heat(3), {"steps": 30}),
+}
+SETS = {"shown": SHOWN, "small": SMALL, "wrong": WRONG}
+NOT_RIGHT = 0.03
+
+
 class Cell(NamedTuple):
     """What one run is of."""
 
@@ -116,7 +156,9 @@ class Cell(NamedTuple):
 
     @property
     def problem(self) -> Problem:
-        kind, d = (SHOWN if self.what == "shown" else SMALL)[self.case]
+        if self.what == "wrong":
+            return WRONG[self.case][1]
+        kind, d = SETS[self.what][self.case]
         return kind(d)
 
     @property
@@ -130,6 +172,9 @@ class Cell(NamedTuple):
             return given | {"steps": 4, "compile": False, "points": {"test": 64, "validation": 16}}
         if self.what == "shown":
             return given | {"backbone": "metakan" if self.case == "allen_cahn-100" else "kan"}
+        small = {"backbone": {"name": "kan", "widths": [16]}, "compile": False, "start": "network"}
+        if self.what == "wrong":
+            return given | small | WRONG[self.case][2]
         soft = {"constraint": "soft", "points": {"boundary": 100}} if "soft" in self.case else {}
         backbone = {"name": "kan", "widths": [8]} if self.seed % 2 else {"name": "mlp", "widths": [32, 32]}
         return given | soft | {"backbone": backbone, "steps": self.steps, "compile": False}
@@ -143,11 +188,10 @@ def key(row: Row) -> tuple:
 def cells(args) -> Iterator[Cell]:
     """All that are asked for."""
     for what in args.what:
-        names = SHOWN if what == "shown" else SMALL
-        lengths = (0,) if what == "shown" else SMALL_STEPS
-        seeds = args.seeds if what == "shown" or args.seeds != [0] else SMALL_SEEDS
+        lengths = SMALL_STEPS if what == "small" else (0,)
+        seeds = SMALL_SEEDS if what == "small" and args.seeds == [0] else args.seeds
         seconds = args.seconds if what == "shown" else SMALL_SECONDS
-        for name, steps, seed in product(names, lengths, seeds):
+        for name, steps, seed in product(SETS[what], lengths, seeds):
             if not args.cases or name in args.cases:
                 yield Cell(what, name, seed, steps, seconds, args.runs, args.quick)
 
@@ -155,21 +199,49 @@ def cells(args) -> Iterator[Cell]:
 def measured(cell: Cell) -> list[Row]:
     """The row of a cell."""
     problem = cell.problem
+    trained = WRONG[cell.case][0] if cell.what == "wrong" else problem
     cell.path.parent.mkdir(parents=True, exist_ok=True)
     finished = cell.path.is_file() and Run.open(cell.path).attrs["status"] == "finished"
     if not finished:
         cell.path.unlink(missing_ok=True)
-        train(problem, out=cell.path, **cell.options())
+        train(trained, out=cell.path, **cell.options())
     run = Run.open(cell.path)
-    found = verify(run, seconds=0.2 if cell.quick else cell.seconds, rel=REL, confidence=CONFIDENCE, problem=problem)
-    errors = run.rel_l2, found.rel_l2, found.low, found.high, float(run.history["wall_s"][-1]), found.seconds
-    return [dict(zip(COLUMNS, (*cell.key, *errors, int(found.count.sum()), found.method, machine()), strict=True))]
+    u = run.load_model(problem=trained)
+    alone = residual(u)
+    u.problem = problem
+    seconds = 0.2 if cell.quick else cell.seconds
+    found = verify(u, seconds=seconds, rel=REL, confidence=CONFIDENCE, law=str(run.attrs["law"]))
+    true = error(u) if cell.what == "wrong" else run.rel_l2
+    errors = true, found.rel_l2, found.low, found.high, float(run.history["wall_s"][-1]), found.seconds
+    last = int(found.count.sum()), found.method, alone, machine()
+    return [dict(zip(COLUMNS, (*cell.key, *errors, *last), strict=True))]
+
+
+def residual(u: Ansatz) -> float:
+    """Of u, relative to the source, in the root mean square over points."""
+    x = points_of(u, 512)
+    with torch.no_grad():
+        jet, source = Forward()(u, x), u.problem.source(x)
+        return (u.problem.residual(jet, x).norm() / source.norm()).item()
+
+
+def error(u: Ansatz) -> float:
+    """Relative to the solution, over points."""
+    x = points_of(u, 20_000)
+    with torch.no_grad():
+        exact = u.problem.exact(x)
+        return ((u(x) - exact).norm() / exact.norm()).item()
+
+
+def points_of(u: Ansatz, n: int) -> Tensor:
+    """Points by the first law of the domain, which is that of runs."""
+    return u.problem.domain.interior(n, stream(0, "benchmark"), dtype=u.like.dtype)
 
 
 def place(row: Row) -> tuple:
     """Rows in the order of the cases."""
-    names = list(SHOWN if row["what"] == "shown" else SMALL)
-    return row["what"], names.index(str(row["case"])), int(row["steps"]), int(row["seed"])
+    names = list(SETS[str(row["what"])])
+    return list(SETS).index(str(row["what"])), names.index(str(row["case"])), int(row["steps"]), int(row["seed"])
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -189,7 +261,24 @@ def report(rows: Sequence[Row]) -> str:
         cases = dict.fromkeys(str(row["case"]) for row in small)
         parts = [(name, [row for row in small if row["case"] == name]) for name in cases]
         lines += ["", "Small runs:", "", *markdown(heading, [calibration(*part) for part in [*parts, ("all", small)]])]
+    if wrong := [row for row in rows if row["what"] == "wrong"]:
+        heading = ("wrong on purpose", "residual / source", "true", "estimated", "interval", "called wrong")
+        called = sum(map(is_called_wrong, wrong))
+        lines += ["", f"Runs that are wrong, {called} of {len(wrong)} called so:", ""]
+        lines += markdown(heading, map(of_wrong, wrong), "lr")
     return "\n".join(lines) + "\n"
+
+
+def is_called_wrong(row: Row) -> bool:
+    """Whether the interval is far above what a solution may be wrong by."""
+    return float(row["low"]) > NOT_RIGHT
+
+
+def of_wrong(row: Row) -> tuple:
+    """A line of a run that is wrong."""
+    found = [float(row[name]) for name in ("residual", "true", "estimated")]
+    between = f"{float(row['low']):.3g} to {float(row['high']):.3g}"
+    return (row["case"], *found, between, "yes" if is_called_wrong(row) else "no")
 
 
 def line(row: Row) -> tuple:
@@ -232,8 +321,8 @@ def said(cell: Cell, rows: Sequence[Row]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = Parser("verification", __doc__)
-    options.add_argument("--what", nargs="+", choices=("shown", "small"), default=["shown", "small"])
-    options.cases([*dict.fromkeys([*SHOWN, *SMALL])], default=[])
+    options.add_argument("--what", nargs="+", choices=list(SETS), default=list(SETS))
+    options.cases([*dict.fromkeys([*SHOWN, *SMALL, *WRONG])], default=[])
     options.add_argument("--seconds", type=float, default=60.0)
     options.add_argument("--runs", type=Path, default=Path("runs/verification"), help="where they are kept")
     options.common(RESULTS / "verification.md", seeds=[0], jobs=1, quick="a few steps of few points", render=True)
