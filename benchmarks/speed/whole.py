@@ -7,7 +7,7 @@
 --before is another checkout of kanpde, such as `git worktree add ../before 69df4df`, the other side the one that this
 script is of. They take turns, and of --repeats the median is quoted: seconds by the clock and of the processor, and the
 largest resident set of the whole process. A --start that the other checkout does not know is measured on this side
-alone. Rows of other dimensions, steps and starts are kept.
+alone. Rows of other dimensions, steps, starts and checkouts before are kept.
 """
 
 import argparse
@@ -26,7 +26,19 @@ from benchmarks.speed.unchanged import HERE, commit
 from kanpde.ground.errors import ConfigError
 from kanpde.runs.models import Run
 
-COLUMNS = ("dim", "steps", "start", "side", "commit", "seconds", "processor_s", "peak_MB", "error", "test_points")
+COLUMNS = (
+    "dim",
+    "steps",
+    "start",
+    "against",
+    "side",
+    "commit",
+    "seconds",
+    "processor_s",
+    "peak_MB",
+    "error",
+    "test_points",
+)
 HEADING = ("d", "steps", "start", "side", "commit", "s", "processor s", "peak MB", "error", "on points", "s / before")
 
 
@@ -61,7 +73,7 @@ def compared(args: argparse.Namespace) -> list[Row]:
     for _ in range(args.repeats):
         for side, checkout in sides.items():
             found[side].append(ran(checkout, args.dim, args.steps, args.start))
-    of_case = {"dim": args.dim, "steps": args.steps, "start": args.start}
+    of_case = {"dim": args.dim, "steps": args.steps, "start": args.start, "against": commit(sides["before"])}
     rows = []
     for side, checkout in sides.items():
         if runs := [run for run in found[side] if run is not None]:
@@ -71,8 +83,8 @@ def compared(args: argparse.Namespace) -> list[Row]:
 
 
 def case_of(row: Row) -> tuple:
-    """The command that a row is of."""
-    return int(row["dim"]), int(row["steps"]), row["start"]
+    """The command that a row is of, and what was before."""
+    return int(row["dim"]), int(row["steps"]), row["start"], row["against"]
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -82,7 +94,7 @@ def report(rows: Sequence[Row]) -> str:
     for row in rows:
         seconds, reference = float(row["seconds"]), before.get(case_of(row), float("nan"))
         numbers = f"{seconds:.0f}", f"{float(row['processor_s']):.0f}", f"{float(row['peak_MB']):,.0f}"
-        about = (*case_of(row), row["side"], row["commit"])
+        about = (*case_of(row)[:3], row["side"], row["commit"])
         lines.append([*about, *numbers, float(row["error"]), row["test_points"], seconds / reference])
     about = __doc__.partition("\n\n    ")[0], *__doc__.rstrip().split("\n\n")[2:]
     return "\n".join(["# A whole command", "", "\n\n".join(about), "", machine(), "", *markdown(HEADING, lines), ""])
