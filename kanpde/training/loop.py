@@ -410,11 +410,13 @@ class ResidualTraining(Training):
         return self._verdict(terms)
 
     def _last_terms(self) -> dict[str, float]:
-        """The terms at the held-out points after the last step, which the last evaluation has as a rule measured."""
+        """The terms at the held-out points after the last step, which the last evaluation has as a rule measured.
+
+        Before the first step it has those of the start alone.
+        """
         row, of = self.state.row or {}, "held_out/"
-        if row.get("step") != self.state.step or not self.state.step:  # of step 0 it has those of the start alone
-            return self.validation(self.tested)
-        return {name.removeprefix(of): value for name, value in row.items() if name.startswith(of)}
+        measured = {name.removeprefix(of): value for name, value in row.items() if name.startswith(of)}
+        return measured if measured and row["step"] == self.state.step > 0 else self.validation(self.tested)
 
     def _verdict(self, last: dict[str, float]) -> str:
         """The status by the held-out terms of the last weights; what a user should know of them is a warning."""
