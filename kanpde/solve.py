@@ -27,7 +27,7 @@ from kanpde.runs.api import begin, go_on
 from kanpde.runs.models import Run
 from kanpde.runs.names import check_out
 from kanpde.runs.stored import agreeing
-from kanpde.training import ladder, memory
+from kanpde.training import evaluation, ladder, memory
 from kanpde.training.loop import State
 from kanpde.training.plan import Plan
 from kanpde.training.training import RunFailed
@@ -211,13 +211,11 @@ def _operator(config: RunConfig) -> str:
 
 
 def _dry_run(say: Console, plan: Plan) -> None:
-    fixed, step = memory.estimate(plan)
+    (fixed, step), tests = memory.estimate(plan), evaluation.bytes_of(plan)
     say.print(f"parameters {_parameters(plan)}")
     start = ladder.bytes_of(ladder.points_of(plan) * plan.problem.n_inputs, plan) if plan.start() else 0
-    of_start = f", {start / 2**20:,.1f} MB the start before it" if start else ""
-    say.print(
-        f"estimated memory: {fixed / 2**20:,.1f} MB parameters and optimiser, {step / 2**20:,.1f} MB one step{of_start}"
-    )
+    parts = {"parameters and optimiser": fixed, "one step": step, "an evaluation": tests, "the start before it": start}
+    say.print(f"estimated memory: {', '.join(f'{n / 2**20:,.1f} MB {part}' for part, n in parts.items() if n)}")
     say.print("configuration:\n" + dump(plan.config))
 
 

@@ -34,7 +34,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "recovery",
         "report",
     ),
-    *("mutations", "stde_jax", "structure", "table8", "unchanged", "variants"),
+    *("mutations", "stde_jax", "structure", "starts", "table8", "unchanged", "variants", "whole"),
 )
 
 

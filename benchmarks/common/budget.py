@@ -22,7 +22,7 @@ from kanpde.runs.models import Run
 from kanpde.runs.stored import config_of
 from kanpde.training import plan
 from kanpde.training.checks import check_device
-from kanpde.training.cuts import SLICE
+from kanpde.training.cuts import PLANE, SLICE
 from kanpde.training.loop import ResidualTraining
 from kanpde.training.training import RunFailed, WriteFailed
 
@@ -52,7 +52,7 @@ def cost(problem, config: RunConfig, pilot: int = 6) -> Cost:
             raise KeyboardInterrupt
         last = time.perf_counter() - ticks[-1]
     points, most = config.points, training.evaluator.history_points()
-    slices = min(config.slices.points**2, SLICE // problem.dim)
+    slices = min(config.slices.points**2, PLANE // problem.dim)
     slices += config.slices.volume**3 * (config.slices.volume**3 * problem.dim <= SLICE)
     once = 2 * points.test + max(most, min(points.test, 4096)) + slices
     half = pilot // 2

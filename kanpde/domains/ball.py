@@ -60,7 +60,7 @@ class Ball(Domain):
         else:
             u = uniforms(n, self.dim + 1, generator, sequence, **kind)
             direction, u = directions(n, self.dim, generator, uniform=u[:, :-1]), u[:, -1:]
-        return self._placed(self.radius * (u if law == "radial" else u ** (1 / self.dim)) * direction)
+        return self._placed(direction.mul_(self.radius * (u if law == "radial" else u ** (1 / self.dim))))
 
     def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind: Any) -> Tensor:
         """n points uniform on the sphere."""

@@ -49,7 +49,7 @@ def _quantiles(uniform: Tensor) -> Tensor:
 def directions(n: int, dim: int, generator: torch.Generator, uniform: Tensor | None = None, dtype=None) -> Tensor:
     """n unit vectors (n, dim), uniform on the sphere: normalised Gaussians, of `uniform` points (n, dim) if given."""
     g = gaussians(n, dim, generator, dtype=dtype) if uniform is None else _quantiles(uniform)
-    return g / torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
+    return g.div_(torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny))
 
 
 class Pool:

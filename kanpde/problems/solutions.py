@@ -34,10 +34,11 @@ class Local(NamedTuple):
 
 
 class Solution(Protocol):
-    """A family of bodies f: how many neighbours a term couples, and the terms with their derivatives."""
+    """A family of bodies f: how many neighbours a term couples, and the terms, alone and with their derivatives."""
 
     reach: int  # a term couples x_i ... x_i+reach
 
+    def terms(self, x: Tensor, c: Tensor) -> Tensor: ...
     def local(self, x: Tensor, c: Tensor) -> Local: ...
     def taylor(self, c: np.ndarray, dim: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]: ...
 
@@ -58,6 +59,10 @@ class TwoBody:
     scale: float = 1.0
     shift: float = 0.0
     reach: int = 1
+
+    def terms(self, x: Tensor, c: Tensor) -> Tensor:
+        a, b = self.scale * x[:, :-1], self.scale * x[:, 1:]
+        return c * (a + b.cos() + b * a.cos()).sin() - self.shift * c
 
     def local(self, x: Tensor, c: Tensor) -> Local:
         k = self.scale
@@ -94,6 +99,9 @@ class ThreeBody:
 
     reach: int = 2
 
+    def terms(self, x: Tensor, c: Tensor) -> Tensor:
+        return c * (x[:, :-2] * x[:, 1:-1] * x[:, 2:]).exp()
+
     def local(self, x: Tensor, c: Tensor) -> Local:
         factors = [x[:, :-2], x[:, 1:-1], x[:, 2:]]
         e = c * (factors[0] * factors[1] * factors[2]).exp()
@@ -120,6 +128,9 @@ class Coupled:
 
     q: float
     reach: int = 1
+
+    def terms(self, x: Tensor, c: Tensor) -> Tensor:
+        return c * (self.q * x[:, :-1] * x[:, 1:]).sin()
 
     def local(self, x: Tensor, c: Tensor) -> Local:
         q, a, b = self.q, x[:, :-1], x[:, 1:]
@@ -174,20 +185,21 @@ class BallSolution:
         object.__setattr__(self, "family", make(self.name, self.dim))
         object.__setattr__(self, "c", torch.from_numpy(coefficients(self.seed, self.dim - REACH[self.name])))
 
-    def _blocks(self, x: Tensor):
-        """Yield (columns, Local of the columns, sum of the terms that start in them), block by block with a halo."""
-        family, c = self.family, self.c.to(x.device, x.dtype)
-        reach, columns = family.reach, x.split(BLOCK, 1)
+    def _around(self, x: Tensor):
+        """Yield (columns, those with their halo, the c of the terms there, where the former are), block by block."""
+        c, reach, columns = self.c.to(x.device, x.dtype), self.family.reach, x.split(BLOCK, 1)
         for i, own in enumerate(columns):
             start, stop = i * BLOCK, i * BLOCK + own.shape[1]
             low, high = max(start - reach, 0), min(stop + reach, self.dim)
             near = range(low // BLOCK, -(-high // BLOCK))
             # of blocks, not of x: the gradient of a slice is as large as what it is of
             parts = [columns[k][:, max(low - k * BLOCK, 0) : high - k * BLOCK] for k in near]
-            around = torch.cat(parts, 1)
-            local = family.local(around, c[low : high - reach])
-            mine = slice(start - low, stop - low)
-            yield own, Local(local.terms[:, mine], local.grad[:, mine], local.second[:, mine])
+            yield own, torch.cat(parts, 1), c[low : high - reach], slice(start - low, stop - low)
+
+    def _blocks(self, x: Tensor):
+        """Yield (columns, `Local` of the columns and of the terms that start in them), block by block."""
+        for columns, around, c, mine in self._around(x):
+            yield columns, Local(*(t[:, mine] for t in self.family.local(around, c)))
 
     def body(self, x: Tensor) -> Body:
         """f, x . grad f, |grad f|^2, Lap f at x (N, d)."""
@@ -198,8 +210,9 @@ class BallSolution:
         return Body(*total)
 
     def value(self, x: Tensor) -> Tensor:
-        """v (N,)."""
-        return (1 - x.square().sum(-1)) * self.body(x).value
+        """v (N,), without the derivatives of f."""
+        f = sum(self.family.terms(around, c)[:, mine].sum(-1) for _, around, c, mine in self._around(x))
+        return (1 - x.square().sum(-1)) * f
 
     def value_and_laplacian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """v and Lap v = m Lap f - 4 x . grad f - 2 d f, m = 1 - |x|^2."""

@@ -27,7 +27,7 @@ from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, rates
 from kanpde.problems.conditions import Dirichlet, Initial, Integral, Neumann, Periodic, Robin, Terminal
 from kanpde.problems.frames import centre_and_lengths, largest_factor
 from kanpde.problems.reading import ALONE
-from kanpde.training import memory, statements
+from kanpde.training import evaluation, memory, statements
 from kanpde.training.losses import OWN
 from kanpde.users.code import check_numbers, check_residual, check_statements
 from kanpde.verification import DefectEquation, method_of
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # of differences, in the lengths of the domain
 OF_PLACES = (Dirichlet, Neumann, Robin, Periodic, Initial, Terminal, Integral)  # which leave a field open inside
 OF_ONE = ("factor", "lift", "boundary_value", "initial_value", "taylor", "untrained", "left_side", "source")
+CHECKED = 2**18  # coordinates of points at which the equation is differentiated, of which a hundred copies may be alive
 EXACT_STEP = 1e-5  # from which round-off is a small part of a difference
 
 
@@ -90,6 +91,7 @@ def check(plan: "Plan") -> None:
     check_factor(plan)
     check_resolution(plan)
     memory.micro_batch(plan)
+    evaluation.check_memory(plan)
     if config.stop.to is not None:
         method_of(DefectEquation(plan.ansatz("cpu")))
 
@@ -318,7 +320,7 @@ def check_gradient(plan: "Plan") -> None:
         reader, remedy = f"start: {config.start}", "say start: network"
     if problem.fits_rows:
         raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
-    n = max(2, min(64, 2**20 // problem.domain.dim))
+    n = max(2, min(64, CHECKED // problem.domain.dim))
     x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=torch.float64)
     jet = held_jet(plan, x)
     parts = {

@@ -14,7 +14,9 @@ from kanpde.domains.base import is_framed, tells_inside, time_of
 from kanpde.ground.samplers import directions, stream
 from kanpde.jets.ansatz import Ansatz
 
-SLICE = 2**28  # coordinates evaluated for one slice
+SLICE = 2**28  # coordinates evaluated for a volume; where it has more, there is none
+PLANE = 2**26  # for a plane; where it has more, it has fewer points
+PART = 2**23  # at a time
 LISTED = 3  # coordinates off a slice whose values its caption tells
 ROUNDING = 1e-5  # of the distance from the centre: as near to the boundary is on it
 
@@ -124,7 +126,8 @@ def _slice(config: RunConfig, u: Ansatz, k: int, coordinates: Sequence[int] | No
         axes = torch.eye(domain.dim, dtype=torch.float64)[coordinates]
         middle, half = origin[coordinates], reach[coordinates]
         origin = origin.index_fill(0, torch.tensor(coordinates), 0.0)
-    n = max(2, min(points, int((SLICE / domain.dim) ** (1 / len(axes)))))
+    most = PLANE if k == 2 else SLICE
+    n = max(2, min(points, int((most / domain.dim) ** (1 / len(axes)))))
     ticks = middle[:, None] + half[:, None] * torch.linspace(-1, 1, n, dtype=torch.float64)
     data = {
         "origin": origin.numpy(),
@@ -143,7 +146,7 @@ def _values(u: Ansatz, origin: Tensor, axes: Tensor, ticks: Tensor) -> dict:
     problem, like = u.problem, u.like
     grid = torch.stack(torch.meshgrid(*ticks, indexing="ij"), -1).flatten(0, -2)
     found: list[tuple[Tensor, ...]] = []
-    for part in grid.split(max(1, min(2048, 2**22 // len(origin)))):
+    for part in grid.split(max(1, min(2048, PART // len(origin)))):
         x = (origin + part @ axes).to(like)
         exact = problem.exact_fields(x)
         found.append((inside(problem.domain, x), u(x), *([] if exact is None else [exact])))

@@ -1,8 +1,10 @@
 """Evaluation under no_grad on points that depend on the seed alone: errors, floors, the error field, slices."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import starmap
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,43 +17,80 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.kan import grids
 from kanpde.problems import Problem
 from kanpde.problems.conditions import draws
-from kanpde.training import cuts
+from kanpde.training import cuts, memory
 from kanpde.training.losses import Points
-from kanpde.training.plan import Plan
+
+if TYPE_CHECKING:
+    from kanpde.training.plan import Plan
 
 BLOCK = 256  # test points per generator: point i belongs to the stream (seed, "test", i // 256)
+PART = 2**23  # coordinates of a block that are worked on at a time
+HELD = 5  # float64 numbers that are alive at once for each of them
 CACHE = 2**24  # coordinates kept in memory rather than drawn again
 KEEP = 2**25  # coordinates written to the result file, and measured at every evaluation before the last
 JUDGED = 2**18  # coordinates of the points at which a PDE's loss is validated: a few steps' worth of work
 LEAST = 16  # but so many points
 
 
+def bytes_of(plan: "Plan") -> int:
+    """What evaluations hold at once: points that are kept, those of the result file, a block, the work on a part."""
+    dim = plan.problem.domain.dim
+    every, block = plan.config.points.test * dim, BLOCK * dim
+    kept = every * (every <= CACHE) + 2 * every * (every <= KEEP)
+    return plan.dtype.itemsize * (kept + block) + 8 * HELD * min(PART, block)
+
+
+def check_memory(plan: "Plan") -> None:
+    """Raises ConfigError where `max_memory` has no room for the evaluations, whose blocks are what they are."""
+    left, needed = memory.left(plan), bytes_of(plan)
+    if left is not None and left < needed:
+        least = (memory.parse(plan.config.max_memory) + needed - left) / 10**6
+        raise ConfigError(f"max_memory: given {plan.config.max_memory}, the evaluations need about {least:,.0f}MB")
+
+
 class Evaluator:
     """The test and validation points of a run and what is measured on them."""
 
-    def __init__(self, plan: Plan, u: Ansatz):
+    def __init__(self, plan: "Plan", u: Ansatz):
         self.plan, self.config, self.u = plan, plan.config, u
         self.problem, self.domain = u.problem, u.problem.domain
-        self._cache: dict[tuple[str, int], tuple[Tensor, Tensor | None]] = {}
+        self._points: dict[tuple[str, int], Tensor] = {}
+        self._exact: dict[tuple[str, int], Tensor | None] = {}
 
     # -----------------------------------------------------------------------------------------------------------
     # Points
 
     def blocks(self, name: str, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """(x, u*) of n points of a stream, block by block; u* is None where it is not known."""
-        cached = n * self.domain.dim <= CACHE
-        for i in range(0, n, BLOCK):
-            key = name, i
-            block = self._cache.get(key) or self._draw(name, i // BLOCK)
-            if cached:
-                self._cache[key] = block
-            x, exact = block
-            yield x[: n - i], None if exact is None else exact[: n - i]
+        """(x, u*) of n points of a stream, block by block, those of many coordinates in parts; u* is None if unknown.
 
-    def _draw(self, name: str, number: int) -> tuple[Tensor, Tensor | None]:
-        generator = stream(self.config.seed, f"{name}/{number}")
-        x = self.problem.held_out(name, number, BLOCK, generator, self.config.points.law).to(self.u.like)
-        return x, self.problem.exact_fields(x)
+        u* is computed once. Points that are too large to keep are drawn again, which is cheap.
+        """
+        kept = n * self.domain.dim <= CACHE
+        for i in range(0, n, BLOCK):
+            yield from self._of_block(name, i // BLOCK, min(BLOCK, n - i), kept)
+
+    def _of_block(self, name: str, number: int, n: int, kept: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
+        x = self._block(name, number, kept)
+        exact = self._exact_at(x, (name, number))
+        parts = self._parts(x[:n])
+        return zip(parts, [None] * len(parts) if exact is None else self._parts(exact[:n]), strict=True)
+
+    def _parts(self, rows: Tensor) -> Sequence[Tensor]:
+        return rows.split(max(1, PART // self.domain.dim))
+
+    def _block(self, name: str, number: int, kept: bool) -> Tensor:
+        if (x := self._points.get((name, number))) is None:
+            generator = stream(self.config.seed, f"{name}/{number}")
+            x = self.problem.held_out(name, number, BLOCK, generator, self.config.points.law).to(self.u.like)
+            if kept:
+                self._points[name, number] = x
+        return x
+
+    def _exact_at(self, x: Tensor, key: tuple[str, int]) -> Tensor | None:
+        if key not in self._exact:
+            found = [self.problem.exact_fields(part) for part in self._parts(x)]
+            self._exact[key] = None if found[0] is None else torch.cat(found)
+        return self._exact[key]
 
     @cached_property
     def held_out(self) -> Points:
@@ -124,22 +163,17 @@ class Evaluator:
     @torch.no_grad()
     def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str]:
         """The errors on all test points, the field there, and a hash of the points, in one pass over them."""
-        n = self.config.points.test
-        digest, columns = hashlib.sha256(), {"u": [], "u_exact": [], "radius": []}
-        if n * self.domain.dim <= KEEP:
-            columns["x"] = []
-        for x, exact in self.batches("test", n):
-            u, x = self.u(x).double(), self.problem.inputs_of(x)
-            row = {
-                "u": u,
-                "u_exact": u * float("nan") if exact is None else exact.double(),
-                "radius": x.norm(dim=1),
-                "x": x,
-            }
-            for name, column in columns.items():
-                column.append(row[name].cpu())
-            digest.update(x.float().cpu().numpy().tobytes())
-        field = {name: torch.cat(column) for name, column in columns.items()}
+        n, digest = self.config.points.test, hashlib.sha256()
+
+        def measured(points: Tensor, exact: Tensor | None) -> dict[str, Tensor]:
+            u, x = self.u(points).double(), self.problem.inputs_of(points)
+            digest.update(x.float().cpu().numpy().ravel())
+            exact = u * float("nan") if exact is None else exact.double()
+            found = {"u": u, "u_exact": exact, "radius": x.norm(dim=1), "x": x}
+            return {name: t.cpu() for name, t in found.items() if name != "x" or n * self.domain.dim <= KEEP}
+
+        rows = list(starmap(measured, self.batches("test", n)))  # which, unlike a loop, holds no points any more
+        field = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         found = self._errors(field["u"], field["u_exact"])
         u, exact = field.pop("u"), field.pop("u_exact")
         columns = cuts.by_field(self.problem.fields, u, exact if self.problem.has_exact else None)
@@ -195,5 +229,7 @@ class Evaluator:
 
 
 def _joined(blocks: list) -> tuple[Tensor, Tensor | None]:
+    if len(blocks) == 1:
+        return blocks[0]
     xs, exacts = zip(*blocks, strict=True)
     return torch.cat(xs), None if exacts[0] is None else torch.cat(exacts)

@@ -321,7 +321,7 @@ def correlated(p: Quadratic, equation: Equation, x: Tensor) -> Tensor:
     least = _quantile(FALSE_PAIRS / (d * d))
     a, b = slope.square().sum(0), y.square().sum(0)
     left, right = torch.cat([slope, y]), torch.cat([y, slope])
-    found = []
+    found = [p.pairs[:0]]
     for i in range(0, d, TILE[0]):
         rows = slice(i, i + TILE[0])
         for j in range(i, d, TILE[1]):
@@ -329,7 +329,8 @@ def correlated(p: Quadratic, equation: Equation, x: Tensor) -> Tensor:
             z = left[:, rows].mT @ right[:, columns]
             bound = torch.addmm(a[rows, None] * b[columns], b[rows, None], a[None, columns]) * (least**2 / len(x))
             pairs = (z.square_() > bound).nonzero() + torch.tensor([i, j])
-            found.append(pairs[pairs[:, 0] < pairs[:, 1]])
+            if len(pairs := pairs[pairs[:, 0] < pairs[:, 1]]):  # even empty, it would pin the memory of a tile
+                found.append(pairs)
     pairs = torch.cat(found)
     number = lambda pairs: pairs[:, 0] * d + pairs[:, 1]
     return pairs[~torch.isin(number(pairs), number(p.pairs))]

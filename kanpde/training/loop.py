@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kanpde.config import PhaseConfig
+from kanpde.ground.metrics import give_back
 from kanpde.ground.samplers import Pool, resampled, stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.grids import extend_grid, update_grid
@@ -310,6 +311,7 @@ class ResidualTraining(Training):
 
     def evaluate(self, on_evaluation: Callback | None = None) -> bool:
         """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
+        give_back()
         with self._alone():
             self._measure()
         asked = bool(on_evaluation and on_evaluation(self.state))
@@ -399,7 +401,8 @@ class ResidualTraining(Training):
     def finish(self) -> str:
         """The test error of the last and the best weights, the field and the slices; returns the status of the run."""
         run, evaluator, best, u = self.run, self.evaluator, self.best, self.tested
-        terms = self.validation(u)
+        give_back()
+        terms = self._last_terms()
         last = weights_of(u)
         found, field, digest = evaluator.full_test()
         run.attrs["rel_l2_last"] = found["rel_l2"]
@@ -428,6 +431,15 @@ class ResidualTraining(Training):
         run.set_field({name: t.numpy() for name, t in field.items()})
         run.set_slices(slices)
         return self._verdict(terms)
+
+    def _last_terms(self) -> dict[str, float]:
+        """The terms at the held-out points after the last step, which the last evaluation has as a rule measured.
+
+        Before the first step it has those of the start alone.
+        """
+        row, of = self.state.row or {}, "held_out/"
+        measured = {name.removeprefix(of): value for name, value in row.items() if name.startswith(of)}
+        return measured if measured and row["step"] == self.state.step > 0 else self.validation(self.tested)
 
     def _verdict(self, last: dict[str, float]) -> str:
         """The status by the held-out terms of the last weights; what a user should know of them is a warning."""
