@@ -287,7 +287,8 @@ def _result_table(run: Run) -> Table:
         if of:
             table.add_row(f"field {field}", _number(view.rel_l2, 3), "")
         for name, floor in view.floors.items():
-            skill = f"{view.rel_l2 / floor:.3f}" if floor else ""
+            error = view.rel_l2 if view.rel_l2 == view.rel_l2 else run.verification.get("rel_l2", float("nan"))
+            skill = f"{error / floor:.3f}" if floor and error == error else ""
             table.add_row(f"{of}floor: {name.replace('_', ' ')}", f"{floor:.3e}", skill)
     wall, memory = run.history["wall_s"][-1], run.history["peak_memory_bytes"][-1]
     if run.attrs["fits"]:

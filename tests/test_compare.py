@@ -43,6 +43,7 @@ def test_summary_of_a_finished_run(tmp_path):
         "parameters": 1234567,
         "steps": 20000,
         "rel_l2": 0.00330123,
+        "estimated": None,
         "skill": pytest.approx(0.00330123 / 0.066),
         "time_s": 12345.6,
         "peak_memory_mb": pytest.approx(250.0),
@@ -60,6 +61,8 @@ def test_without_exact_solution_error_and_skill_are_missing(tmp_path):
     run = finished(tmp_path / "a.h5", rel_l2=float("nan"))
     row = summary(run)
     assert row["rel_l2"] is None and row["skill"] is None and row["steps"] == 20000
+    run.set_verification({"rel_l2": 0.0132})
+    assert summary(run)["estimated"] == 0.0132 and summary(run)["skill"] == 0.0132 / run.floors["constant"]
 
 
 @pytest.mark.parametrize("floor", [0.0, float("nan"), None])

@@ -3,7 +3,8 @@
     python -m benchmarks.verification [--what shown small wrong] [--cases poisson-5 ...] [--seeds N ...] [--seconds 60]
         [--runs runs/verification] [--jobs 1] [--quick] [--render] [--out benchmarks/results/verification.md]
 
-shown: a run of each case by the default solver of its dimension, then `kanpde.verify` with rel = 0.1, within --seconds.
+shown: a run of 400 steps of each case by the default solver of its dimension, and README's main command whole, then
+`kanpde.verify` with rel = 0.1, within --seconds.
 small: runs of 100 and 400 steps of small networks, ten seeds each, so that many errors of all sizes are judged; rel =
 0.1 within 10 s. The share of 95 % intervals that hold the truth is of all that ended in time and of all there are.
 
@@ -39,6 +40,7 @@ from kanpde.problems.conditions import Dirichlet
 COLUMNS = ("what", "case", "seed", "steps", "true", "estimated", "low", "high", "train", "verify", "samples", "method")
 COLUMNS += ("residual", "machine")
 REL, CONFIDENCE, SMALL_SECONDS = 0.1, 0.95, 10.0
+MAIN, SHOWN_STEPS = "allen_cahn-100", 400  # all of the main job, and of others so many steps as say how wrong they are
 SMALL_STEPS, SMALL_SEEDS = (100, 400), range(10)
 
 
@@ -171,7 +173,8 @@ class Cell(NamedTuple):
         if self.quick:
             return given | {"steps": 4, "compile": False, "points": {"test": 64, "validation": 16}}
         if self.what == "shown":
-            return given | {"backbone": "metakan" if self.case == "allen_cahn-100" else "kan"}
+            length = {"steps": self.steps} if self.steps else {}
+            return given | {"backbone": "metakan" if self.case == MAIN else "kan"} | length
         small = {"backbone": {"name": "kan", "widths": [16]}, "compile": False, "start": "network"}
         if self.what == "wrong":
             return given | small | WRONG[self.case][2]
@@ -188,11 +191,12 @@ def key(row: Row) -> tuple:
 def cells(args) -> Iterator[Cell]:
     """All that are asked for."""
     for what in args.what:
-        lengths = SMALL_STEPS if what == "small" else (0,)
+        lengths = SMALL_STEPS if what == "small" else (SHOWN_STEPS if what == "shown" else 0,)
         seeds = SMALL_SEEDS if what == "small" and args.seeds == [0] else args.seeds
         seconds = args.seconds if what == "shown" else SMALL_SECONDS
         for name, steps, seed in product(SETS[what], lengths, seeds):
             if not args.cases or name in args.cases:
+                steps = 0 if (what, name) == ("shown", MAIN) else steps
                 yield Cell(what, name, seed, steps, seconds, args.runs, args.quick)
 
 

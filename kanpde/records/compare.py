@@ -15,24 +15,27 @@ if TYPE_CHECKING:
 
 TEXT = ("file", "problem", "backbone", "status")
 SETTINGS = ("problem", "dim", "backbone", "seed", "status")
-COLUMNS = ("file", "problem", "dim", "backbone", "parameters", "steps", "rel_l2", "skill", "time_s", "peak_memory_mb")
-COLUMNS += ("seed", "status")
+COLUMNS = ("file", "problem", "dim", "backbone", "parameters", "steps", "rel_l2", "estimated", "skill", "time_s")
+COLUMNS += ("peak_memory_mb", "seed", "status")
 
 
 def summary(run: RunFile) -> dict[str, object]:
     """The row of a run; what the file does not tell is None.
 
-    skill is rel_l2 over the error of the best constant; time_s is seconds since training began, and peak_memory_mb
+    estimated is the error as it is estimated without a solution, and skill rel_l2, or where no solution is known this
+    one, over the error of the best constant; time_s is seconds since training began, and peak_memory_mb
     2^20 bytes, both at the last evaluation.
     """
     steps = _last(run, "step")
-    floor = run.floors.get("constant", math.nan)
+    floor, estimated = run.floors.get("constant", math.nan), run.verification.get("rel_l2", math.nan)
+    error = run.rel_l2 if math.isfinite(run.rel_l2) else estimated
     row = {name: run.attrs.get(name) for name in COLUMNS} | {
         "file": str(run.path),
         "parameters": _parameters(run),
         "steps": steps if steps is None else int(steps),
         "rel_l2": run.rel_l2,
-        "skill": run.rel_l2 / floor if floor > 0 else None,
+        "estimated": estimated,
+        "skill": error / floor if floor > 0 else None,
         "time_s": _last(run, "wall_s"),
         "peak_memory_mb": _last(run, "peak_memory_bytes", scale=2**-20),
     }

@@ -189,7 +189,14 @@ class Evaluator:
         each = {name: self._floors(self.problem.of(name), k) for k, name in enumerate(self.problem.fields)}
         return {f"{name}/{kind}": floor for name, floors in each.items() for kind, floor in floors.items()}
 
-    def _floors(self, problem: Problem, column: int | None) -> dict[str, float]:
+    @torch.no_grad()
+    def floors_of_u(self) -> dict[str, float]:
+        """The same of u itself where no solution is known, from which it differs by as much as it is wrong."""
+        if self.problem.has_exact or self.problem.fits_rows or len(self.problem.fields) > 1:
+            return {}
+        return self._floors(self.problem, None, of_u=True)
+
+    def _floors(self, problem: Problem, column: int | None, of_u: bool = False) -> dict[str, float]:
         """Those of a problem with one field, which is the only one or a column of several.
 
         Where nothing is built in, the smaller of those of h + m p and of p.
@@ -199,6 +206,7 @@ class Evaluator:
         found = metrics.Floors(self.domain.dim, n, problem.taylor(), centre)
         plain = None if self.plan.hard or problem.fits_rows else metrics.Floors(self.domain.dim, n)
         for points, exact in self.blocks("test", n):
+            exact = self.u(points) if of_u else exact
             x, exact = problem.inputs_of(points), exact if column is None else exact[:, column]
             if not exact.isfinite().any():
                 return {}

@@ -412,6 +412,7 @@ class ResidualTraining(Training):
                 found, field, digest = evaluator.full_test()
             slices = evaluator.slices()
             run.attrs["best_step"] = best["step"]
+            run.floors |= evaluator.floors_of_u()
             if self.config.verify:
                 verifying.at_the_end(run, u)
         finally:
@@ -426,11 +427,18 @@ class ResidualTraining(Training):
             test_points_sha256=digest,
             history_points=evaluator.history_points(),
             **{f"rel_l2_best/{name}": found[f"fields/{name}/rel_l2"] for name in of_system},
-            **{f"skill_{name}": _error_beside(found, name) / floor for name, floor in run.floors.items() if floor},
+            **{f"skill_{name}": self._error_beside(found, name) / floor for name, floor in run.floors.items() if floor},
         )
         run.set_field({name: t.numpy() for name, t in field.items()})
         run.set_slices(slices)
         return self._verdict(terms)
+
+    def _error_beside(self, found: Mapping[str, float], floor: str) -> float:
+        """The relative l2 error that a floor is of: that of u, if need be as estimated, or of the field in its name."""
+        field, slash, _ = floor.rpartition("/")
+        if slash or self.plan.problem.has_exact:
+            return found[f"fields/{field}/rel_l2"] if slash else found["rel_l2"]
+        return self.run.verification.get("rel_l2", float("nan"))
 
     def _last_terms(self) -> dict[str, float]:
         """The terms at the held-out points after the last step, which the last evaluation has as a rule measured.
@@ -507,9 +515,3 @@ class ResidualTraining(Training):
         self.elapsed = float(saved["elapsed"])
         self.best = {"terms": None, **{name: saved["best"][name] for name in ("step", "weights", "stale")}}
         self.best["terms"] = saved["best"].get("terms") or self.validation(self._of_best())  # of older runs: none
-
-
-def _error_beside(found: Mapping[str, float], floor: str) -> float:
-    """The relative l2 error that a floor is of: that of u, or of the field in its name."""
-    field, slash, _ = floor.rpartition("/")
-    return found[f"fields/{field}/rel_l2"] if slash else found["rel_l2"]
