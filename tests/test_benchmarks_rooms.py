@@ -29,12 +29,13 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "operators",
         "parameter_counts",
         "peers",
+        "point_values",
         "prompts",
         "pykan_fit",
         "recovery",
         "report",
     ),
-    *("mutations", "stde_jax", "structure", "starts", "table8", "unchanged", "variants", "whole"),
+    *("mutations", "stde_jax", "structure", "starts", "table8", "unchanged", "variants", "verification", "whole"),
 )
 
 

@@ -12,7 +12,7 @@ import kanpde
 from kanpde import Ansatz, NotVerifiable, Problem
 from kanpde.domains import Ball, Box, Cylinder, Ellipsoid, Gaussian, Polygon, Simplex
 from kanpde.problems import HJB, Heat, Poisson, SineGordon
-from kanpde.problems.conditions import Dirichlet, Neumann, Terminal
+from kanpde.problems.conditions import Dirichlet, Neumann, Periodic, Robin, Terminal
 from kanpde.training import verifying
 from kanpde.verification import DefectEquation, method_of
 from kanpde.verification.estimate import Samples, quantile, relative_l2
@@ -286,13 +286,48 @@ def test_what_no_method_is_for_is_refused(kind, words):
     assert one_line(info)
 
 
-def test_conditions_that_are_no_values_are_refused():
+def slope(x, n):
+    """n . grad u* of `Linear` without time."""
+    return (x.sum(1).cos().unsqueeze(1) * n).sum(1) + n[:, 0]
+
+
+@dataclass(frozen=True)
+class Flux(Linear):
+    """Values on a side of a box, or where x_1 is small, and fluxes elsewhere."""
+
+    @property
+    def conditions(self):
+        if isinstance(self.on, Box):
+            right = Neumann("x2 = high", lambda x: slope(x, torch.eye(2).double()[1:].expand_as(x)))
+            left = Robin(
+                "x2 = low", 2.0, 1.0, lambda x: 2 * self.exact(x) - slope(x, torch.eye(2).double()[1:].expand_as(x))
+            )
+            return (Dirichlet("x1 = low", self.exact), Dirichlet("x1 = high", self.exact), right, left)
+        few = lambda x: x[:, 0] < -0.3
+        normal = lambda x: x / x.norm(dim=1, keepdim=True)
+        return (Dirichlet(few, self.exact), Neumann(lambda x: ~few(x), lambda x: slope(x, normal(x))))
+
+
+@pytest.mark.parametrize("q", [0.0, -2.0])
+@pytest.mark.parametrize("on", [Box(2), Ball(2)], ids=lambda on: type(on).__name__)
+def test_paths_with_fluxes_on_the_boundary(on, q):
+    check(Flux(2, on, q), Paths, n=200, tolerance=3e-2)
+
+
+def test_conditions_that_determine_nothing_are_refused():
     @dataclass(frozen=True)
-    class Flux(Linear):
+    class Alone(Linear):
         conditions = (Neumann(flux=0.0),)
 
-    with pytest.raises(NotVerifiable, match="neumann"):
-        DefectEquation(Ansatz(Flux(2, Box(2), -1.0), net(2), hard=False))
+    with pytest.raises(NotVerifiable, match="undetermined"):
+        DefectEquation(Ansatz(Alone(2, Box(2)), net(2), hard=False))
+
+    @dataclass(frozen=True)
+    class Again(Linear):
+        conditions = (Periodic("x1"),)
+
+    with pytest.raises(NotVerifiable, match="periodic"):
+        DefectEquation(Ansatz(Again(2, Box(2), -1.0), net(2), hard=False))
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,10 @@ class Domain(metaclass=_Complete):
         """At most the distance (N,) to the boundary from points inside, of points outside below zero: walks read it."""
         raise NotImplementedError(f"{type(self).__name__} states no distance to its boundary")
 
+    def nearest(self, x: Tensor) -> Tensor:
+        """The points (N, dim) of the boundary nearest to points near it."""
+        return x + self.distance(x).unsqueeze(-1) * self.normal(x)
+
     def normal(self, x: Tensor) -> Tensor:
         """The outward unit normals (N, dim) at points of the boundary: those of the factor, which falls outwards."""
         if (m := self.factor(x)) is None:

@@ -90,6 +90,12 @@ class Box(Domain):
         inside = torch.minimum(x - low, high - x)
         return torch.where((inside >= 0).all(-1), inside.amin(-1), -inside.clamp_max(0).norm(dim=-1))
 
+    def nearest(self, x: Tensor) -> Tensor:
+        """On the nearest side; of a point outside that of the box."""
+        low, high = (side.to(x) for side in self._limits())
+        inside = (self.distance(x) > 0).unsqueeze(-1)
+        return torch.where(inside, super().nearest(x), x.clamp(low, high))
+
     def level(self, x: Tensor) -> Tensor:
         """The R-conjunction of (x_i - low_i)(high_i - x_i) / (high_i - low_i) over the axes."""
         low, high = (side.to(x) for side in self._limits())

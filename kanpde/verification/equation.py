@@ -22,7 +22,8 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.jet import Jet
 from kanpde.jets.nested import gradient_of
 from kanpde.operators import Forward
-from kanpde.problems.conditions import Dirichlet, Initial, Terminal, at
+from kanpde.problems.conditions import Condition, Dirichlet, Initial, Neumann, Robin, Terminal, at
+from kanpde.problems.parts import face_of
 
 PROBES = 64  # points at which it is looked at what the equation is
 SAME = 1e-6  # of coefficients that are one and the same, relative to them
@@ -225,56 +226,87 @@ class DefectEquation:
     # Values
 
     def _check_conditions(self) -> None:
-        """Raises NotVerifiable for conditions that are no values, and where there are none."""
+        """Raises NotVerifiable for conditions that are neither values nor fluxes, and where e is left undetermined."""
         for name, condition in self.problem.asked.items():
             derived = getattr(condition, "derivative", None) is not None
-            if not isinstance(condition, Dirichlet | Initial | Terminal) or derived or callable(condition.part):
-                raise NotVerifiable(f"the condition {name} is none of values on the boundary or at a time")
+            if not isinstance(condition, Dirichlet | Neumann | Robin | Initial | Terminal) or derived:
+                raise NotVerifiable(f"the condition {name} is none of values or fluxes on the boundary or at a time")
+        if self.fluxes and self.time is None and not (self.reacts or self._has(Dirichlet | Robin)):
+            raise NotVerifiable("fluxes alone leave a constant undetermined")
 
-    def misfit(self, x: Tensor, exits: Tensor) -> Tensor:
-        """e (N,) at points (N, n_inputs) where u is to have values: on the boundary where `exits`, else at s = 0."""
-        u, e = self.u, torch.zeros(len(x), dtype=torch.float64)
-        if self.met:
-            return e
-        with torch.no_grad():
-            for where, value in ((exits, self._boundary_value), (~exits, self._first_value)):
-                if where.any():
-                    e[where] = u(x[where]) - value(x[where])
-        return e
+    def _has(self, kind) -> bool:
+        return any(isinstance(condition, kind) for condition in self.problem.asked.values())
+
+    @property
+    def fluxes(self) -> bool:
+        """Whether a part of the boundary has a condition on the normal derivative."""
+        return self._has(Neumann | Robin)
 
     @property
     def met(self) -> bool:
-        """Whether u has all values built in."""
+        """Whether u has all that is asked for built in."""
         if not self.u.hard:
             return False
         return not self.problem.conditions or set(self.problem.asked) == set(self.problem.exactly.met)
 
-    def _boundary_value(self, x: Tensor) -> Tensor:
+    def misfit(self, x: Tensor, exits: Tensor) -> Tensor:
+        """e (N,) at points (N, n_inputs) where u is to have values: on the boundary where `exits`, else at s = 0."""
+        e = torch.zeros(len(x), dtype=torch.float64)
+        if self.met:
+            return e
+        for where, of in ((exits, lambda z: self.edges(z).misfit), (~exits, self._first_misfit)):
+            if where.any():
+                e[where] = of(x[where])
+        return e
+
+    def edges(self, x: Tensor) -> "Edges":
+        """What is asked for at points of the boundary, and how far u is from it."""
+        n = len(x)
+        flux, rate, misfit = torch.zeros(n, dtype=torch.bool), x.new_zeros(n), x.new_full((n,), float("nan"))
         if not self.problem.conditions:
-            return self.problem.boundary_value(x)
-        value = torch.full((len(x),), float("nan"), dtype=x.dtype)
+            return Edges(flux, rate, self._values_off(x, self.problem.boundary_value))
         for condition in self.problem.asked.values():
-            if isinstance(condition, Dirichlet):
-                on = self._on(condition.part, x)
-                value = torch.where(on, at(condition.value, x), value)
-        if value.isnan().any():
-            raise NotVerifiable("a part of the boundary has no values")
-        return value
+            if isinstance(condition, Initial | Terminal) or not (on := self._on(condition, x)).any():
+                continue
+            z, b = x[on], 1.0
+            if isinstance(condition, Robin):
+                b = at(condition.b, z)
+                rate[on] = at(condition.a, z) / b
+            misfit[on] = (condition.misfit(self.u, z.to(self.u.like.dtype)).double() / b).detach()
+            flux[on] = isinstance(condition, Neumann | Robin)
+        if misfit.isnan().any():
+            raise NotVerifiable("on a part of the boundary nothing is asked for")
+        return Edges(flux, rate, misfit)
 
-    def _on(self, part: str, x: Tensor) -> Tensor:
-        """Which of the points of the boundary belong to a part of it."""
-        from kanpde.problems.parts import face_of
-
+    def _on(self, condition: Condition, x: Tensor) -> Tensor:
+        """Which of the points of the boundary belong to the part of a condition."""
+        part = condition.part
+        if callable(part):
+            return part(x)
         if part == "boundary":
             return torch.ones(len(x), dtype=torch.bool)
         axis, value = face_of(self.problem, part)
         return (x[:, axis] - value).abs() <= SAME * (1 + abs(value))
 
-    def _first_value(self, x: Tensor) -> Tensor:
+    def _values_off(self, x: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.no_grad():
+            return self.u(x.to(self.u.like.dtype)).double() - value(x)
+
+    def _first_misfit(self, x: Tensor) -> Tensor:
         if not self.problem.conditions:
-            return self.problem.initial_value(x)
+            return self._values_off(x, self.problem.initial_value)
         kind = Terminal if self.backward else Initial
-        return next(at(c.value, x) for c in self.problem.asked.values() if isinstance(c, kind))
+        (condition,) = (c for c in self.problem.asked.values() if isinstance(c, kind))
+        return self._values_off(x, lambda x: at(condition.value, x))
+
+
+@dataclass(frozen=True)
+class Edges:
+    """At points of the boundary: n . grad e + rate e = misfit where the flux is given, else e = misfit; (N,) each."""
+
+    flux: Tensor
+    rate: Tensor
+    misfit: Tensor
 
 
 _NAMES = ("r", "q", "b", "a")

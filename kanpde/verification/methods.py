@@ -30,6 +30,7 @@ READINGS = 2  # of the residual, about, in a walk
 MARGIN = 1.2  # of the extremes of q at random points
 GROWS = 3.0  # the most of q, where it is above zero, times the longest time of a walk
 FINE = 32  # steps of the finer path
+ROUNDING = 1e-9  # of a step that has not met the boundary
 LASTS, LITTLE = 16, 1e-3  # without time at most so many times as many, and what is left when it ends
 INTERVALS = {1: 500, 2: 100, 3: 10}  # of the coarser grid along an axis, by dimension
 COARSE = 0.05  # by how much the solutions on both grids may differ, relative to them
@@ -86,12 +87,13 @@ class Method:
             raise NotVerifiable(f"a {type(space).__name__} has no distance to its boundary") from None
 
     def _at_boundary(self, x: Tensor) -> Tensor:
-        """The points of the boundary nearest to points in the shell."""
+        """The points of the boundary nearest to points near it."""
         d = self.equation.space.dim
-        y = x[:, :d]
-        return torch.cat([y + self.distance(y).unsqueeze(1) * self.equation.space.normal(y), x[:, d:]], 1)
+        return torch.cat([self.equation.space.nearest(x[:, :d]), x[:, d:]], 1)
 
     def _check_scalar(self) -> None:
+        if self.equation.fluxes:
+            raise NotVerifiable("a part of the boundary has a condition on the normal derivative")
         if not self.equation.scalar or self.equation.drifts:
             raise NotVerifiable(
                 "its principal part is not a(x) Lap u alone: there is a drift or another second derivative"
@@ -503,11 +505,11 @@ class Paths(Method):
               Q_\tau = \exp \int_0^\tau q(X)
 
     with all coefficients divided by that of e_t. Each path is made twice of the same noise, in `FINE` steps and in half
-    as many; twice the finer one less the coarser one has an error of second order in the step. Of a step from X to X'
-    at distances l, l' from the boundary the part exp(-l l' / (a h)) has met it, as if it were flat.
+    as many; twice the finer one less the coarser one has an error of second order in the step. Values on the boundary
+    end a path, fluxes n . grad e + r e = f mirror it and add int Q f dL, Q falling by r dL, L its local time there.
 
     Without time a path goes on until next to nothing of it is left. Source: Feynman and Kac; Talay and Tubaro 1990;
-    Gobet 2000.
+    Gobet 2000, 2001.
     """
 
     def __init__(self, equation: DefectEquation):
@@ -549,24 +551,41 @@ class Paths(Method):
         moved[:, :d] += h.unsqueeze(1) * b + (2 * a * h.unsqueeze(1)).sqrt() * z
         if equation.time is not None:
             moved[:, -1] += h if equation.backward else -h
-        survives = self._survives(path.x, moved, a, h)
+        edge = self._met_boundary(path.x, moved, a, h)
+        before = path.weight
         path.at = _, _, q_next, rho_next = equation.rates(moved)
-        before, growth = path.weight, torch.exp(h * (q + q_next) / 2)
-        path.weight = before * growth * survives
-        path.total = path.total - h / 2 * (before * rho + path.weight * rho_next)
-        if self.bounded and not equation.met:
-            lost = before * growth * (1 - survives)
-            exits = torch.ones(len(z), dtype=torch.bool)
-            path.total = path.total + lost * equation.misfit(self._at_boundary(moved), exits)
+        growth = before * torch.exp(h * (q + q_next) / 2)
+        path.weight = growth * edge.survives
+        path.total = path.total - h / 2 * (before * rho + path.weight * rho_next) + growth * edge.gathers
         path.x = moved
 
-    def _survives(self, x: Tensor, moved: Tensor, a: Tensor, h: Tensor) -> Tensor:
-        """The share of a step that has not met the boundary."""
+    def _met_boundary(self, x: Tensor, moved: Tensor, a: Tensor, h: Tensor) -> "Met":
+        """What a step has met of the boundary; where the flux is given, what has gone beyond is mirrored in `moved`.
+
+        Of a step from x to x' at distances l, l' from values on the boundary the part exp(-l l' / (a h)) has met them,
+        as if the boundary were flat. A path that is mirrored from l beyond has a local time of 2 l there.
+        """
+        met = Met(torch.ones_like(h), torch.zeros_like(h))
         if not self.bounded:
-            return torch.ones_like(h)
+            return met
         d = self.equation.space.dim
-        product = self.distance(x[:, :d]).clamp_min(0) * self.distance(moved[:, :d]).clamp_min(0)
-        return -torch.expm1(-product / (a.mean(1) * h).clamp_min(1e-300))
+        beyond = self.distance(moved[:, :d])
+        product = self.distance(x[:, :d]).clamp_min(0) * beyond.clamp_min(0)
+        survives = -torch.expm1(-product / (a.mean(1) * h).clamp_min(1e-300))
+        near = ((survives < 1 - ROUNDING) & (h > 0)).nonzero().squeeze(1)
+        if not len(near):
+            return met
+        if self.equation.met:
+            met.survives[near] = survives[near]
+            return met
+        z = self._at_boundary(moved[near])
+        edge, lost = self.equation.edges(z), 1 - survives[near]
+        local = torch.where(edge.flux, 2 * (-beyond[near]).clamp_min(0), 0.0)
+        met.survives[near] = torch.where(edge.flux, torch.exp(-edge.rate * local), survives[near])
+        met.gathers[near] = edge.misfit * torch.where(edge.flux, local, lost)
+        back = near[edge.flux & (local > 0)]
+        moved[back, :d] = 2 * z[edge.flux & (local > 0), :d] - moved[back, :d]
+        return met
 
     def _ending(self, path: "Path") -> Tensor:
         if self.equation.time is None or self.equation.met:
@@ -574,6 +593,14 @@ class Paths(Method):
         x = path.x.clone()
         x[:, -1] = self.equation.time if self.equation.backward else 0.0
         return path.total + path.weight * self.equation.misfit(x, torch.zeros(len(x), dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Met:
+    """Of a step: which share survives, and what e is of the boundary that it has met, times the share or local time."""
+
+    survives: Tensor
+    gathers: Tensor
 
 
 class Path:
