@@ -28,7 +28,8 @@ CONTRACTS = 0.9  # the most of |q| w with which the terms of a series shrink
 SMALL = 0.3  # the most of max |q + q_0| w in a step
 READINGS = 2  # of the residual, about, in a walk
 MARGIN = 1.2  # of the extremes of q at random points
-GROWS = 3.0  # the most of q, where it is above zero, times the longest time of a walk
+GROWS = 3.0  # the most of q, where it is above zero, times the time there is
+RESONATES = 0.5  # the same times the mean time of a walk; 1 over that is below the least eigenvalue of -Lap
 FINE = 32  # steps of the finer path
 ROUNDING = 1e-9  # of a step that has not met the boundary
 LASTS, LITTLE = 16, 1e-3  # without time at most so many times as many, and what is left when it ends
@@ -91,6 +92,10 @@ class Method:
         d = self.equation.space.dim
         return torch.cat([self.equation.space.nearest(x[:, :d]), x[:, d:]], 1)
 
+    def _check_growth(self, q: float, longest: float) -> None:
+        if q * longest > (RESONATES if self.equation.time is None else GROWS):
+            raise NotVerifiable(f"dF/du = {q:.3g} is above zero and so large that paths may grow without bound")
+
     def _check_scalar(self) -> None:
         if self.equation.fluxes:
             raise NotVerifiable("a part of the boundary has a condition on the normal derivative")
@@ -129,10 +134,7 @@ class Walk(Method):
         self.distance(equation.probes[:, : equation.space.dim])
         self.q_0 = max(0.0, -MARGIN * equation.smallest_q)
         self.q_max = max(self.q_0, self.q_0 + MARGIN * equation.largest_q)
-        if equation.largest_q * self.longest > GROWS:
-            raise NotVerifiable(
-                f"dF/du = {equation.largest_q:.3g} is above zero and so large that walks grow without bound"
-            )
+        self._check_growth(equation.largest_q, self.longest)
         self.longest_step = SMALL / self.q_max if self.q_max else float("inf")
 
     def step(self, x: Tensor, generator: torch.Generator) -> "Step":
@@ -452,8 +454,7 @@ class HeatKernel(Series):
         if equation.k is None:
             raise NotVerifiable("its diffusivity is not constant")
         self.longest = equation.k * equation.time
-        if self.largest_q * self.longest > GROWS:
-            raise NotVerifiable(f"|dF/du| = {self.largest_q:.3g} is too large for a series in it")
+        self._check_growth(self.largest_q, self.longest)
         self.clock = Clock(equation)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -520,8 +521,7 @@ class Paths(Method):
         if equation.time is not None:
             self.longest = equation.time
         largest = equation.largest_q if equation.time is None else equation.largest_rate
-        if largest * self.longest > GROWS:
-            raise NotVerifiable(f"dF/du is above zero, {largest:.3g}, and so large that paths grow without bound")
+        self._check_growth(largest, self.longest)
         self.says = f"paths of {FINE} and {FINE // 2} steps, extrapolated"
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
