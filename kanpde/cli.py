@@ -69,6 +69,7 @@ def verify(
     """
     from kanpde.runs.verified import verified_slice
     from kanpde.runs.verified import verify as verified
+    from kanpde.verification import NotVerifiable
 
     def show(interval, samples: int, spent: float) -> None:
         if not quiet:
@@ -84,7 +85,10 @@ def verify(
             console.print(f"picture   {path}")
         return
     options = {"seconds": seconds, "rel": rel, "confidence": confidence, "seed": seed, "trust": trust}
-    found = verified(opened, points, on_round=show, **options)
+    try:
+        found = verified(opened, points, on_round=show, **options)
+    except NotVerifiable as error:
+        raise ConfigError(f"not verified: {error}; kanpde correct estimates the error by a second network") from None
     if not quiet:
         console.print(f"estimated {found}, {found.method}")
         if opened.rel_l2 == opened.rel_l2:
@@ -110,10 +114,13 @@ def correct(
     """Correct a run: train a second network on what is left of the equation; or, with --at, write u - e at points."""
     opened = Run.open(run)
     if at is None:
-        from kanpde.runs.corrected import corrected
+        from kanpde.runs.corrected import compare, corrected, said
 
         plan, path = corrected(opened, steps, sets or [], trust)
-        run_plan(Console(quiet=True) if quiet else console, plan, out or path, None)
+        say = Console(quiet=True) if quiet else console
+        second = run_plan(say, plan, out or path, None)
+        compare(opened, second, trust)
+        say.print(f"correction {said(second)}")
         return
     from kanpde.runs.verified import verified_table
 

@@ -97,7 +97,7 @@ def solve(
     run_plan(say, plan, out, run)
 
 
-def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> None:
+def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run:
     """Begin a plan, or go on with its run; show how it goes, what came of it, and its pictures."""
     with _progress(say, plan.config.steps) as show:
         calls = {"on_step": show.step, "on_evaluation": show.evaluation}
@@ -119,6 +119,7 @@ def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Non
         say.print(f"picture   {path}")
     if run.attrs["status"] == "diverged":  # its one line has been said
         raise SystemExit(1)
+    return run
 
 
 @contextmanager

@@ -418,6 +418,8 @@ def test_a_second_network_corrects_a_run(tmp_path):
     second = kanpde.correct(run, steps=40)
     assert second.path.name == "run-corrected.h5" and second.rel_l2 < 0.5 * run.rel_l2
     assert second.config["stages"][0]["backbone"]["name"] == "mlp"
+    assert abs(second.attrs["former_rel_l2"] / run.rel_l2 - 1) < 0.3
+    assert second.attrs["former_validation"] == run.attrs["validation_best"] > second.attrs["validation_best"]
     third = kanpde.correct(second, steps=4)
     assert len(third.config["stages"]) == 2 and third.rel_l2 < 0.5 * run.rel_l2
     u, first = kanpde.Run.open(third.path).load_model(), run.load_model()
