@@ -58,7 +58,12 @@ def test_the_sign_of_a_source_is_what_is_wrong():
 
 
 def test_point_values(tmp_path):
-    point_values.main(["--quick", "--dim", "5", "--points", "4", "--out", str(tmp_path / "p.md")])
-    lines = (tmp_path / "p.md").read_text().splitlines()
-    errors = {cells[1].strip(): float(cells[4]) for line in lines[-4:] if (cells := line.split("|"))}
+    call = ["--quick", "--dim", "5", "--points", "4", "--out", str(tmp_path / "p.md")]
+    point_values.main(call)
+    point_values.main([*call, "--problem", "sine_gordon", "--second", "2"])
+    point_values.main(call)  # in the place of the first
+    text = (tmp_path / "p.md").read_text()
+    assert text.count("## ") == 2 and text.count("alone, ") == 2 and text.count("the second network") == 1
+    rows = [line.split("|") for line in text.splitlines() if "network |" in line or "correction |" in line]
+    errors = {cells[1].strip(): float(cells[4]) for cells in rows if "second" not in cells[1]}
     assert errors["its correction"] < 0.3 * errors["the network"]
