@@ -5,9 +5,9 @@
 
 the network: training of --steps, or the run that is given. its correction: u - e by draws from the Green function,
 until its standard error is a tenth of the error, or for --seconds. the second network: `kanpde.correct`, --second
-steps. alone, for Poisson's equation: u* itself by the same draws, of the source in the place of the residual, and by walks on
-spheres, for --plain seconds each, scaled to the seconds that the network and its correction took in all as 1 /
-sqrt(seconds). Errors are root mean squares over the points, relative to that of u*. One thread. Tables of other
+steps. alone, for Poisson's equation: u* itself by the same draws, of the source in the place of the residual, and by
+walks on spheres, for --plain seconds each, scaled to the seconds that the network and its correction took in all as
+1 / sqrt(seconds). Errors are root mean squares over the points, relative to that of u*. One thread. Tables of other
 problems and dimensions stay.
 """
 
