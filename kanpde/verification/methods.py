@@ -9,7 +9,7 @@ Y is drawn in proportion to G_D(x, .), whose integral w(x) is the mean time that
 generator Lap): e(x) = E [e(X) + w (q e - rho)(Y)]. Where e is not known the identity is used again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import e as EULER
@@ -30,9 +30,9 @@ READINGS = 2  # of the residual, about, in a walk
 MARGIN = 1.2  # of the extremes of q at random points
 GROWS = 3.0  # the most of q, where it is above zero, times the time there is
 RESONATES = 0.5  # the same times the mean time of a walk; 1 over that is below the least eigenvalue of -Lap
-FINE = 32  # steps of the finer path
+NODES, WITHOUT_TIME = 16, 64  # steps of a path in the mean; without time in the longest mean time of a walk
 ROUNDING = 1e-9  # of a step that has not met the boundary
-LASTS, LITTLE = 16, 1e-3  # without time at most so many times as many, and what is left when it ends
+LITTLE = 1e-3  # of a path, that is left when it ends
 INTERVALS = {1: 500, 2: 100, 3: 10}  # of the coarser grid along an axis, by dimension
 COARSE = 0.05  # by how much the solutions on both grids may differ, relative to them
 TABLE = 512  # angles at which the Poisson kernel is tabled
@@ -505,13 +505,17 @@ class Paths(Method):
     .. math:: e(x, t) = E\, \Bigl[ Q_s e(X_s) - \int_0^s Q_\tau \rho(X_\tau) d\tau \Bigr], \qquad
               Q_\tau = \exp \int_0^\tau q(X)
 
-    with all coefficients divided by that of e_t. Each path is made twice of the same noise, in `FINE` steps and in half
-    as many; twice the finer one less the coarser one has an error of second order in the step. Values on the boundary
-    end a path, fluxes n . grad e + r e = f mirror it and add int Q f dL, Q falling by r dL, L its local time there.
+    with all coefficients divided by that of e_t. Steps have random lengths, with the exponential law of mean h = s /
+    `NODES`: the sum of h Q rho over their ends has the integral as its mean, however fast rho is forgotten on the way,
+    as on any fixed grid it has not. The drift is that at the begin of a step, or of every second one: each path is made
+    both ways of the same noise, and twice the former less the latter has an error of second order in h.
 
-    Without time a path goes on until next to nothing of it is left. Source: Feynman and Kac; Talay and Tubaro 1990;
-    Gobet 2000, 2001.
+    Values on the boundary end a path; fluxes n . grad e + r e = f mirror it and add int Q f dL, Q falling by r dL, L
+    its local time there. Without time a path goes on until next to nothing of it is left.
+    Source: Feynman and Kac; Talay and Tubaro 1990; Gobet 2000, 2001.
     """
+
+    says = "paths in small steps, extrapolated"
 
     def __init__(self, equation: DefectEquation):
         super().__init__(equation)
@@ -520,44 +524,60 @@ class Paths(Method):
             self.distance(equation.probes[:, : equation.space.dim])
         if equation.time is not None:
             self.longest = equation.time
-        largest = equation.largest_q if equation.time is None else equation.largest_rate
-        self._check_growth(largest, self.longest)
-        self.says = f"paths of {FINE} and {FINE // 2} steps, extrapolated"
+        self._check_growth(equation.largest_q if equation.time is None else equation.largest_rate, self.longest)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        steps = FINE if self.equation.time is not None else FINE * LASTS
-        d = self.equation.space.dim
-        h = (self._since(x) if self.equation.time is not None else x.new_full((len(x),), self.longest)) / FINE
-        fine, coarse = Path(x), Path(x)
-        for _ in range(steps // 2):
-            noise = torch.randn(2, len(x), d, generator=generator, dtype=x.dtype)
-            for z in noise:
-                self._step(fine, h, z)
-            self._step(coarse, 2 * h, noise.sum(0) / 2**0.5)
-            if self.equation.time is None and fine.weight.abs().amax() < LITTLE:
-                break
-        return 2 * self._ending(fine) - self._ending(coarse)
+        timed = self.equation.time is not None
+        left = self._since(x) if timed else x.new_full((len(x),), float("inf"))
+        h = left / NODES if timed else x.new_full((len(x),), self.longest / WITHOUT_TIME)
+        rates = self.equation.rates(x)
+        both = [Path(x, rates), Path(x, rates)]
+        totals, at = x.new_zeros(2, len(x)), torch.arange(len(x))
+        for k in range(STEPS):
+            drawn = torch.empty_like(h).exponential_(generator=generator) * h
+            last, step = drawn >= left, drawn.minimum(left)
+            z = torch.randn(len(at), self.equation.space.dim, generator=generator, dtype=x.dtype)
+            for path, fresh in zip(both, (True, k % 2 == 1), strict=True):
+                self._step(path, step, h, z, last, fresh)
+            left = left - step
+            ended = last | (torch.stack([path.weight.abs() for path in both]).amax(0) < LITTLE)
+            if ended.any():
+                for total, path in zip(totals, both, strict=True):
+                    total[at[ended]] = path.total[ended]
+                both = [path.of(~ended) for path in both]
+                at, left, h = at[~ended], left[~ended], h[~ended]
+            if not len(at):
+                return 2 * totals[0] - totals[1]
+        raise NotVerifiable(f"paths have not come to an end in {STEPS:,} steps")
 
     def _since(self, x: Tensor) -> Tensor:
         t = x[:, -1]
         return self.equation.time - t if self.equation.backward else t
 
-    def _step(self, path: "Path", h: Tensor, z: Tensor) -> None:
-        """One step of Heun in Q and rho, and of Euler in X."""
+    def _step(self, path: "Path", step: Tensor, h: Tensor, z: Tensor, last: Tensor, fresh: bool) -> None:
+        """Euler in X, the trapezoidal rule in Q; rho at the end, e there of those whose `last` it is."""
         d, equation = self.equation.space.dim, self.equation
-        h = torch.where(path.weight == 0, 0.0, h)  # outside, where coefficients may grow without bound
-        a, b, q, rho = path.at or equation.rates(path.x)
+        a, b, q = path.rates[:3]
+        step = torch.where(path.weight == 0, 0.0, step)  # outside, where coefficients may grow without bound
         moved = path.x.clone()
-        moved[:, :d] += h.unsqueeze(1) * b + (2 * a * h.unsqueeze(1)).sqrt() * z
+        moved[:, :d] += step.unsqueeze(1) * b + (2 * a * step.unsqueeze(1)).sqrt() * z
         if equation.time is not None:
-            moved[:, -1] += h if equation.backward else -h
-        edge = self._met_boundary(path.x, moved, a, h)
-        before = path.weight
-        path.at = _, _, q_next, rho_next = equation.rates(moved)
-        growth = before * torch.exp(h * (q + q_next) / 2)
+            moved[:, -1] += step if equation.backward else -step
+        edge = self._met_boundary(path.x, moved, a, step)
+        there = equation.rates(moved)
+        growth = path.weight * torch.exp(step * (q + there[2]) / 2)
         path.weight = growth * edge.survives
-        path.total = path.total - h / 2 * (before * rho + path.weight * rho_next) + growth * edge.gathers
+        path.total = path.total + growth * edge.gathers - torch.where(last, 0.0, h * path.weight * there[3])
         path.x = moved
+        path.rates = there if fresh else path.rates
+        if last.any() and not equation.met:
+            path.total[last] += path.weight[last] * self._at_first(moved[last])
+
+    def _at_first(self, x: Tensor) -> Tensor:
+        """e where time has come to that of the values."""
+        x = x.clone()
+        x[:, -1] = self.equation.time if self.equation.backward else 0.0
+        return self.equation.misfit(x, torch.zeros(len(x), dtype=torch.bool))
 
     def _met_boundary(self, x: Tensor, moved: Tensor, a: Tensor, h: Tensor) -> "Met":
         """What a step has met of the boundary; where the flux is given, what has gone beyond is mirrored in `moved`.
@@ -572,7 +592,7 @@ class Paths(Method):
         beyond = self.distance(moved[:, :d])
         product = self.distance(x[:, :d]).clamp_min(0) * beyond.clamp_min(0)
         survives = -torch.expm1(-product / (a.mean(1) * h).clamp_min(1e-300))
-        near = ((survives < 1 - ROUNDING) & (h > 0)).nonzero().squeeze(1)
+        near = (survives < 1 - ROUNDING).nonzero().squeeze(1)
         if not len(near):
             return met
         if self.equation.met:
@@ -587,13 +607,6 @@ class Paths(Method):
         moved[back, :d] = 2 * z[edge.flux & (local > 0), :d] - moved[back, :d]
         return met
 
-    def _ending(self, path: "Path") -> Tensor:
-        if self.equation.time is None or self.equation.met:
-            return path.total
-        x = path.x.clone()
-        x[:, -1] = self.equation.time if self.equation.backward else 0.0
-        return path.total + path.weight * self.equation.misfit(x, torch.zeros(len(x), dtype=torch.bool))
-
 
 @dataclass(frozen=True)
 class Met:
@@ -604,11 +617,16 @@ class Met:
 
 
 class Path:
-    """Where paths are, what is left of them, what they have gathered, and the coefficients there once known."""
+    """Where paths are, the coefficients that lead them on, what is left of them, and what they have gathered."""
 
-    def __init__(self, x: Tensor):
-        self.x, self.weight, self.total = x, x.new_ones(len(x)), x.new_zeros(len(x))
-        self.at: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    def __init__(self, x: Tensor, rates: Sequence[Tensor]):
+        self.x, self.rates, self.weight, self.total = x, rates, x.new_ones(len(x)), x.new_zeros(len(x))
+
+    def of(self, some: Tensor) -> "Path":
+        """Some of them."""
+        path = Path(self.x[some], [rate[some] for rate in self.rates])
+        path.weight, path.total = self.weight[some], self.total[some]
+        return path
 
 
 # ---------------------------------------------------------------------------------------------------------------
