@@ -122,6 +122,23 @@ def test_walks_on_heat_balls(space, q, s):
     check(problem, HeatBalls)
 
 
+@pytest.mark.parametrize("d", [1, 2, 5, 30])
+def test_a_step_of_a_heat_ball_is_an_identity(d):
+    """f = E f(X) - w E (Lap f - f_s)(Y) for f = s^2 |x|^2 + s^3, whatever the walk does afterwards."""
+    n, g = 100_000, torch.Generator().manual_seed(0)
+    problem = Linear(d, Cylinder(Ball(d)), 0.0, 1.0)
+    walk = HeatBalls(DefectEquation(Ansatz(problem, net(d + 1), hard=False)))
+    x = torch.full((1, d + 1), 0.4 / d**0.5, dtype=torch.float64)
+    x[:, -1] = 0.5
+    f = lambda x: x[:, -1] ** 2 * x[:, :d].square().sum(1) + x[:, -1] ** 3
+    rho = lambda x: (2 * d - 3) * x[:, -1] ** 2 - 2 * x[:, -1] * x[:, :d].square().sum(1)
+    step = walk.step(x.repeat(n, 1), g)
+    found = f(step.exit) - step.w * rho(step.inside(torch.ones(n, dtype=torch.bool)))
+    assert (found.mean() - f(x)).abs() < 4 * found.std() / n**0.5
+    assert found.std() / n**0.5 < 2e-3 * f(x)
+    assert (step.tau_x.mean() / step.w[0] - 1).abs() < 0.02
+
+
 @dataclass(frozen=True)
 class Backward(Linear):
     """Values at the end of time."""
