@@ -134,6 +134,8 @@ def correct(
         columns.write(temporary, table)
     if not quiet:
         console.print(f"{len(found.u):,} rows written to {out}; error of u {found}, {found.method}")
+    if found.high == float("inf"):
+        print("kanpde: the error is too large for a correction that is linear in it", file=sys.stderr)
 
 
 @app.command()

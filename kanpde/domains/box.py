@@ -93,8 +93,11 @@ class Box(Domain):
     def nearest(self, x: Tensor) -> Tensor:
         """On the nearest side; of a point outside that of the box."""
         low, high = (side.to(x) for side in self._limits())
+        to_low, to_high = x - low, high - x
+        axis = torch.minimum(to_low, to_high).argmin(-1, keepdim=True)
+        side = torch.where(to_low < to_high, low.expand_as(x), high.expand_as(x)).gather(-1, axis)
         inside = (self.distance(x) > 0).unsqueeze(-1)
-        return torch.where(inside, super().nearest(x), x.clamp(low, high))
+        return torch.where(inside, x.scatter(-1, axis, side), x.clamp(low, high))
 
     def level(self, x: Tensor) -> Tensor:
         """The R-conjunction of (x_i - low_i)(high_i - x_i) / (high_i - low_i) over the axes."""

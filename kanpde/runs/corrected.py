@@ -54,6 +54,8 @@ def correct(
 
     Source: multi-stage networks (Wang and Lai 2024, J. Comput. Phys. 504), here on the exact jet.
     """
+    if not isinstance(run, str | Path | Run):
+        raise ConfigError(f"correct: given a {type(run).__name__}, needed is a run or its file")
     run = run if isinstance(run, Run) else Run.open(run)
     plan, path = corrected(run, steps, (), trust, problem, overrides)
     second = begin(plan, out or path, on_step, on_evaluation)
@@ -102,6 +104,8 @@ def corrected(
     for assignment in sets:
         assign(tree, assignment)
     config = validate(tree, solver=None)
+    if steps is not None and not (isinstance(steps, int) and steps >= 1):
+        raise ConfigError(f"steps: given {steps}, needed is a number of at least 1")
     if steps is not None:
         config = config.model_copy(update={"phases": rescale(config.phases, steps)})
     plan = Plan.of(config, own(former.problem), stored=True)

@@ -70,6 +70,8 @@ def verify(
     options = {"points": points, "seconds": seconds, "rel": rel, "confidence": confidence, "seed": seed}
     if isinstance(run, Ansatz):
         return estimated(run, law=law, on_round=on_round, **options)
+    if not isinstance(run, str | Path | RunFile):
+        raise ConfigError(f"verify: given a {type(run).__name__}, needed is a run, its file, or an Ansatz")
     run = run if isinstance(run, RunFile) else Run.open(run)
     if run.attrs.get("fits"):
         raise NotVerifiable(f"{run.path}: a fit has no equation; its error is that on rows it has not seen")
@@ -84,6 +86,9 @@ def verify(
 
 
 def _check(points, seconds: float | None, rel: float, confidence: float) -> None:
+    for name, value in (("seconds", seconds), ("rel", rel), ("confidence", confidence)):
+        if not isinstance(value, int | float) and not (name == "seconds" and value is None):
+            raise ConfigError(f"{name}: given {value!r:.40}, needed is a number")
     if isinstance(points, int) and points < 2:
         raise ConfigError(f"points: given {points}, needed are at least 2")
     if seconds is not None and not seconds > 0:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import laws_of, space_of, time_of
+from kanpde.domains.base import kinds_of, laws_of, space_of, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
@@ -70,7 +70,8 @@ class DefectEquation:
         linear: whether the equation is linear in u, so that nothing is left out.
         mixed: whether there are second derivatives of F by its jet but that by u.
         largest_q, smallest_q: of q, at random points.
-        largest_rate: of q divided by the coefficient of e_t instead.
+        slowest, fastest: the least and the largest of a at random points, along each axis, and `drift`, `rate` the
+            largest |b| and q, as `rates` gives them.
     Raises:
         NotVerifiable: it is none of one field, of second order, and elliptic or parabolic; or its conditions are none
             of values.
@@ -107,8 +108,10 @@ class DefectEquation:
             self.k = 1 / speed.mean().abs().item() if same and self.scalar else None
         self.drifts = bool((found.b[:, :d].abs().amax(1) > SAME * first.abs()).any())
         q = found.q / first
-        self.largest_rate = (q if self.time is None else q / (found.b[:, d] / first).abs()).amax().item()
         self.reacts, self.largest_q, self.smallest_q = bool((q != 0).any()), q.amax().item(), q.amin().item()
+        rates = self.rates(self.probes)
+        self.slowest, self.fastest = rates[0].amin(0), rates[0].amax(0)
+        self.drift, self.rate = rates[1].norm(dim=1).amax().item(), rates[2].amax().item()
         curvature, self.mixed = self._second_slopes(self.probes)
         self._curvature, self._q = (curvature / (2 * first)).abs(), q
         self.linear = not self._curvature.any() and not self.mixed
@@ -214,11 +217,14 @@ class DefectEquation:
         return min(bounds, default=float("inf") if self._curvature.any() else 0.0)
 
     def rates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """a, b (N, d), q and rho (N,) of a . e_xx + b . grad e + q e -+ e_t = rho: divided by |that of e_t|, a > 0."""
+        """a, b (N, d), q and rho (N,) of a . e_xx + b . grad e + q e -+ e_t = rho, a > 0.
+
+        Divided by the size of what e_t is multiplied by; without time, when clocks may run as they like, by the largest
+        of a.
+        """
         found, d = self.coefficients(x), self.space.dim
-        unit = found.a[:, 0].sign()
-        if self.time is not None:
-            unit = unit * found.b[:, d].abs()
+        size = found.a.abs().amax(1) if self.time is None else found.b[:, d].abs()
+        unit = found.a[:, 0].sign() * size
         columns = unit.unsqueeze(1)
         return found.a[:, :d] / columns, found.b[:, :d] / columns, found.q / unit, found.r / unit
 
@@ -233,6 +239,13 @@ class DefectEquation:
                 raise NotVerifiable(f"the condition {name} is none of values or fluxes on the boundary or at a time")
         if self.fluxes and self.time is None and not (self.reacts or self._has(Dirichlet | Robin)):
             raise NotVerifiable("fluxes alone leave a constant undetermined")
+        first = Terminal if self.backward else Initial
+        given = self._has(first) if self.problem.conditions else not self.backward
+        if self.time is not None and not given:
+            ends = ("the end", "Terminal") if self.backward else ("the begin", "Initial")
+            raise NotVerifiable(f"the sign of u_t asks for values at {ends[0]} of time ({ends[1]}), and there are none")
+        if "boundary" in kinds_of(self.domain):
+            self.edges(self.domain.boundary(PROBES, stream(0, "edges"), dtype=torch.float64))
 
     def _has(self, kind) -> bool:
         return any(isinstance(condition, kind) for condition in self.problem.asked.values())

@@ -30,7 +30,9 @@ READINGS = 2  # of the residual, about, in a walk
 MARGIN = 1.2  # of the extremes of q at random points
 GROWS = 3.0  # the most of q, where it is above zero, times the time there is
 RESONATES = 0.5  # the same times the mean time of a walk; 1 over that is below the least eigenvalue of -Lap
-NODES, WITHOUT_TIME = 16, 64  # steps of a path in the mean; without time in the longest mean time of a walk
+NODES = 16  # steps of a path in the mean, at least
+ACROSS = 64  # steps in the mean time between the two planes that hold the domain most closely
+DRIFTS = 0.5  # the most of b^2 h / a: a drift moves a path less than the noise does
 ROUNDING = 1e-9  # of a step that has not met the boundary
 LITTLE = 1e-3  # of a path, that is left when it ends
 INTERVALS = {1: 500, 2: 100, 3: 10}  # of the coarser grid along an axis, by dimension
@@ -49,8 +51,13 @@ def method_of(equation: DefectEquation) -> "Method":
         try:
             return kind(equation)
         except NotVerifiable as error:
-            refused.append(str(error))
-    raise NotVerifiable("; ".join(dict.fromkeys(refused)))
+            refused.append(error)
+    reasons = [error for error in refused if not isinstance(error, Unfit)] or refused
+    raise NotVerifiable("; ".join(dict.fromkeys(map(str, reasons))))
+
+
+class Unfit(NotVerifiable):
+    """What a method is not made for, which is no reason if another one is."""
 
 
 class Method:
@@ -98,11 +105,9 @@ class Method:
 
     def _check_scalar(self) -> None:
         if self.equation.fluxes:
-            raise NotVerifiable("a part of the boundary has a condition on the normal derivative")
+            raise Unfit("a part of the boundary has a condition on the normal derivative")
         if not self.equation.scalar or self.equation.drifts:
-            raise NotVerifiable(
-                "its principal part is not a(x) Lap u alone: there is a drift or another second derivative"
-            )
+            raise Unfit("its principal part is not a(x) Lap u alone: there is a drift or another second derivative")
 
 
 def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -230,7 +235,7 @@ class Spheres(Walk):
 
     def __init__(self, equation: DefectEquation):
         if equation.time is not None or equation.reacts:
-            raise NotVerifiable("there is time, or a term in u")
+            raise Unfit("there is time, or a term in u")
         super().__init__(equation)
 
     def step(self, x: Tensor, generator: torch.Generator) -> Step:
@@ -269,7 +274,7 @@ class HeatBalls(Walk):
 
     def __init__(self, equation: DefectEquation):
         if equation.time is not None and equation.k is None:
-            raise NotVerifiable("its diffusivity is not constant")
+            raise Unfit("its diffusivity is not constant")
         super().__init__(equation)
         self.clock = None if equation.time is None else Clock(equation)
 
@@ -373,7 +378,7 @@ class BallGreen(HeatBalls, Series):
 
     def __init__(self, equation: DefectEquation):
         if equation.time is not None or not isinstance(equation.domain, Ball):
-            raise NotVerifiable("the domain is no ball")
+            raise Unfit("the domain is no ball")
         super().__init__(equation)
         self.ball: Ball = equation.domain
         if self._leads_outwards:
@@ -449,10 +454,10 @@ class HeatKernel(Series):
     def __init__(self, equation: DefectEquation):
         super().__init__(equation)
         if equation.time is None or "boundary" in kinds_of(equation.domain):
-            raise NotVerifiable("space has a boundary")
+            raise Unfit("space has a boundary")
         self._check_scalar()
         if equation.k is None:
-            raise NotVerifiable("its diffusivity is not constant")
+            raise Unfit("its diffusivity is not constant")
         self.longest = equation.k * equation.time
         self._check_growth(self.largest_q, self.longest)
         self.clock = Clock(equation)
@@ -505,10 +510,11 @@ class Paths(Method):
     .. math:: e(x, t) = E\, \Bigl[ Q_s e(X_s) - \int_0^s Q_\tau \rho(X_\tau) d\tau \Bigr], \qquad
               Q_\tau = \exp \int_0^\tau q(X)
 
-    with all coefficients divided by that of e_t. Steps have random lengths, with the exponential law of mean h = s /
-    `NODES`: the sum of h Q rho over their ends has the integral as its mean, however fast rho is forgotten on the way,
-    as on any fixed grid it has not. The drift is that at the begin of a step, or of every second one: each path is made
-    both ways of the same noise, and twice the former less the latter has an error of second order in h.
+    with all coefficients divided by that of e_t. Steps have random lengths, with the exponential law of a mean h that
+    resolves the time, the domain and the drift: the sum of h Q rho over their ends has the integral as its mean, however
+    fast rho is forgotten on the way, as on any fixed grid it has not. The drift is that at the begin of a step, or of
+    every second one: each path is made both ways of the same noise, and twice the former less the latter has an error of
+    second order in h.
 
     Values on the boundary end a path; fluxes n . grad e + r e = f mirror it and add int Q f dL, Q falling by r dL, L
     its local time there. Without time a path goes on until next to nothing of it is left.
@@ -522,14 +528,20 @@ class Paths(Method):
         self.bounded = "boundary" in kinds_of(equation.domain)
         if self.bounded:
             self.distance(equation.probes[:, : equation.space.dim])
-        if equation.time is not None:
-            self.longest = equation.time
-        self._check_growth(equation.largest_q if equation.time is None else equation.largest_rate, self.longest)
+        half = torch.as_tensor(equation.space.frame()[1], dtype=torch.float64).expand(equation.space.dim)
+        across = half.square() / 2  # the mean time between two planes, times a
+        self.longest = equation.time if equation.time is not None else (across / equation.slowest).amin().item()
+        self.step = (across / equation.fastest).amin().item() / ACROSS if self.bounded else float("inf")
+        if equation.drift:
+            self.step = min(self.step, DRIFTS * equation.fastest.amin().item() / equation.drift**2)
+        if self.longest / self.step > STEPS / 8:
+            raise NotVerifiable(f"a drift of {equation.drift:.3g} takes too many steps")
+        self._check_growth(equation.rate, self.longest)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         timed = self.equation.time is not None
         left = self._since(x) if timed else x.new_full((len(x),), float("inf"))
-        h = left / NODES if timed else x.new_full((len(x),), self.longest / WITHOUT_TIME)
+        h = (left / NODES if timed else left).clamp_max(self.step)
         rates = self.equation.rates(x)
         both = [Path(x, rates), Path(x, rates)]
         totals, at = x.new_zeros(2, len(x)), torch.arange(len(x))
@@ -646,7 +658,9 @@ class Grid(Method):
     def __init__(self, equation: DefectEquation):
         super().__init__(equation)
         if equation.time is not None or not isinstance(equation.domain, Box) or equation.space.dim not in INTERVALS:
-            raise NotVerifiable("the domain is no box of up to three dimensions without time")
+            raise Unfit("the domain is no box of up to three dimensions without time")
+        if equation.fluxes:
+            raise Unfit("a part of the boundary has a condition on the normal derivative")
         n = INTERVALS[equation.space.dim]
         coarse, fine = self._solved(n), self._solved(2 * n)
         every = (slice(None, None, 2),) * equation.space.dim

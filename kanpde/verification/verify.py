@@ -19,6 +19,8 @@ from kanpde.verification.methods import Method, method_of
 POINTS = 64  # at first
 SAMPLES = 8  # at each of them, at first
 MOST_POINTS = 4096
+MIXED = 3.0  # see `Drawing.interval`
+USELESS = 0.05  # of the variance of an interval that is of noise, from which more samples do not help
 LEAST = 2  # samples of a point, from which there is a variance
 
 
@@ -130,12 +132,19 @@ class Drawing:
         self.fixed = len(self.given) if self.given is not None else points
 
     def _checked(self, points) -> Tensor:
-        x = torch.atleast_2d(torch.as_tensor(points, dtype=torch.float64))
+        try:
+            x = torch.atleast_2d(torch.as_tensor(points, dtype=torch.float64))
+        except (TypeError, ValueError):
+            raise ConfigError(f"points: given {points!r:.60}, needed is a number, or points (M, d)") from None
         d = self.equation.problem.n_inputs
         if x.ndim != 2 or x.shape[1] != d or not len(x):
             raise ConfigError(f"points: given {tuple(x.shape)}, needed are (M, {d})")
-        if not x.isfinite().all() or not self.domain.contains(x).all():
-            raise ConfigError("points: some are not in the domain")
+        outside = ~x.isfinite().all(1) | ~self.domain.contains(x)
+        if outside.any():
+            first = int(outside.nonzero()[0])
+            raise ConfigError(
+                f"points: {int(outside.sum())} of {len(x)} are not in the domain, the first is number {first}"
+            )
         return x
 
     def points(self, first: int, n: int) -> Samples:
@@ -171,6 +180,8 @@ class Drawing:
         if self.fixed is None and interval.of_points > interval.of_noise and m < MOST_POINTS:
             more = min(m, affordable // n)
             return (more, n) if more >= LEAST else None
+        if self.given is None and interval.of_noise < USELESS * interval.of_points:
+            return None  # as many points as there may be
         more = min(n, affordable // m)
         return (0, more) if more >= 1 else None
 
@@ -183,14 +194,14 @@ class Drawing:
     def interval(self, samples: Samples, confidence: float) -> Interval:
         """Of the relative l2 error, wider by what a linear equation of it leaves out: see `nonlinear`.
 
-        Of terms such as |grad u|^2 there is no bound: they are taken to change the error by as much of itself as it is
-        of u.
+        Of terms such as |grad u|^2 there is no bound: they are taken to change the error by at most `MIXED` times as
+        much of itself as it is of u.
         """
         found = relative_l2(samples, confidence, self.given is None)
         largest = (samples.mean.abs() + 2 * samples.standard_error).amax().item()
         shrunk, grown = nonlinear(self.equation.bend(self.method.longest) * largest)
         if self.equation.mixed:
-            shrunk, grown = shrunk * max(0.0, 1 - found.value), grown * (1 + found.value)
+            shrunk, grown = shrunk * max(0.0, 1 - MIXED * found.value), grown * (1 + MIXED * found.value)
         return replace(found, low=found.low * shrunk, high=found.high * grown)
 
 
