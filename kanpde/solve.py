@@ -112,6 +112,8 @@ def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run
     say.print(_result_table(run))
     if off_grid := summary.off_grid(run):
         say.print(f"warning   {off_grid}")
+    if run.config["stop"].get("to") and run.verification and run.verification["high"] > run.config["stop"]["to"]:
+        say.print(f"warning   {run.attrs['message']}")
     say.print(f"result    {run.path}")
     from kanpde.plot import main_pictures  # matplotlib, only now
 

@@ -12,7 +12,7 @@ import kanpde
 from kanpde import Ansatz, NotVerifiable, Problem
 from kanpde.domains import Ball, Box, Cylinder, Ellipsoid, Gaussian, Polygon, Simplex
 from kanpde.problems import HJB, Heat, Poisson, SineGordon
-from kanpde.problems.conditions import Dirichlet, Neumann, Periodic, Robin, Terminal
+from kanpde.problems.conditions import Dirichlet, Initial, Neumann, Periodic, Robin, Terminal
 from kanpde.training import verifying
 from kanpde.verification import DefectEquation, method_of
 from kanpde.verification.estimate import Samples, quantile, relative_l2
@@ -331,6 +331,70 @@ def test_paths_with_fluxes_on_the_boundary(on, q):
     check(Flux(2, on, q), Paths, n=200, tolerance=3e-2)
 
 
+@dataclass(frozen=True)
+class Stated(Linear):
+    """Other conditions."""
+
+    asked_for: tuple = ()
+
+    @property
+    def conditions(self):
+        return self.asked_for
+
+
+@pytest.mark.parametrize(
+    "s, on, asked, words",
+    [
+        (-1.0, Cylinder(Ball(2)), (Dirichlet(), Initial()), "at the end of time"),
+        (1.0, Cylinder(Ball(2)), (Dirichlet(), Terminal()), "at the begin of time"),
+        (1.0, Cylinder(Box(2)), (Initial(),), "nothing is asked for"),
+        (0.0, Box(2), (Dirichlet("x1 = low"), Dirichlet("x1 = high")), "nothing is asked for"),
+    ],
+)
+@pytest.mark.parametrize("hard", [True, False])
+def test_what_is_not_asked_for_is_not_taken_for_met(s, on, asked, words, hard):
+    problem = Stated(2, on, 0.0, s, asked)
+    with pytest.raises(NotVerifiable, match=words):
+        DefectEquation(Ansatz(problem, net(problem.n_inputs), hard=hard))
+    without = Stated(2, Cylinder(Ball(2)), 0.0, -1.0)
+    with pytest.raises(NotVerifiable, match="at the end of time"):
+        DefectEquation(Ansatz(without, net(3), hard=hard))
+
+
+@pytest.mark.parametrize("size", [1e-3, 300.0])
+@pytest.mark.parametrize("space", [Box(2, (0.0, 0.0), (8.0, 0.5)), Ball(2)], ids=lambda on: type(on).__name__)
+@pytest.mark.parametrize("s", [0.0, 1.0])
+def test_paths_know_how_long_they_take(space, size, s):
+    """The same equation in other units of u and of time, in domains that are narrow in one direction."""
+
+    @dataclass(frozen=True)
+    class Sized(Drifting):
+        def coefficients(self, x):
+            return size * super().coefficients(x)
+
+        def directions(self, x):
+            return size * super().directions(x)
+
+        def source(self, x):
+            t = x[:, -1] if self.s else torch.zeros_like(x[:, 0])
+            wave = x[:, : self.dim].sum(1).sin()
+            return size * super().source(x) + (1 - size) * self.s * wave * t.sin()
+
+    on = Cylinder(space, min(1.0, 0.2 / size)) if s else space
+    check(Sized(2, on, 0.0, s), Paths, n=200, tolerance=3e-2)
+
+
+def test_points_of_a_box_nearest_to_others():
+    x = torch.tensor([[5.0, 0.3], [0.1, 0.5], [12.0, 0.5], [11.0, -3.0]])
+    assert Box(2, (0.0, 0.0), (10.0, 1.0)).nearest(x).tolist() == [[5.0, 0.0], [0.0, 0.5], [10.0, 0.5], [10.0, 0.0]]
+
+
+def test_a_grid_is_not_for_fluxes():
+    u = Ansatz(Flux(2, Box(2), 60.0), net(2), hard=False)
+    with pytest.raises(NotVerifiable, match="grow without bound"):
+        method_of(DefectEquation(u))
+
+
 def test_conditions_that_determine_nothing_are_refused():
     @dataclass(frozen=True)
     class Alone(Linear):
@@ -356,6 +420,8 @@ def test_conditions_that_determine_nothing_are_refused():
         ({"confidence": 1.0}, "between 0 and 1"),
         ({"points": torch.ones(2, 3)}, "not in the domain"),
         ({"points": torch.ones(2, 4)}, "(M, 3)"),
+        ({"points": ["a"]}, "needed is a number, or points"),
+        ({"seconds": "5"}, "needed is a number"),
     ],
 )
 def test_calls_that_do_not_fit_are_refused(given, words):
@@ -420,6 +486,19 @@ def test_what_cannot_be_estimated_cannot_end_a_run(tmp_path):
     wave = Other(1, Cylinder(Ball(1)), 0.0, 1.0, "wave")
     with pytest.raises(kanpde.ConfigError, match="hyperbolic"):
         quick(tmp_path, wave, constraint="soft", points={"boundary": 8, "initial": 8}, stop={"to": 0.1})
+
+
+def test_what_is_no_run_is_refused():
+    for call in (kanpde.verify, kanpde.correct):
+        with pytest.raises(kanpde.ConfigError, match="needed is a run"):
+            call(Poisson(3))
+
+
+def test_a_goal_that_is_not_reached_is_said(tmp_path):
+    run = quick(tmp_path, Poisson(4), steps=20, stop={"to": 1e-9})
+    assert "asked for, 1e-09, is not reached" in run.attrs["message"] and run.verification
+    with pytest.raises(kanpde.ConfigError, match="stop.to"):
+        quick(tmp_path, Poisson(4), "other", stop={"error": 1e-3})
 
 
 def test_points_of_ones_own_are_corrected(tmp_path):

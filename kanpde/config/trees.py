@@ -15,6 +15,7 @@ from kanpde.ground.errors import ConfigError, shown, suggest
 
 NAMED = ("problem", "backbone", "operator")  # keys where a bare name stands for {name: ...}
 ELSEWHERE = {  # what a user may take for a key of a run, and is said otherwise
+    "stop.error": "a validation loss is stop.loss, the error as it is estimated without a solution stop.to",
     "solver": "the solver is the option --solver, solver= of train, or the key solver of a problem's file",
     "steps": "the steps in all are the option --steps, or steps= of train; each phase has its own, phases.0.steps",
     "dim": "the dimension is the key problem.dim, or the option --dim",
@@ -127,8 +128,8 @@ def _one_line(error: ValidationError) -> str:
     """The deepest thing pydantic objects to, as one line with the key, what was given, and what is allowed."""
     first = min(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"])))
     where = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden" and len(where) == 1 and where[0] in ELSEWHERE:
-        return f"unknown key {where[0]!r}: {ELSEWHERE[where[0]]}"
+    if first["type"] == "extra_forbidden" and (dotted := ".".join(where)) in ELSEWHERE:
+        return f"unknown key {dotted!r}: {ELSEWHERE[dotted]}"
     if first["type"] == "extra_forbidden":
         return suggest(f"key {'.'.join(where[:-1])}".rstrip() if where[:-1] else "key", where[-1], _keys_at(where[:-1]))
     path = ".".join(part for part in where if part.isidentifier() or part.isdigit())

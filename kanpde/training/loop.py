@@ -413,8 +413,8 @@ class ResidualTraining(Training):
             slices = evaluator.slices()
             run.attrs["best_step"] = best["step"]
             run.floors |= evaluator.floors_of_u()
-            if self.config.verify:
-                verifying.at_the_end(run, u)
+            if self.config.verify or self.watch:
+                verifying.at_the_end(run, u, asked=self.config.stop.to)
         finally:
             u.load_state_dict(last)
         of_system = self.plan.problem.fields if len(self.plan.problem.fields) > 1 else ()

@@ -32,7 +32,10 @@ GROWS = 3.0  # the most of q, where it is above zero, times the time there is
 RESONATES = 0.5  # the same times the mean time of a walk; 1 over that is below the least eigenvalue of -Lap
 NODES = 16  # steps of a path in the mean, at least
 ACROSS = 64  # steps in the mean time between the two planes that hold the domain most closely
-DRIFTS = 0.5  # the most of b^2 h / a: a drift moves a path less than the noise does
+DRIFTS = (
+    0.5  # the most of b^2 h / a, so that noise moves a path more than the drift; or as many steps on the way across
+)
+LASTS = 8  # times as long as in the mean, after which next to no path is left
 ROUNDING = 1e-9  # of a step that has not met the boundary
 LITTLE = 1e-3  # of a path, that is left when it ends
 INTERVALS = {1: 500, 2: 100, 3: 10}  # of the coarser grid along an axis, by dimension
@@ -511,10 +514,10 @@ class Paths(Method):
               Q_\tau = \exp \int_0^\tau q(X)
 
     with all coefficients divided by that of e_t. Steps have random lengths, with the exponential law of a mean h that
-    resolves the time, the domain and the drift: the sum of h Q rho over their ends has the integral as its mean, however
-    fast rho is forgotten on the way, as on any fixed grid it has not. The drift is that at the begin of a step, or of
-    every second one: each path is made both ways of the same noise, and twice the former less the latter has an error of
-    second order in h.
+    resolves the time, the domain and the drift: the sum of h Q rho over their ends has the integral as its mean,
+    however fast rho is forgotten on the way, as on any fixed grid it has not. The drift is that at the begin of a step,
+    or of every second one: each path is made both ways of the same noise, and twice the former less the latter has an
+    error of second order in h.
 
     Values on the boundary end a path; fluxes n . grad e + r e = f mirror it and add int Q f dL, Q falling by r dL, L
     its local time there. Without time a path goes on until next to nothing of it is left.
@@ -530,12 +533,14 @@ class Paths(Method):
             self.distance(equation.probes[:, : equation.space.dim])
         half = torch.as_tensor(equation.space.frame()[1], dtype=torch.float64).expand(equation.space.dim)
         across = half.square() / 2  # the mean time between two planes, times a
-        self.longest = equation.time if equation.time is not None else (across / equation.slowest).amin().item()
+        inside = (across / equation.slowest).amin().item() if self.bounded else float("inf")
+        self.longest = inside if equation.time is None else equation.time
         self.step = (across / equation.fastest).amin().item() / ACROSS if self.bounded else float("inf")
-        if equation.drift:
-            self.step = min(self.step, DRIFTS * equation.fastest.amin().item() / equation.drift**2)
-        if self.longest / self.step > STEPS / 8:
-            raise NotVerifiable(f"a drift of {equation.drift:.3g} takes too many steps")
+        if b := equation.drift:
+            noise, way = DRIFTS * equation.slowest.amin().item() / b**2, half.amin().item() / b
+            self.step = min(self.step, max(noise, way / ACROSS))
+        if (steps := min(self.longest, LASTS * inside) / self.step) > STEPS / LASTS:
+            raise NotVerifiable(f"paths that resolve its drift and its domain take {steps:,.0f} steps")
         self._check_growth(equation.rate, self.longest)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
