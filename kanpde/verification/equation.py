@@ -9,8 +9,9 @@ equation and its conditions: e is u minus the values that these ask for, and zer
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ from kanpde.operators import Forward
 from kanpde.problems.conditions import Condition, Dirichlet, Initial, Neumann, Robin, Terminal, at
 from kanpde.problems.parts import face_of
 
-PROBES = 64  # points at which it is looked at what the equation is
+PROBES = range(4, 65)  # points at which it is looked at what the equation is, and as many as hold at most
+NUMBERS = 2**22  # coordinates
 SAME = 1e-6  # of coefficients that are one and the same, relative to them
 BLOCK = 2**19  # coordinates of points whose jets are made at once
 ROUNDING = 1e-4  # of the residual, that it may be in float32; means of it are a few hundred times smaller at most
@@ -72,58 +74,66 @@ class DefectEquation:
         largest_q, smallest_q: of q, at random points.
         slowest, fastest: the least and the largest of a at random points, along each axis, and `drift`, `rate` the
             largest |b| and q, as `rates` gives them.
+        seconds: about, that the coefficients at a point take.
     Raises:
         NotVerifiable: it is none of one field, of second order, and elliptic or parabolic; or its conditions are none
             of values.
     """
 
     def __init__(self, u: Ansatz):
-        self.u, self.problem, self.domain = (
-            copy.deepcopy(u).to("cpu", torch.float64).eval(),
-            u.problem,
-            u.problem.domain,
-        )
+        self.u = copy.deepcopy(u).to("cpu", torch.float64).eval()
+        self.problem, self.domain = u.problem, u.problem.domain
         self.space, self.time = space_of(self.domain), time_of(self.domain)
         self._refuse()
-        law = laws_of(self.domain)[0]
-        self.probes = self.domain.interior(PROBES, stream(0, "probes"), law, dtype=torch.float64)
-        found, d = self.coefficients(self.probes), self.space.dim
-        a = found.a[:, :d]
-        size = a.abs().amax()
-        if self.time is not None and (found.a[:, d].abs() > SAME * size).any():
+        n = max(PROBES.start, min(PROBES.stop - 1, NUMBERS // self.problem.n_inputs))
+        self.probes = self.domain.interior(n, stream(0, "probes"), laws_of(self.domain)[0], dtype=torch.float64)
+        found = self.coefficients(self.probes)
+        self._classify(found)
+        self._measure(found)
+        self._check_conditions()
+        self._round(u, found.r)
+
+    def _classify(self, found: Coefficients) -> None:
+        """What kind of equation it is, by its coefficients at the probes."""
+        d, same = self.space.dim, lambda t, size: t.abs() <= SAME * size
+        a, size = found.a[:, :d], found.a[:, :d].abs().amax()
+        if self.time is not None and not same(found.a[:, d], size).all():
             raise NotVerifiable("the equation is hyperbolic, it has second derivatives in time")
         if not ((a > SAME * size).all() or (a < -SAME * size).all()):
             raise NotVerifiable("the equation is not elliptic in space: second derivatives vanish or change their sign")
-        first = a[:, 0]
-        self.scalar = bool(((a - first.unsqueeze(1)).abs() <= SAME * size).all())
+        self.scalar = bool(same(a - a[:, :1], size).all())
+        self.drifts = not same(found.b[:, :d].abs().amax(1), a[:, 0].abs()).all()
         self.k, self.backward = None, False
-        if self.time is not None:
-            speed = found.b[:, d] / first
-            if not ((speed < 0).all() or (speed > 0).all()):
-                raise NotVerifiable(
-                    "the equation is not parabolic: u_t has no coefficient, or one that changes its sign"
-                )
-            self.backward = bool(speed[0] > 0)
-            same = (speed - speed.mean()).abs().amax() <= SAME * speed.abs().mean()
-            self.k = 1 / speed.mean().abs().item() if same and self.scalar else None
-        self.drifts = bool((found.b[:, :d].abs().amax(1) > SAME * first.abs()).any())
-        q = found.q / first
-        self.reacts, self.largest_q, self.smallest_q = bool((q != 0).any()), q.amax().item(), q.amin().item()
-        rates = self.rates(self.probes)
-        self.slowest, self.fastest = rates[0].amin(0), rates[0].amax(0)
-        self.drift, self.rate = rates[1].norm(dim=1).amax().item(), rates[2].amax().item()
-        curvature, self.mixed = self._second_slopes(self.probes)
-        self._curvature, self._q = (curvature / (2 * first)).abs(), q
+        if self.time is None:
+            return
+        speed = found.b[:, d] / a[:, 0]
+        if not ((speed < 0).all() or (speed > 0).all()):
+            raise NotVerifiable("the equation is not parabolic: what u_t is multiplied by vanishes or changes its sign")
+        self.backward = bool(speed[0] > 0)
+        if self.scalar and same(speed - speed.mean(), speed.abs().mean()).all():
+            self.k = 1 / speed.mean().abs().item()
+
+    def _measure(self, found: Coefficients) -> None:
+        """How large its coefficients are at the probes, and whether it is linear."""
+        self._q = found.q / found.a[:, 0]
+        self.reacts = bool((self._q != 0).any())
+        self.largest_q, self.smallest_q = self._q.amax().item(), self._q.amin().item()
+        a, b, q, _ = self.rates(self.probes)
+        self.slowest, self.fastest = a.amin(0), a.amax(0)
+        self.drift, self.rate = b.norm(dim=1).amax().item(), q.amax().item()
+        parts = [self._second_slopes(part) for part in self._parts(self.probes)]
+        self._curvature = (torch.cat([second for second, _ in parts]) / (2 * found.a[:, 0])).abs()
+        self.mixed = any(mixed for _, mixed in parts)
         self.linear = not self._curvature.any() and not self.mixed
-        self._check_conditions()
-        self._round(u, found.r)
 
     def _round(self, u: Ansatz, r: Tensor) -> None:
         """Take the network in float32 where that changes no digit of the residual that matters."""
         exact, self.u = self.u, copy.deepcopy(u).to("cpu", torch.float32).eval()
+        begun = monotonic()
         rounded = self.coefficients(self.probes).r
+        self.seconds = (monotonic() - begun) / len(r)
         if not (rounded - r).norm() <= ROUNDING * r.norm():
-            self.u = exact
+            self.u, self.seconds = exact, 2 * self.seconds
 
     def _refuse(self) -> None:
         """Raises NotVerifiable for what the problem says of itself."""
@@ -145,8 +155,11 @@ class DefectEquation:
 
     def coefficients(self, x: Tensor) -> Coefficients:
         """Those at points (N, n_inputs)."""
-        parts = [self._coefficients(part) for part in x.split(max(1, BLOCK // x.shape[1]))]
+        parts = [self._coefficients(part) for part in self._parts(x)]
         return Coefficients(*(torch.cat([getattr(part, name) for part in parts]) for name in _NAMES))
+
+    def _parts(self, x: Tensor) -> Sequence[Tensor]:
+        return x.split(max(1, BLOCK // x.shape[1]))
 
     def _coefficients(self, x: Tensor) -> Coefficients:
         problem, x = self.problem, x.to(self.u.like.dtype)
@@ -245,7 +258,7 @@ class DefectEquation:
             ends = ("the end", "Terminal") if self.backward else ("the begin", "Initial")
             raise NotVerifiable(f"the sign of u_t asks for values at {ends[0]} of time ({ends[1]}), and there are none")
         if "boundary" in kinds_of(self.domain):
-            self.edges(self.domain.boundary(PROBES, stream(0, "edges"), dtype=torch.float64))
+            self.edges(self.domain.boundary(len(self.probes), stream(0, "edges"), dtype=torch.float64))
 
     def _has(self, kind) -> bool:
         return any(isinstance(condition, kind) for condition in self.problem.asked.values())

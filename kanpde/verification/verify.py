@@ -12,12 +12,13 @@ from kanpde.domains.base import laws_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
-from kanpde.verification.equation import DefectEquation
+from kanpde.verification.equation import DefectEquation, NotVerifiable
 from kanpde.verification.estimate import Interval, Samples, relative_l2, sampled
 from kanpde.verification.methods import Method, method_of
 
 POINTS = 64  # at first
 SAMPLES = 8  # at each of them, at first
+FEWEST = 16  # points
 MOST_POINTS = 4096
 MIXED = 3.0  # see `Drawing.interval`
 USELESS = 0.05  # of the variance of an interval that is of noise, from which more samples do not help
@@ -95,7 +96,7 @@ def estimated(
             if samples is not None and (left <= 0 or not (wanted := drawing.wanted(samples, interval, left))):
                 break
             before = 0 if samples is None else int(samples.count.sum())
-            samples = drawing.first() if samples is None else drawing.more(samples, *wanted)
+            samples = drawing.first(left) if samples is None else drawing.more(samples, *wanted)
             interval = drawing.interval(samples, confidence)
             drawing.rate = (int(samples.count.sum()) - before) / max(monotonic() - begun, 1e-9)
             if on_round is not None:
@@ -158,9 +159,20 @@ class Drawing:
         with torch.no_grad():
             return Samples.none(x, self.equation.u(x.to(self.equation.u.like.dtype)).double())
 
-    def first(self) -> Samples:
-        """A few samples at the first points."""
-        return self.more(self.points(0, self.fixed or POINTS), 0, SAMPLES)
+    def first(self, seconds: float) -> Samples:
+        """A few samples at the first points, in about half the seconds.
+
+        Raises:
+            NotVerifiable: there is no time for them.
+        """
+        most = POINTS * SAMPLES
+        affordable = most if (each := 2 * self.equation.seconds) * most <= seconds else int(seconds / each)
+        points = self.fixed or min(POINTS, affordable // LEAST)
+        if points < FEWEST and not self.fixed:
+            raise NotVerifiable(
+                f"{seconds:.3g} s are not enough: the residual takes {self.equation.seconds:.2g} s a point"
+            )
+        return self.more(self.points(0, points), 0, max(LEAST, min(SAMPLES, affordable // points)))
 
     def more(self, samples: Samples, points: int, n: int) -> Samples:
         """With so many more points, which have as many samples as the others, or n more samples at each."""
