@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kanpde import backbones
-from kanpde.domains.base import Domain, kinds_of, laws_of, tells_inside
+from kanpde.domains.base import Domain, kinds_of, laws_of, tells_inside, time_of
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.differentiable import NotDifferentiable
@@ -231,7 +231,8 @@ def check_domain(domain: Domain, points: int = 200, seed: int = 0, tolerance: fl
 
     By every law, points are in the domain, in the dtype asked for, and the same for the same generator; almost all lie
     in `input_range`. A factor, where there is one, is above zero inside, is what its closed forms say, and vanishes on
-    the boundary, and at t = 0 where there is time.
+    the boundary, and at t = 0 where there is time. A distance is above zero inside, is that of no point of the boundary
+    too far, and vanishes there.
 
     Raises:
         AssertionError: in one line, what does not agree and by how much.
@@ -257,7 +258,22 @@ def check_domain(domain: Domain, points: int = 200, seed: int = 0, tolerance: fl
             edge = _drawn(report, f"points, {place}", domain, place, points, seed, laws[: place == "initial"])
             if (m := domain.factor(edge)) is not None:
                 report.close(f"factor on the {place}", m.value, "zero", torch.zeros_like(m.value), tolerance)
+            if place == "boundary" and time_of(domain) is None:
+                _check_distance(report, domain, x, edge, tolerance)
     return report
+
+
+def _check_distance(report: Report, domain, x: Tensor, edge: Tensor, tolerance: float) -> None:
+    """Of a domain that states one, by points inside and on the boundary."""
+    try:
+        distance, there = domain.distance(x), domain.distance(edge)
+    except (AttributeError, NotImplementedError):
+        return
+    size = 1 + edge.abs().max()
+    report.holds((distance > 0).all(), "the distance is not above zero at all points inside")
+    too_far = (distance > torch.cdist(x, edge).amin(1) + tolerance * size).sum().item()
+    report.holds(not too_far, f"the distance of {too_far} points is more than that to a point of the boundary")
+    report.close("distance on the boundary", there, "zero", torch.zeros_like(there), tolerance * size)
 
 
 def _drawn(report: Report, what: str, domain, place: str, n: int, seed: int, law) -> Tensor:
