@@ -221,7 +221,7 @@ class Evaluator:
             if plain is not None:
                 floors |= {name: min(floor, floors[name]) for name, floor in plain.result().items()}
         except ZeroDivisionError:
-            if column is not None:
+            if column is not None or of_u:
                 return {}
             raise ConfigError("the exact solution is zero at all test points: relative errors are undefined") from None
         if self.problem.fits_rows:  # one that could not be fitted, and has no Taylor polynomial

@@ -27,7 +27,7 @@ from kanpde.problems.conditions import Condition, Dirichlet, Initial, Neumann, R
 from kanpde.problems.parts import face_of
 
 PROBES = range(4, 65)  # points at which it is looked at what the equation is, and as many as hold at most
-NUMBERS = 2**22  # coordinates
+NUMBERS = 2**19  # coordinates
 SAME = 1e-6  # of coefficients that are one and the same, relative to them
 BLOCK = 2**19  # coordinates of points whose jets are made at once
 ROUNDING = 1e-4  # of the residual, that it may be in float32; means of it are a few hundred times smaller at most
