@@ -33,7 +33,7 @@ def test_quick_runs_and_the_same_again(what, tmp_path, monkeypatch):
     verification.main(call)
     with (tmp_path / "v_quick.csv").open() as file:
         (found,) = csv.DictReader(file)
-    assert found["case"] == CASES[what] and 0 < float(found["true"]) and int(found["samples"]) >= 64 * 8
+    assert found["case"] == CASES[what] and 0 < float(found["true"]) and int(found["samples"]) >= 2 * 16
     monkeypatch.setattr(verification, "measured", lambda cell: pytest.fail("measured again"))
     verification.main(call)
 

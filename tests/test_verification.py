@@ -11,12 +11,13 @@ from torch import nn
 import kanpde
 from kanpde import Ansatz, NotVerifiable, Problem
 from kanpde.domains import Ball, Box, Cylinder, Ellipsoid, Gaussian, Polygon, Simplex
-from kanpde.problems import HJB, Heat, Poisson, SineGordon
+from kanpde.problems import HJB, PDES, Heat, Poisson, SineGordon
 from kanpde.problems.conditions import Dirichlet, Initial, Neumann, Periodic, Robin, Terminal
 from kanpde.training import verifying
 from kanpde.verification import DefectEquation, method_of
+from kanpde.verification.draws import exits_of_ball
 from kanpde.verification.estimate import Samples, quantile, relative_l2
-from kanpde.verification.methods import BallGreen, Grid, HeatBalls, HeatKernel, Paths, Spheres, exits_of_ball
+from kanpde.verification.methods import BallGreen, Grid, HeatBalls, HeatKernel, Paths, Spheres
 from kanpde.verification.verify import nonlinear
 
 
@@ -539,3 +540,21 @@ def test_the_commands(tmp_path, capsys):
     assert (tmp_path / "points-corrected.csv").read_text().startswith("x1,x2,x3,u,corrected,standard_error\n")
     table.write_text("x1,x2,x3\n3,0,0\n")
     refused("kanpde", "correct", str(run.path), "--at", str(table), "--out", str(tmp_path / "new.csv"))
+
+
+def test_nothing_but_the_report_reads_the_solution(tmp_path, monkeypatch):
+    """Training, the choice of weights, stopping and verification are the same whatever the solution is said to be."""
+    for name, kind in PDES.items():
+        problem = kind(3)
+
+        def one(called):
+            run = quick(tmp_path, problem, f"{name}-{called}", steps=6, start="ladder", verify=False)  # noqa: B023
+            found = kanpde.verify(run, points=16, seconds=None, rel=1e9)
+            return run.attrs["best_step"], run.field["u"], found.rel_l2, found.defect
+
+        right = one("right")
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "exact", lambda self, x: 7 + x[:, 0].cos())
+            wrong = one("wrong")
+        assert right[0] == wrong[0] and right[2] == wrong[2], name
+        assert (right[1] == wrong[1]).all() and (right[3] == wrong[3]).all(), name

@@ -26,7 +26,8 @@ from kanpde.ground.samplers import stream
 from kanpde.problems import ON_BALL, PDES
 from kanpde.verification import DefectEquation, Samples
 from kanpde.verification.estimate import sampled
-from kanpde.verification.methods import BallGreen, Method, Spheres
+from kanpde.verification.method import Method
+from kanpde.verification.methods import BallGreen, Spheres
 
 
 def nothing(dim: int) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from kanpde.verification.equation import DefectEquation, NotVerifiable
 from kanpde.verification.estimate import Interval, Samples, relative_l2
-from kanpde.verification.methods import METHODS, Method, method_of
+from kanpde.verification.method import Method
+from kanpde.verification.methods import METHODS, method_of
 from kanpde.verification.verify import Verification, estimated
 
 __all__ = [

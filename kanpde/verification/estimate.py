@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kanpde.verification.methods import Method
+from kanpde.verification.method import Method
 
 AT_ONCE = 2**18  # coordinates of samples that are drawn together
 

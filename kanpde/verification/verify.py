@@ -14,7 +14,8 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.verification.equation import DefectEquation, NotVerifiable
 from kanpde.verification.estimate import Interval, Samples, relative_l2, sampled
-from kanpde.verification.methods import Method, method_of
+from kanpde.verification.method import Method
+from kanpde.verification.methods import method_of
 
 POINTS = 64  # at first
 SAMPLES = 8  # at each of them, at first
