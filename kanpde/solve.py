@@ -27,7 +27,7 @@ from kanpde.runs.api import begin, go_on
 from kanpde.runs.models import Run
 from kanpde.runs.names import check_out
 from kanpde.runs.stored import agreeing
-from kanpde.training import evaluation, ladder, memory
+from kanpde.training import evaluation, ladder, memory, verifying
 from kanpde.training.loop import State
 from kanpde.training.plan import Plan
 from kanpde.training.training import RunFailed
@@ -99,7 +99,7 @@ def solve(
 
 def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run:
     """Begin a plan, or go on with its run; show how it goes, what came of it, and its pictures."""
-    with _progress(say, plan.config.steps) as show:
+    with _progress(say, plan.config) as show:
         calls = {"on_step": show.step, "on_evaluation": show.evaluation}
         try:
             run = begin(plan, out, **calls) if run is None else go_on(run, plan, **calls)
@@ -225,8 +225,8 @@ def _dry_run(say: Console, plan: Plan) -> None:
 class _progress:
     """The live line of a run on a terminal; elsewhere a line per evaluation."""
 
-    def __init__(self, say: Console, steps: int):
-        self.say, self.steps, self.live = say, steps, None
+    def __init__(self, say: Console, config: RunConfig):
+        self.say, self.config, self.steps, self.live = say, config, config.steps, None
         self.text = ""
         self.path: Path | None = None
         if say.is_terminal and not say.quiet:
@@ -262,6 +262,9 @@ class _progress:
             self.live.update(self.task, completed=state.step, text=f"loss {_number(state.loss)}  {self.text}")
         else:
             self.say.print(f"step {state.step}/{state.steps}  loss {_number(state.loss)}  {self.text}")
+        if state.step == state.steps and self.config.verify and not state.u.problem.fits_rows:
+            if seconds := verifying.seconds_for(row["wall_s"], self.config.stop.to):
+                self.say.print(f"verifying the error without a solution, for {_duration(seconds)} at most")
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -413,7 +413,7 @@ class ResidualTraining(Training):
             slices = evaluator.slices()
             run.attrs["best_step"] = best["step"]
             run.floors |= evaluator.floors_of_u()
-            if self.config.verify or self.watch:
+            if (self.config.verify or self.watch) and not self.plan.problem.fits_rows:
                 verifying.at_the_end(run, u, asked=self.config.stop.to)
         finally:
             u.load_state_dict(last)

@@ -23,16 +23,20 @@ def kept_weights(run: RunFile, seed: int = 0, law: str | None = None, points: in
     return of | ({} if points is None else {"points": points})
 
 
+def seconds_for(wall: float, asked: float | None = None) -> float:
+    """How long the verification of a run of so many seconds may take; 0: too short to be worth it."""
+    seconds = min(MOST, SHARE * wall)
+    return seconds if seconds >= FEWEST else 0.0 if asked is None else FEWEST
+
+
 def at_the_end(run: RunFile, u: Ansatz, asked: float | None = None) -> None:
     """The verification of the weights that are kept, in a share of the seconds of the run; else why there is none.
 
     Where an error was asked for, it is there in any case, and the run says whether that is reached.
     """
-    seconds = min(MOST, SHARE * run.history["wall_s"][-1])
-    seconds = seconds if asked is None else max(seconds, FEWEST)
     run.set_verification({})
     run.attrs.pop("not_verified", None)
-    if seconds < FEWEST:
+    if not (seconds := seconds_for(run.history["wall_s"][-1], asked)):
         run.attrs["not_verified"] = "so short a run leaves no time for it"
         return
     try:
