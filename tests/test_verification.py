@@ -475,6 +475,21 @@ def test_short_runs_and_those_without_a_method_say_why_not(tmp_path, monkeypatch
     assert "not_verified" not in quick(tmp_path, Poisson(4), "off", verify=False).attrs
 
 
+def test_no_run_is_lost_by_its_verification(tmp_path, monkeypatch):
+    monkeypatch.setattr(verifying, "FEWEST", 0.0)
+    monkeypatch.setattr(verifying, "estimated", lambda *_, **__: 1 / 0)
+    run = quick(tmp_path, Poisson(4), steps=4)
+    assert run.attrs["status"] == "finished" and run.attrs["not_verified"] == "ZeroDivisionError: division by zero"
+
+
+def test_all_of_space_without_time_has_no_method():
+    equation = DefectEquation(Ansatz(Linear(2, Gaussian(2), -1.0), net(2), hard=False))
+    with pytest.raises(NotVerifiable, match="no boundary, and there is no time"):
+        Paths(equation)
+    with pytest.raises(NotVerifiable):
+        method_of(equation)
+
+
 def test_training_ends_by_the_estimate(tmp_path, monkeypatch):
     monkeypatch.setattr(verifying, "FEWEST", 0.0)
     monkeypatch.setattr(verifying, "SHARE", 2.0)

@@ -44,6 +44,9 @@ def at_the_end(run: RunFile, u: Ansatz, asked: float | None = None) -> None:
     except NotVerifiable as error:
         run.attrs["not_verified"] = str(error)
         return
+    except Exception as error:  # of a user's residual in another dtype, say: what was trained is not lost by it
+        run.attrs["not_verified"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return
     keep(run, found, kept_weights(run))
     if asked is not None and found.high > asked:
         run.attrs["message"] = f"the error asked for, {asked:g}, is not reached: {found}"

@@ -16,7 +16,7 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import kinds_of, laws_of, space_of, time_of
+from kanpde.domains.base import is_framed, kinds_of, laws_of, space_of, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
@@ -145,6 +145,8 @@ class DefectEquation:
             raise NotVerifiable(f"a system of {max(len(problem.fields), len(equations))} equations")
         if problem.parameters is not None:
             raise NotVerifiable("the problem has unknowns of its own: its solution is not determined by the equation")
+        if not is_framed(self.space):
+            raise NotVerifiable(f"a {type(self.space).__name__} has no frame, which says how large it is")
         if reads.order > 2:
             raise NotVerifiable(f"an equation of order {reads.order}")
         if reads.diffusion or any(len(set(index)) > 1 for index in reads.derivatives):

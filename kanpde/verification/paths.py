@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kanpde.domains.base import kinds_of
 from kanpde.verification.equation import DefectEquation, NotVerifiable
-from kanpde.verification.method import Method
+from kanpde.verification.method import Method, Unfit
 
 STEPS = 20_000  # of a walk, after which it is given up
 NODES = 16  # steps of a path in the mean, at least
@@ -43,6 +43,8 @@ class Paths(Method):
         self.bounded = "boundary" in kinds_of(equation.domain)
         if self.bounded:
             self.distance(equation.probes[:, : equation.space.dim])
+        elif equation.time is None:
+            raise Unfit("space has no boundary, and there is no time")
         half = torch.as_tensor(equation.space.frame()[1], dtype=torch.float64).expand(equation.space.dim)
         across = half.square() / 2  # the mean time between two planes, times a
         inside = (across / equation.slowest).amin().item() if self.bounded else float("inf")
