@@ -20,7 +20,7 @@ from kanpde.verification.methods import method_of
 POINTS = 64  # at first
 SAMPLES = 8  # at each of them, at first
 FEWEST = 16  # points
-MOST_POINTS = 4096
+MOST_POINTS, NUMBERS = 4096, 2**25  # and as many as have so many coordinates, since they are kept
 MIXED = 3.0  # see `Drawing.interval`
 USELESS = 0.05  # of the variance of an interval that is of noise, from which more samples do not help
 LEAST = 2  # samples of a point, from which there is a variance
@@ -132,6 +132,7 @@ class Drawing:
         self.law = law or laws_of(self.domain)[0]
         self.given = None if points is None or isinstance(points, int) else self._checked(points)
         self.fixed = len(self.given) if self.given is not None else points
+        self.most = max(FEWEST, min(MOST_POINTS, NUMBERS // self.domain.dim))
 
     def _checked(self, points) -> Tensor:
         try:
@@ -168,7 +169,7 @@ class Drawing:
         """
         most = POINTS * SAMPLES
         affordable = most if (each := 2 * self.equation.seconds) * most <= seconds else int(seconds / each)
-        points = self.fixed or min(POINTS, affordable // LEAST)
+        points = self.fixed or min(POINTS, self.most, affordable // LEAST)
         if points < FEWEST and not self.fixed:
             raise NotVerifiable(
                 f"{seconds:.3g} s are not enough: the residual takes {self.equation.seconds:.2g} s a point"
@@ -190,8 +191,8 @@ class Drawing:
         None: they last for none.
         """
         m, n, affordable = len(samples.x), int(samples.count[0]), int(self.rate * seconds)
-        if self.fixed is None and interval.of_points > interval.of_noise and m < MOST_POINTS:
-            more = min(m, affordable // n)
+        if self.fixed is None and interval.of_points > interval.of_noise and m < self.most:
+            more = min(m, self.most - m, affordable // n)
             return (more, n) if more >= LEAST else None
         if self.given is None and interval.of_noise < USELESS * interval.of_points:
             return None  # as many points as there may be
