@@ -13,6 +13,8 @@ from kanpde import Ansatz, NotVerifiable, Problem
 from kanpde.domains import Ball, Box, Cylinder, Ellipsoid, Gaussian, Polygon, Simplex
 from kanpde.problems import HJB, PDES, Heat, Poisson, SineGordon
 from kanpde.problems.conditions import Dirichlet, Initial, Neumann, Periodic, Robin, Terminal
+from kanpde.runs.api import go_on
+from kanpde.runs.stored import agreeing
 from kanpde.training import verifying
 from kanpde.verification import DefectEquation, method_of
 from kanpde.verification.draws import exits_of_ball
@@ -464,6 +466,19 @@ def test_a_run_says_how_wrong_it_is_in_its_file(tmp_path, monkeypatch):
     again = kanpde.Run.open(run.path).verification
     assert more.count.sum() > held["count"].sum() and again["rel_l2"] == more.rel_l2
     assert (again["x"][: len(held["x"])] == held["x"]).all()
+
+
+def test_a_resumed_run_is_verified_anew_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(verifying, "FEWEST", 0.0)
+    path = quick(tmp_path, Poisson(4), steps=4).path
+    before = kanpde.Run.open(path).verification
+    plan = agreeing(kanpde.Run.open(path), None, None, {}, [], 8)
+    again = go_on(kanpde.Run.open(path), plan)
+    assert again.verification["step"] != before["step"] and again.verification["rel_l2"] != before["rel_l2"]
+    plan = agreeing(kanpde.Run.open(path), None, None, {"verify": False}, [], 12)
+    assert not plan.config.verify
+    last = go_on(kanpde.Run.open(path), plan)
+    assert last.attrs["steps"] == 12 and not last.verification
 
 
 def test_short_runs_and_those_without_a_method_say_why_not(tmp_path, monkeypatch):

@@ -141,9 +141,11 @@ def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: 
         raise ConfigError(f"{run.path}: the run has done its {saved['step']} steps; --steps above that extend it")
     if (criterion := training.stopped()) and run.attrs["status"] in ENDED:
         raise ConfigError(f"{run.path}: the run has ended by {criterion}; --set with another value, or null, goes on")
-    of_the_end = ("rel_l2_best", "rmse_best", "rel_l2_last", "validation_best", "validation_last", "message")
+    run.set_verification({})
+    of_the_end = ("rel_l2_best", "rmse_best", "rel_l2_last", "validation_best", "validation_last")
+    said = ("message", "not_verified", "former_rel_l2", "former_validation")
     of_fields = (f"rel_l2_best/{name}" for name in run.fields)
-    for name in (*of_the_end, *of_fields, *(f"skill_{floor}" for floor in run.floors)):
+    for name in (*of_the_end, *said, *of_fields, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
     run.attrs["config"] = dump(plan.config)
     training.drive(on_step, on_evaluation)

@@ -60,14 +60,15 @@ def agreeing(
     check_rows(run, problem)
     wanted = resolved(wanted, problem).model_copy(update={"units": wanted.units})  # files of before it have none
     check_same(wanted, stored, "--resume")
-    return Plan.of(extended(stored, steps, wanted.stop.model_dump()), problem, stored=True)
+    longer = extended(stored, steps, wanted.stop.model_dump()).model_copy(update={"verify": wanted.verify})
+    return Plan.of(longer, problem, stored=True)
 
 
 def check_same(wanted: RunConfig, stored: RunConfig, label: str, length: bool = False) -> None:
-    """Raises ConfigError where two resolved configurations differ, be it in steps and what stops them if `length`."""
+    """Raises ConfigError where two resolved configurations differ, be it in what stops and ends them if `length`."""
     ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (wanted, stored))
     for key in sorted(ours.keys() | theirs.keys()):
-        of_length = key.endswith(".steps") or key.startswith("stop.")
+        of_length = key.endswith(".steps") or key.startswith("stop.") or key == "verify"
         if ours.get(key) != theirs.get(key) and (length or not of_length):
             raise ConfigError(f"{label}: {key}: given {ours.get(key)!r}, the run has {theirs.get(key)!r}")
 
