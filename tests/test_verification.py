@@ -554,6 +554,21 @@ def test_a_second_network_corrects_a_run(tmp_path):
     assert torch.equal(u.net.nets[0](x), first.net(x))  # what was learned stays
 
 
+def test_what_has_no_polynomial_is_corrected_by_a_network_alone(tmp_path):
+    @dataclass(frozen=True)
+    class Round(Problem):
+        conditions = (Periodic("x1"), Dirichlet("x2 = low"), Dirichlet("x2 = high"))
+        domain = Box(2)
+
+        def residual(self, u, x):
+            return u.lap - u.value - (torch.pi * x[:, 0]).cos()
+
+    problem = Round(2)
+    run = quick(tmp_path, problem, steps=40)
+    second = kanpde.correct(run, steps=20, problem=problem)
+    assert second.config["start"] == "network" and second.attrs["validation_best"] < run.attrs["validation_best"]
+
+
 def test_what_has_no_sum_of_networks_is_refused(tmp_path):
     with pytest.raises(kanpde.ConfigError, match="grad u"):
         kanpde.correct(quick(tmp_path, HJB(2), steps=4))

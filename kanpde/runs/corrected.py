@@ -18,7 +18,7 @@ from kanpde.problems.base import Problem, own
 from kanpde.runs.api import begin
 from kanpde.runs.models import Run, opened
 from kanpde.training.loop import Callback
-from kanpde.training.plan import Plan
+from kanpde.training.plan import Plan, without_ladder
 
 POINTS = 2048  # at which a correction is held against what it corrects
 
@@ -99,7 +99,9 @@ def corrected(
     _check(run, former)
     config = former.config
     stage = {"backbone": config.backbone, "start": config.start}
-    changes = {"stages": [*config.stages, stage], "start": "ladder", "start_from": None, "seed": config.seed + 1}
+    climbs = without_ladder(config.model_copy(update={"start_from": None}), former.problem) is None
+    changes = {"stages": [*config.stages, stage], "start": "ladder" if climbs else "network", "start_from": None}
+    changes["seed"] = config.seed + 1
     tree = merge(config.model_dump(mode="json"), changes | dict(overrides))
     for assignment in sets:
         assign(tree, assignment)

@@ -370,7 +370,7 @@ def _start(config: RunConfig, problem: Problem) -> str:
     Raises:
         ConfigError: one of the user's is not for it.
     """
-    reason = _without_ladder(config, problem) if config.start in ladder.STARTS else None
+    reason = without_ladder(config, problem) if config.start in ladder.STARTS else None
     if reason is None:
         return config.start
     if (config._solver or {}).get("start") == config.start:
@@ -378,7 +378,7 @@ def _start(config: RunConfig, problem: Problem) -> str:
     raise ConfigError(f"start: {config.start} {reason}; say start: network")
 
 
-def _without_ladder(config: RunConfig, problem: Problem) -> str | None:
+def without_ladder(config: RunConfig, problem: Problem) -> str | None:
     """Why a problem has no start in closed form; None: it has."""
     if problem.fits_rows:
         return "is for PDEs; a network that fits data has their mean and deviation"
