@@ -88,7 +88,9 @@ def verify(
     try:
         found = verified(opened, points, on_round=show, **options)
     except NotVerifiable as error:
-        raise ConfigError(f"not verified: {error}; kanpde correct estimates the error by a second network") from None
+        of_one_field = not opened.attrs.get("fits") and len(opened.fields) == 1
+        hint = "; kanpde correct estimates the error by a second network" if of_one_field else ""
+        raise ConfigError(f"not verified: {error}{hint}") from None
     if not quiet:
         console.print(f"estimated {found}, {found.method}")
         if opened.rel_l2 == opened.rel_l2:

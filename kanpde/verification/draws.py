@@ -7,7 +7,7 @@ from kanpde.domains import Ball
 from kanpde.domains.base import kinds_of
 from kanpde.ground.samplers import directions
 from kanpde.verification.equation import DefectEquation
-from kanpde.verification.method import Clock, Last, Method, Unfit, uniform
+from kanpde.verification.method import GROWS, Clock, Last, Method, Unfit, uniform
 from kanpde.verification.walks import MARGIN, HeatBalls
 
 CONTRACTS = 0.9  # the most of |q| w with which the terms of a series shrink
@@ -18,7 +18,8 @@ class Series(Method):
     r"""One draw Y from the Green function of the whole domain, and one exit: e = w (q e - rho)(Y) + e(X).
 
     e(Y) is a sample of the same kind. It is drawn with the probability of its weight w q, where that is below 1, so
-    that weights stay 1: the Neumann series of (Lap + q)^{-1} without a cut. It converges where |q| w <= CONTRACTS.
+    that weights stay 1: the Neumann series of (Lap + q)^{-1} without a cut. It converges where |q| w <= CONTRACTS, and
+    in time always, with terms as large as those of exp(|q| s).
     """
 
     def source(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -146,7 +147,8 @@ class HeatKernel(Series):
         if equation.k is None:
             raise Unfit("its diffusivity is not constant")
         self.longest = equation.k * equation.time
-        self._check_growth(self.largest_q, self.longest)
+        if self.largest_q * self.longest > GROWS:
+            raise Unfit(f"|dF/du| = {self.largest_q:.3g} is too large for a series in it")
         self.clock = Clock(equation)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -76,8 +76,8 @@ class DefectEquation:
             largest |b| and q, as `rates` gives them.
         seconds: about, that the coefficients at a point take.
     Raises:
-        NotVerifiable: it is none of one field, of second order, and elliptic or parabolic; or its conditions are none
-            of values.
+        NotVerifiable: it is none of one field, of second order, and elliptic or parabolic; or its conditions are
+            neither values nor fluxes, or leave a part of the boundary or the begin of time open.
     """
 
     def __init__(self, u: Ansatz):

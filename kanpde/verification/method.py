@@ -41,7 +41,7 @@ class Method:
             self.longest = min(self.longest, equation.k * equation.time)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A sample of e at each of the points x (N, n_inputs): (N,), unbiased, independent."""
+        """A sample at each of the points x (N, n_inputs), independent of the others, whose mean is e: (N,)."""
         raise NotImplementedError
 
     def distance(self, x: Tensor) -> Tensor:

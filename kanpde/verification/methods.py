@@ -1,4 +1,4 @@
-r"""Unbiased samples of the defect e(x), by the equation Lap e + b . grad e + q e - e_s = rho that it satisfies.
+r"""Samples of the defect e(x), by the equation Lap e + b . grad e + q e - e_s = rho that it satisfies.
 
 All rest on one identity. Of a domain D inside the domain of the equation with x in it, G_D(x, .) > 0 the Green function
 of -Lap (or of d/ds - Lap) with zero values on its boundary, and X the place where a Brownian motion from x leaves D,

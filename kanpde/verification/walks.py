@@ -26,8 +26,9 @@ class Walk(Method):
     .. math:: e(x) = E\, e^{-q_0 \tau_X} e(X) + w\, E\, e^{-q_0 \tau_Y} ((q + q_0) e - \rho)(Y)
 
     of which one of e(X), e(Y) is followed: e(Y) with the probability c / (1 + c), c = max |q + q_0| w, so that where q
-    is below zero no weight is ever above 1 + c. Steps are so small that c <= SMALL. rho is read at Y where that is
-    followed, and else with a probability in proportion to w, so that all readings of a walk weigh about the same.
+    is below zero weights do not grow in the mean, and by 1 + c at most in a step. Steps are so small that c <= SMALL.
+    rho is read at Y where that is followed, and else with a probability in proportion to w, so that all readings of a
+    walk weigh about the same.
 
     Attributes:
         q_0, q_max: as above.
