@@ -9,7 +9,7 @@ from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet
 from kanpde.jets.system import Complex, Jets
 from kanpde.kan.network import count_parameters
-from kanpde.problems import Problem
+from kanpde.problems import Problem, Reference
 from kanpde.runs.api import resume, train
 from kanpde.runs.corrected import correct
 from kanpde.runs.models import Run
@@ -29,6 +29,7 @@ __all__ = [
     "Jets",
     "NotVerifiable",
     "Problem",
+    "Reference",
     "Run",
     "RunFailed",
     "Verification",

@@ -110,6 +110,8 @@ def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run
         say.print(f"interrupted at step {run.attrs['steps']}; {_go_on(run.path)}")
         raise SystemExit(INTERRUPTED)
     say.print(_result_table(run))
+    if verdict := run.attrs.get("verdict"):
+        say.print(f"verdict   {verdict}")
     if off_grid := summary.off_grid(run):
         say.print(f"warning   {off_grid}")
     if run.config["stop"].get("to") and run.verification and run.verification["high"] > run.config["stop"]["to"]:
@@ -170,8 +172,15 @@ def _announce(say: Console, plan: Plan) -> None:
         say.print(f"{equations} in {problem.axes}, {many} {', '.join(read)}")
     if problem.conditions:
         say.print(f"conditions {plan.conditions}")
+    if known := plan.known:
+        instead = "; the exact solution is not read" if problem.has_exact else ""
+        say.print(f"reference {known.says}{instead}")
     points = ", ".join(f"{n} {kind}" for kind, n in plan.counts.items())
-    tested = "" if problem.fits_rows or not problem.has_exact else f", errors on {config.points.test:,} test points"
+    tested = (
+        ""
+        if problem.fits_rows or config.reference or not problem.has_exact
+        else f", errors on {config.points.test:,} test points"
+    )
     scale = _scale(plan)
     scale += ", in the units of the domain" if plan.frame else ""
     say.print(
@@ -287,6 +296,8 @@ def _result_table(run: Run) -> Table:
     why = "least validation loss" + (f" from step {first:,} on" if first else "")
     table.add_row(f"kept step {attrs['best_step']:,}: {why}", _number(error, 3), "")
     table.add_row(f"last step {attrs['steps']:,}", _number(attrs["rel_l2_last"], 3), "")
+    if worst := summary.worst_time(run):
+        table.add_row(f"worst time, t = {worst[0]:.4g}", _number(worst[1], 3), "")
     _add_verification(table, run)
     for field, view in run.views().items():
         of = "" if len(run.fields) == 1 else f"{field}: "
@@ -299,6 +310,9 @@ def _result_table(run: Run) -> Table:
     wall, memory = run.history["wall_s"][-1], run.history["peak_memory_bytes"][-1]
     if run.attrs["fits"]:
         _add_squares(table, run)
+    _add_interest(table, run)
+    if "verdict" in run.attrs:
+        _add_residuals(table, run)
     table.add_section()
     losses = _number(attrs["validation_best"], 3), _number(attrs["validation_last"], 3)
     table.add_row("validation loss, and of the last", *losses)
@@ -316,6 +330,24 @@ def _add_verification(table: Table, run: Run) -> None:
         table.add_row(f"  {found['confidence']:.0%} interval ({found['seconds']:.0f} s)", between, "")
     elif why := run.attrs.get("not_verified"):
         table.add_row(f"not verified: {why}", "", "")
+
+
+def _add_interest(table: Table, run: Run) -> None:
+    """u at the points of interest, and how far that is from what is published."""
+    for number, (name, u, published, difference) in enumerate(summary.interest(run)):
+        if not number:
+            table.add_section()
+        beside = f"published {published:.6g}, difference {difference:.1e}" if published == published else ""
+        table.add_row(name, f"{u:.6g}", beside)
+
+
+def _add_residuals(table: Table, run: Run) -> None:
+    """What is left of each equation and condition, beside what there was before the first step."""
+    table.add_section()
+    for name, *sizes in summary.residuals(run):
+        rms, largest, *start = map(_number, sizes)
+        table.add_row(f"left of {name}: root mean square", rms, f"from {start[0]}")
+        table.add_row("  largest", largest, f"from {start[1]}")
 
 
 def _add_parameters(table: Table, run: Run) -> None:

@@ -26,7 +26,7 @@ def evaluator(problem, **more) -> Evaluator:
 
 def measured(of: Evaluator) -> tuple:
     """Errors of the history, floors, and all that is measured on the test points."""
-    errors, field, digest = of.full_test()
+    errors, field, digest, _ = of.full_test()
     return of.test_errors(), of.floors(), errors, field, digest
 
 

@@ -1,15 +1,17 @@
 """What a user states of a run, from YAML and flags to a typed configuration."""
 
-from kanpde.config.files import default_solver, find, library, load, located
-from kanpde.config.schema import PhaseConfig, RunConfig, resolve
+from kanpde.config.files import beside, default_solver, find, library, load, located
+from kanpde.config.schema import PhaseConfig, ReferenceConfig, RunConfig, resolve
 from kanpde.config.trees import assign, dump, merge, validate
 from kanpde.ground.errors import ConfigError
 
 __all__ = [
     "ConfigError",
     "PhaseConfig",
+    "ReferenceConfig",
     "RunConfig",
     "assign",
+    "beside",
     "default_solver",
     "dump",
     "find",

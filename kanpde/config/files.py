@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kanpde.config.reading import read_yaml
-from kanpde.config.schema import RunConfig
+from kanpde.config.schema import RunConfig, plainly
 from kanpde.config.trees import NAMED, assign, merge, validate
 from kanpde.ground.errors import ConfigError, suggest
 
@@ -85,22 +85,32 @@ def located(tree: Mapping, folder: Path) -> dict:
             else phase
             for phase in found["phases"]
         ]
+    if "reference" in found:
+        found["reference"] = _located_reference(found["reference"], folder)
     problem = found.get("problem")
     if isinstance(problem, Mapping) and problem.get("name") == "data":
         tables = {
-            key: str(_beside(folder, problem[key])) for key in ("file", "test") if isinstance(problem.get(key), str)
+            key: str(beside(folder, problem[key])) for key in ("file", "test") if isinstance(problem.get(key), str)
         }
         found["problem"] = {**problem, **tables}
     return found
 
 
+def _located_reference(given, folder: Path):
+    """A reference with the path of its file."""
+    given = plainly(given)
+    if not isinstance(given, Mapping) or not isinstance(given.get("file"), str):
+        return given
+    return {**given, "file": str(beside(folder, os.path.expanduser(given["file"])))}
+
+
 def _absolute(name, folder: Path):
     """my_pde.py:MyPDE with the path of the file; any other name as it is."""
     file, colon, cls = name.rpartition(":") if isinstance(name, str) else ("", "", "")
-    return f"{_beside(folder, file)}:{cls}" if colon else name
+    return f"{beside(folder, file)}:{cls}" if colon else name
 
 
-def _beside(folder: Path, file: str) -> Path:
+def beside(folder: Path, file: str) -> Path:
     """A file in a folder, or else in the current one."""
     near = folder / file
     return (near if os.path.isfile(near) else Path(file)).resolve()

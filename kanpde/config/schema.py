@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,6 +23,11 @@ MEMORY = r"(\d+(?:\.\d+)?) *([MG]i?B)"  # such as 8GB, 500 MB, 1.5GiB
 def as_mapping(value):
     """A bare name stands for the mapping with that name."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def plainly(value):
+    """A dataclass as the mapping of its fields, without its defaults."""
+    return asdict(value) if is_dataclass(value) else value
 
 
 def _point_count(value):
@@ -149,6 +155,18 @@ class SlicesConfig(Strict):
     volume: Annotated[int, Field(ge=0)] = 41
 
 
+class ReferenceConfig(Strict):
+    """The solution as a file holds it, against which errors are reported: `kanpde.Reference`."""
+
+    file: str
+    fields: dict[str, str] | None = None
+    coordinates: dict[str, str] | None = None
+    axes: list[str | list[str]] | None = None
+    sample: Annotated[int, Field(ge=0)] | None = None
+    units: dict[str, float] = {}
+    shift: dict[str, float] = {}
+
+
 class RunConfig(Strict):
     """Everything that decides a run.
 
@@ -173,6 +191,8 @@ class RunConfig(Strict):
     units: Literal["frame", "given"] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     verify: bool = True
+    reference: Annotated[ReferenceConfig | None, BeforeValidator(plainly)] = None
+    points_of_interest: dict[str, Any] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"

@@ -10,7 +10,15 @@ import yaml
 from pydantic import ValidationError
 
 from kanpde.config.reading import DEPTH, parse
-from kanpde.config.schema import AdaptConfig, PhaseConfig, RunConfig, SparsityConfig, as_mapping
+from kanpde.config.schema import (
+    AdaptConfig,
+    PhaseConfig,
+    ReferenceConfig,
+    RunConfig,
+    SparsityConfig,
+    Strict,
+    as_mapping,
+)
 from kanpde.ground.errors import ConfigError, shown, suggest
 
 NAMED = ("problem", "backbone", "operator")  # keys where a bare name stands for {name: ...}
@@ -109,6 +117,14 @@ def validate(tree: Mapping, steps: int | None = None, solver: Mapping | None = {
     return config.model_copy(update={"phases": rescale(config.phases, steps)})
 
 
+def validate_part(key: str, model: type[Strict], tree: Mapping) -> Any:
+    """A tree of plain values as what stands at a key."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{key}.{_one_line(error)}") from None
+
+
 def dump(config: RunConfig) -> str:
     """The configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json", warnings=False), sort_keys=False, width=100)
@@ -143,6 +159,6 @@ def _keys_at(path: list[str]) -> list[str]:
     model: Any = RunConfig
     for part in path:
         if not part.isdigit():
-            inner = {"phases": PhaseConfig, "adapt": AdaptConfig, "sparsity": SparsityConfig}.get(part)
-            model = inner or model.model_fields[part].annotation
+            inner = {"phases": PhaseConfig, "adapt": AdaptConfig, "sparsity": SparsityConfig}
+            model = (inner | {"reference": ReferenceConfig}).get(part) or model.model_fields[part].annotation
     return list(model.model_fields)

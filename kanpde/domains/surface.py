@@ -1,9 +1,6 @@
 """The inside of a closed surface of triangles."""
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -19,6 +16,7 @@ from kanpde.domains.base import Domain, check_law, set_fields
 from kanpde.domains.shapes import accepted
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import uniforms
+from kanpde.ground.session import quiet
 
 FLAT = 1e-12  # of the cube of its size, a volume that is none
 SLIVER = 1e-10  # of its longest side, the height of a triangle that is a line
@@ -228,7 +226,7 @@ def _read(mesh: Any) -> Any:
     if not (path := Path(mesh).expanduser()).is_file():
         raise ConfigError(f"Surface: no file {mesh}")
     try:
-        with _quiet():
+        with quiet():
             found = pyvista.read(path)
     except (Exception, SystemExit) as error:  # meshio ends the program where it does not know what a file is
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -237,19 +235,6 @@ def _read(mesh: Any) -> Any:
     if not isinstance(found, pyvista.DataSet):
         raise ConfigError(f"Surface: {mesh} is a {type(found).__name__}, needed is one surface: give a part of it")
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what pyvista warns and logs, by the root logger, of a file that it cannot read: one line will say it."""
-    root, nothing = logging.getLogger(), lambda record: False
-    root.addFilter(nothing)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.removeFilter(nothing)
 
 
 def _triangles(mesh: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,11 @@
-"""A session at the machine: its clock, and Ctrl-C as a question instead of an exception."""
+"""A session at the machine: its clock, and Ctrl-C as a question instead of an exception; and quiet."""
 
+import logging
 import signal
 import threading
 import time
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -42,3 +45,16 @@ def interruptible():
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, former)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what pyvista warns and logs, by the root logger, of a file that it cannot read: one line will say it."""
+    root, nothing = logging.getLogger(), lambda record: False
+    root.addFilter(nothing)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(nothing)

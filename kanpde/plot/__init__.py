@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kanpde.plot.curves import convergence, quantiles, radial
+from kanpde.plot.curves import convergence, quantiles, radial, times
 from kanpde.plot.graph import EdgePictures, network_graph
 from kanpde.plot.parity import parity
 from kanpde.plot.similarity import similarity_figure
@@ -31,6 +31,7 @@ __all__ = [
     "save_vtk",
     "similarity_figure",
     "slice_2d",
+    "times",
     "write",
 ]
 
@@ -38,7 +39,9 @@ DPI = 200
 
 
 def main_pictures(run: RunFile, folder: str | Path | None = None) -> list[Path]:
-    """Write <stem>-convergence.png, of a run with a slice <stem>-error.png, and of a fit <stem>-parity.png.
+    """Write <stem>-convergence.png, of a run with a slice <stem>-error.png, of a fit <stem>-parity.png.
+
+    Where errors are known by time, <stem>-times.png.
 
     Beside the run by default; of a system <stem>-error-<field>.png of each.
     """
@@ -48,6 +51,8 @@ def main_pictures(run: RunFile, folder: str | Path | None = None) -> list[Path]:
         pictures[f"error{_of(run, name)}"] = slice_2d(view, flat[0])
     if run.attrs.get("fits") and "u_exact" in run.field:
         pictures["parity"] = parity(run)
+    if len(run.table("times").get("t", ())) > 1:
+        pictures["times"] = times(run)
     return write(run, folder, pictures)
 
 

@@ -102,6 +102,28 @@ def quantiles(run: RunFile) -> "Figure":
     return figure
 
 
+def times(run: RunFile) -> "Figure":
+    """Relative l2 error over the space at each time, of a system also that of each field.
+
+    Raises:
+        ValueError: the run has no errors by time.
+    """
+    from matplotlib.figure import Figure
+
+    columns = run.table("times")
+    if "rel_l2" not in columns:
+        raise ValueError(f"{run.path}: no errors by time")
+    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
+    ax = figure.subplots()
+    ax.set(title=title(run), xlabel="$t$", ylabel=ERRORS["rel_l2"])
+    several = len(run.fields) > 1
+    _line(ax, columns["t"], columns["rel_l2"], "all fields" if several else ERRORS["rel_l2"], color="C0", linewidth=2)
+    for i, name in enumerate(run.fields if several else ()):
+        _line(ax, columns["t"], columns[f"fields/{name}/rel_l2"], plain(name), color=f"C{i + 1}", linewidth=1)
+    _finish(ax)
+    return figure
+
+
 def title(run: RunFile) -> str:
     """Problem, dimension and backbone, as far as the file names them."""
     named = {"problem": "{}", "field": "{}", "dim": "d = {}", "backbone": "{}"}

@@ -5,6 +5,7 @@ from kanpde.problems.data import Data
 from kanpde.problems.elliptic import AllenCahn, Poisson, SineGordon
 from kanpde.problems.fitting import Feynman, Function, HighDimFunction
 from kanpde.problems.parabolic import HJB, Heat
+from kanpde.problems.references import Reference
 from kanpde.problems.terminal import AllenCahnPaths, BlackScholesBarenblatt, HJBControl
 
 ON_BALL = {"poisson": Poisson, "allen_cahn": AllenCahn, "sine_gordon": SineGordon, "heat": Heat, "hjb": HJB}
@@ -35,5 +36,6 @@ __all__ = [
     "HighDimFunction",
     "Poisson",
     "Problem",
+    "Reference",
     "SineGordon",
 ]

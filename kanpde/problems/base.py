@@ -21,6 +21,7 @@ from kanpde.problems import lifts
 from kanpde.problems.conditions import Condition, by_name
 from kanpde.problems.exactly import Exactly, exactly
 from kanpde.problems.reading import Reading, equations, reading_of
+from kanpde.problems.references import Reference
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Problem:
     parameters = None  # an nn.Module of unknowns of the PDE itself (inverse problems), trained with the network
     fits_rows = False  # whether u is asked to be an observation at rows, and nothing else; see `Fitting`
     default_solver: ClassVar[str | None] = None  # None: that of a PDE of this dimension
+    reference: ClassVar[Reference | None] = None  # the solution as a file holds it, to be reported against
+    points_of_interest: ClassVar[Mapping[str, Any]] = {}  # by name a point, or (point, published value or None)
     rows_sha256: ClassVar[str | None] = None  # the fingerprint of the table that is fitted
 
     @property

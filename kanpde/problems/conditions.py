@@ -66,6 +66,11 @@ class Condition:
         """What is zero where u meets it: (N,) or (N, k) at its points; u is that of its field."""
         raise NotImplementedError(f"{type(self).__name__} states no misfit")
 
+    def wanted(self, x: Tensor) -> Tensor | None:
+        """The values (N,) that it asks for at its points, of whatever it is asked of; None: there are none."""
+        stated = getattr(self, "flux", getattr(self, "value", None))
+        return None if stated is None else at(stated, x)
+
     def check(self, problem: Any) -> None:
         """Raises ConfigError where it does not fit the problem."""
         if not isinstance(self.part, str) and not callable(self.part):
@@ -252,6 +257,9 @@ class Observations(Condition):
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         return (u(x[:, :-1]) - x[:, -1]) / self.noise
+
+    def wanted(self, x: Tensor) -> Tensor:
+        return x[:, -1]
 
     def check(self, problem: Any) -> None:
         if not self.noise > 0:

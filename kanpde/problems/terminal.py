@@ -1,8 +1,9 @@
 """Terminal value problems u_t + L u = F(u), u(., T) = g, on the paths of which u(x_0, 0) is a mean."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -76,6 +77,11 @@ class HJBControl(OnBrownianPaths):
     def __post_init__(self):
         check_positive(self, "time", "strength")
 
+    @property
+    def points_of_interest(self) -> Mapping[str, Any]:
+        published = (self.dim, self.time, self.strength) == (100, 1.0, 1.0)
+        return {"u(0, 0)": ((0.0,) * (self.dim + 1), 4.5901)} if published else {}
+
     def residual(self, u: Jet, x: Tensor) -> Tensor:
         return u.along[:, 0] + u.lap - self.strength * u.grad_sq
 
@@ -122,9 +128,18 @@ class BlackScholesBarenblatt(TerminalValueProblem):
         check_positive(self, "time", "volatility")
 
     @property
+    def first(self) -> tuple[float, ...]:
+        """x_0."""
+        return tuple(1.0 if i % 2 == 0 else 0.5 for i in range(self.dim))
+
+    @property
     def domain(self) -> Paths:
-        first = tuple(1.0 if i % 2 == 0 else 0.5 for i in range(self.dim))
-        return Paths(LogNormal(self.dim, self.volatility * self.time**0.5, first), self.time)
+        return Paths(LogNormal(self.dim, self.volatility * self.time**0.5, self.first), self.time)
+
+    @property
+    def points_of_interest(self) -> Mapping[str, Any]:
+        published = (self.dim, self.time, self.rate, self.volatility) == (100, 1.0, 0.05, 0.4)
+        return {"u(x_0, 0)": ((*self.first, 0.0), 77.1049)} if published else {}
 
     def coefficients(self, x: Tensor) -> Tensor:
         return in_space_alone(self.volatility**2 / 2 * x[:, :-1].square())
@@ -159,6 +174,11 @@ class AllenCahnPaths(OnBrownianPaths):
 
     def __post_init__(self):
         check_positive(self, "time")
+
+    @property
+    def points_of_interest(self) -> Mapping[str, Any]:
+        published = (self.dim, self.time) == (100, 0.3)
+        return {"u(0, 0)": ((0.0,) * (self.dim + 1), 0.0528)} if published else {}
 
     def residual(self, u: Jet, x: Tensor) -> Tensor:
         return u.along[:, 0] + u.lap + u.value - u.value**3

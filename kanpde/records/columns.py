@@ -5,8 +5,11 @@ import difflib
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +42,28 @@ def names(path: str | Path) -> list[str]:
     """The names of the columns of a file."""
     path = Path(path)
     return list(_read_npz(path)) if _kind(path) == ".npz" else _read_csv(path)[0]
+
+
+def blocks(path: str | Path, rows: int) -> Iterator[Columns]:
+    """All columns of a CSV file, so many rows at a time: no more of it is in memory.
+
+    Raises:
+        ConfigError: as of `read`.
+    """
+    path = Path(path)
+    with _reading(path) as reader:
+        lines = ((reader.line_num, [cell.strip() for cell in line]) for line in reader if any(map(str.strip, line)))
+        _, header = next(lines, (0, None))
+        if header is None:
+            raise ConfigError(f"{path}: the file is empty")
+        _check_header(path, header)
+        found = list(islice(lines, rows))
+        if not found:
+            raise ConfigError(f"{path}: there are no rows below the names of the columns")
+        while found:
+            _check_cells(path, header, found)
+            yield {name: _numbers(path, name, i, found) for i, name in enumerate(header)}
+            found = list(islice(lines, rows))
 
 
 def as_written(path: str | Path) -> Columns:
@@ -84,22 +109,32 @@ Line = tuple[int, list[str]]  # its number in the file, and its cells
 
 def _read_csv(path: Path) -> tuple[list[str], list[Line]]:
     """The names in the first line, and the lines below it that are not empty."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(map(str.strip, line))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read as CSV: {error}") from None
+    with _reading(path) as reader:
+        lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(map(str.strip, line))]
     if not lines:
         raise ConfigError(f"{path}: the file is empty")
     (_, header), *rows = lines
     _check_header(path, header)
     if not rows:
         raise ConfigError(f"{path}: there are no rows below the names of the columns")
+    _check_cells(path, header, rows)
+    return header, rows
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """A csv.reader of a file; what it cannot read becomes one line."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield csv.reader(file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read as CSV: {error}") from None
+
+
+def _check_cells(path: Path, header: list[str], rows: list[Line]) -> None:
     for number, cells in rows:
         if len(cells) != len(header):
             raise ConfigError(f"{path}: line {number} has {len(cells)} cells, the first line names {len(header)}")
-    return header, rows
 
 
 def _check_header(path: Path, header: list[str]) -> None:

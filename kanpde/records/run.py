@@ -8,6 +8,12 @@ floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
 slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n); NaN outside the domain; label,
                 and axis_labels of coordinates
+times/          of a problem with time where a solution is known: t, rel_l2 and fields/<name>/rel_l2 at each time of the
+                test points, or in intervals of as many points each, of which t is the mean
+points_of_interest/  name field x (points, d) u published difference; NaN where nothing is published
+residuals/      name rms largest of what is left of each equation and of each condition that is a term, in the units
+                they are written in, at the held-out points; asked, the root mean square of the values that a condition
+                asks for; rms_start largest_start of the network as it was drawn
 verification/   how wrong u is by an estimate that knows no solution: attributes rel_l2 low high confidence seconds
           method seed law step, and at its points x u defect = u - u* standard_error count (of samples)
 
@@ -27,6 +33,7 @@ import numpy as np
 import yaml
 
 SCHEMA_VERSION = 1
+TABLES = ("times", "points_of_interest", "residuals")  # groups of columns
 
 
 class RunFileError(ValueError):
@@ -51,6 +58,7 @@ class RunFile:
         self._field: dict[str, np.ndarray] | None = {}
         self._slices: dict[str, dict[str, np.ndarray]] | None = {}
         self._verification: dict | None = {}
+        self._tables: dict[str, dict] = {name: {} for name in TABLES}
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -67,6 +75,7 @@ class RunFile:
             run.history = _columns(file["history"])
             run.floors = {name: float(value) for name, value in _columns(file.get("floors", {})).items()}
         run._field = run._slices = run._verification = None  # read when asked for
+        run._tables = {}
         return run
 
     @property
@@ -153,6 +162,18 @@ class RunFile:
                 self._verification = attrs | (_columns(group) if group is not None else {})
         return self._verification
 
+    def table(self, name: str) -> dict:
+        """The columns of a group of `TABLES`, arrays or lists of texts; {}: there is none."""
+        if name not in self._tables:
+            with _reading(self.path) as file:
+                columns = _columns(file.get(name, {}))
+            self._tables[name] = {key: _texts(column) for key, column in columns.items()}
+        return self._tables[name]
+
+    def set_table(self, name: str, columns: Mapping) -> None:
+        """Arrays, or lists of texts."""
+        self._tables[name] = dict(columns)
+
     def set_verification(self, found: Mapping) -> None:
         """Arrays become datasets, all else attributes."""
         self._verification = dict(found)
@@ -193,6 +214,9 @@ class RunFile:
             for name, data in self.slices.items():
                 for key, array in data.items():
                     file[f"slices/{name}/{key}"] = array
+            for table in TABLES:
+                for name, column in self.table(table).items():
+                    file[f"{table}/{name}"] = column
             for name, value in self.verification.items():
                 group = file.require_group("verification")
                 if isinstance(value, np.ndarray):
@@ -230,6 +254,10 @@ def _columns(group) -> dict[str, np.ndarray]:
         return columns
     group.visititems(lambda name, data: columns.update({name: data[()]}) if isinstance(data, h5py.Dataset) else None)
     return columns
+
+
+def _texts(column: np.ndarray) -> np.ndarray | list[str]:
+    return [text.decode() for text in column] if column.dtype == object else column
 
 
 class _reading:

@@ -16,7 +16,7 @@ from kanpde.runs import summary
 from kanpde.runs.claims import remove_leftovers
 from kanpde.runs.models import Run, start_from
 from kanpde.runs.names import release, reserve
-from kanpde.runs.stored import check_rows, config_of, extended
+from kanpde.runs.stored import check_reference, check_rows, config_of, extended
 from kanpde.training import statements
 from kanpde.training.checkpoints import fitting, load_checkpoint
 from kanpde.training.checks import check_device
@@ -142,8 +142,11 @@ def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: 
     if (criterion := training.stopped()) and run.attrs["status"] in ENDED:
         raise ConfigError(f"{run.path}: the run has ended by {criterion}; --set with another value, or null, goes on")
     run.set_verification({})
+    for name in ("times", "points_of_interest"):
+        run.set_table(name, {})
+    check_reference(run, plan)
     of_the_end = ("rel_l2_best", "rmse_best", "rel_l2_last", "validation_best", "validation_last")
-    said = ("message", "not_verified", "former_rel_l2", "former_validation")
+    said = ("message", "verdict", "not_verified", "former_rel_l2", "former_validation")
     of_fields = (f"rel_l2_best/{name}" for name in run.fields)
     for name in (*of_the_end, *said, *of_fields, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
@@ -174,6 +177,7 @@ def attributes(plan: Plan) -> dict:
         **({"conditions": plan.conditions} if problem.conditions else {}),
         **({"fields": ",".join(problem.fields)} if len(problem.fields) > 1 else {}),
         **({"rows_sha256": rows} if (rows := problem.rows_sha256) else {}),
+        **({"reference": known.says, "reference_sha256": known.sha256} if (known := plan.known) else {}),
         **kept_with(config, problem),
     }
 

@@ -1,5 +1,6 @@
 """The configuration of a run that there is: read, extended, and held against what is asked for."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def check_rows(run: RunFile, problem: Problem) -> None:
     rows = problem.rows_sha256
     if run.attrs.get("rows_sha256", rows) != rows:
         raise ConfigError(f"--resume: {run.path} was trained on other rows; restore the table it fits, or start anew")
+
+
+def check_reference(run: RunFile, plan: Plan) -> None:
+    """A warning where the reference is no longer the one that former errors are against."""
+    known = plan.known
+    if known is not None and run.attrs.get("reference_sha256", known.sha256) != known.sha256:
+        warnings.warn(f"reference {plan.config.reference.file}: it has changed since the run was begun", stacklevel=2)
 
 
 def _agreeing_problem(path: Path) -> dict:

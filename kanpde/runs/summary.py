@@ -12,6 +12,8 @@ from kanpde.records.run import RunFile
 
 FEW, MANY = 3, 16  # unknowns beside the error in the line of an evaluation, and in the table of a result
 OFF_GRID = 0.1  # share of the inputs of a layer from which it is mentioned
+INTEREST = ("name", "field", "u", "published", "difference")
+RESIDUALS = ("name", "rms", "largest", "rms_start", "largest_start")
 UNKNOWN = "parameters/"  # what columns of the history begin with
 
 
@@ -71,6 +73,31 @@ def off_grid(run: RunFile) -> str | None:
     switches = ["backbone.grid_range"] * (0 in shares) + ["backbone.hidden_range"] * (max(shares) > 0)
     moved = "" if str(run.attrs["backbone"]).startswith("meta") else ", or a later phase with update_grid moves it"
     return f"{which} lie off its grid (layers count from 0); {' and '.join(switches)} widens it{moved}"
+
+
+def worst_time(run: RunFile) -> tuple[float, float] | None:
+    """The time at which the relative l2 error is largest, and that; None: it is not known at several times."""
+    times = run.table("times")
+    known = np.isfinite(times.get("rel_l2", ()))
+    if np.sum(known) < 2:
+        return None
+    worst = int(np.argmax(np.where(known, times["rel_l2"], -1.0)))
+    return float(times["t"][worst]), float(times["rel_l2"][worst])
+
+
+def interest(run: RunFile) -> Iterable[tuple[str, float, float, float]]:
+    """Of each point of interest its name, u there, what is published, and the difference; NaN where nothing is."""
+    table = run.table("points_of_interest")
+    several = len(run.fields) > 1
+    for name, field, *values in zip(*(table.get(k, ()) for k in INTEREST), strict=True):
+        yield f"{name}, {field}" if several else name, *map(float, values)
+
+
+def residuals(run: RunFile) -> Iterable[tuple[str, float, float, float, float]]:
+    """Of each equation and condition its name, root mean square and largest at the end, and the same at the start."""
+    table = run.table("residuals")
+    for name, *values in zip(*(table.get(k, ()) for k in RESIDUALS), strict=True):
+        yield name, *map(float, values)
 
 
 def _kept(run: RunFile) -> int:

@@ -28,6 +28,7 @@ from kanpde.problems.conditions import Dirichlet, Initial, Integral, Neumann, Pe
 from kanpde.problems.frames import centre_and_lengths, largest_factor
 from kanpde.problems.reading import ALONE
 from kanpde.training import evaluation, memory, statements
+from kanpde.training.cuts import inside
 from kanpde.training.losses import OWN
 from kanpde.users.code import check_numbers, check_residual, check_statements
 from kanpde.verification import DefectEquation, method_of
@@ -50,6 +51,7 @@ def check(plan: "Plan") -> None:
     """
     config, problem, net = plan.config, plan.problem, plan.net
     check_written(config)
+    check_points_of_interest(plan)
     check_terms(problem)
     check_device(config.device)
     statements.check_class(problem)
@@ -92,6 +94,7 @@ def check(plan: "Plan") -> None:
     check_resolution(plan)
     memory.micro_batch(plan)
     evaluation.check_memory(plan)
+    _ = plan.known  # a reference that does not fit is refused
     if config.stop.to is not None:
         method_of(DefectEquation(plan.ansatz("cpu")))
 
@@ -133,6 +136,15 @@ def check_written(config: RunConfig) -> None:
         raise ConfigError(f"the configuration cannot be written: {' '.join(str(error).split())}") from None
     if dump(validate(yaml.safe_load(text))) != text:
         raise ConfigError("the configuration is not the same when it is read back; give numbers, texts, lists of them")
+
+
+def check_points_of_interest(plan: "Plan") -> None:
+    """Raises ConfigError for one that is none, or not in the domain."""
+    for point in plan.interest:
+        if plan.problem.fits_rows:
+            raise ConfigError("points_of_interest: they are of PDEs; kanpde predict evaluates a fit")
+        if not inside(plan.problem.domain, torch.tensor([point.x], dtype=torch.float64)).item():
+            raise ConfigError(f"points_of_interest: {point.name}: {list(point.x)!r:.80} lies outside of the domain")
 
 
 def check_terms(problem) -> None:

@@ -4,7 +4,7 @@ A slice is the points origin + sum_i t_i axes_i. One along coordinates has these
 one has directions of space through the centre.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,23 +18,28 @@ SLICE = 2**28  # coordinates evaluated for a volume; where it has more, there is
 PLANE = 2**26  # for a plane; where it has more, it has fewer points
 PART = 2**23  # at a time
 LISTED = 3  # coordinates off a slice whose values its caption tells
+Solution = Callable[[Tensor], Tensor | None]
 ROUNDING = 1e-5  # of the distance from the centre: as near to the boundary is on it
 
 
-def slices(config: RunConfig, u: Ansatz) -> dict[str, dict]:
+def slices(config: RunConfig, u: Ansatz, solution: Solution | None = None) -> dict[str, dict]:
     """A line or plane, and a volume of three dimensions or more, as `kanpde.records` keeps them; none through a table.
 
     Of one or two coordinates, time among them, the plane is all of the domain; of more it is random or the two that
     are asked for. Coordinates off the slice are those of the centre.
+
+    Args:
+        solution: u* at points, by default the exact one.
     """
     domain, wanted = u.problem.domain, config.slices
+    solution = solution or u.problem.exact_fields
     if not is_framed(domain):
         return {}
     plane = list(wanted.plane) if wanted.plane != "random" else _coordinates(domain, 2)
-    made = {"random" if wanted.plane == "random" else "axes": _slice(config, u, 2, plane, wanted.points)}
+    made = {"random" if wanted.plane == "random" else "axes": _slice(config, u, solution, 2, plane, wanted.points)}
     if domain.dim >= 3 and wanted.volume**3 * domain.dim <= SLICE and wanted.volume > 1:
         if (whole := _coordinates(domain, 3)) is not None or space(domain) >= 3:
-            made["volume"] = _slice(config, u, 3, whole, wanted.volume)
+            made["volume"] = _slice(config, u, solution, 3, whole, wanted.volume)
     return made
 
 
@@ -114,7 +119,9 @@ def _caption(problem, coordinates: Sequence[int] | None, k: int, scaled: bool) -
 
 
 @torch.no_grad()
-def _slice(config: RunConfig, u: Ansatz, k: int, coordinates: Sequence[int] | None, points: int) -> dict:
+def _slice(
+    config: RunConfig, u: Ansatz, solution: Solution, k: int, coordinates: Sequence[int] | None, points: int
+) -> dict:
     """k axes: these coordinates, which may be fewer, or random directions where they are None."""
     problem, domain = u.problem, u.problem.domain
     origin, reach = frame(domain)
@@ -134,21 +141,23 @@ def _slice(config: RunConfig, u: Ansatz, k: int, coordinates: Sequence[int] | No
         "axes": axes.numpy(),
         "grid": (ticks[0] if coordinates is None else ticks).numpy(),
         "label": _caption(problem, coordinates, k, scaled),
-        **_values(u, origin, axes, ticks),
+        **_values(u, solution, origin, axes, ticks),
     }
+    if config.reference is not None and len(data) > 4 + len(u.problem.fields):
+        data["label"] += "; reference, interpolated"
     if coordinates is not None:
         data["axis_labels"] = [coordinate_names(problem)[i] for i in coordinates]
     return data
 
 
-def _values(u: Ansatz, origin: Tensor, axes: Tensor, ticks: Tensor) -> dict:
+def _values(u: Ansatz, solution: Solution, origin: Tensor, axes: Tensor, ticks: Tensor) -> dict:
     """u, and u* and the error where they are known, on the grid; NaN outside the domain."""
     problem, like = u.problem, u.like
     grid = torch.stack(torch.meshgrid(*ticks, indexing="ij"), -1).flatten(0, -2)
     found: list[tuple[Tensor, ...]] = []
     for part in grid.split(max(1, min(2048, PART // len(origin)))):
         x = (origin + part @ axes).to(like)
-        exact = problem.exact_fields(x)
+        exact = solution(x)
         found.append((inside(problem.domain, x), u(x), *([] if exact is None else [exact])))
     within, *values = map(torch.cat, zip(*found, strict=True))
     shape, outside = (ticks.shape[1],) * len(ticks), ~within

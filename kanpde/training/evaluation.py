@@ -1,6 +1,10 @@
-"""Evaluation under no_grad on points that depend on the seed alone: errors, floors, the error field, slices."""
+"""Evaluation under no_grad on points that depend on the seed alone: errors, floors, the error field, slices.
+
+The test points are drawn in the domain, or are those of a reference; all others are drawn.
+"""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import starmap
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import drawn_in
+from kanpde.domains.base import drawn_in, time_of
 from kanpde.ground import metrics
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
@@ -30,6 +34,8 @@ CACHE = 2**24  # coordinates kept in memory rather than drawn again
 KEEP = 2**25  # coordinates written to the result file, and measured at every evaluation before the last
 JUDGED = 2**18  # coordinates of the points at which a PDE's loss is validated: a few steps' worth of work
 LEAST = 16  # but so many points
+TIMES, FEWEST = 512, 4  # at which errors are told apart, and points of each on average; else they are in intervals
+INTERVALS, PER_INTERVAL = 50, 20  # at most, and of so many points at least
 
 
 def bytes_of(plan: "Plan") -> int:
@@ -52,7 +58,8 @@ class Evaluator:
     """The test and validation points of a run and what is measured on them."""
 
     def __init__(self, plan: "Plan", u: Ansatz):
-        self.plan, self.config, self.u = plan, plan.config, u
+        self.plan, self.config, self.u, self.knows = plan, plan.config, u, plan.knows
+        self.tests = self.config.points.test if plan.known is None else min(self.config.points.test, len(plan.known.x))
         self.problem, self.domain = u.problem, u.problem.domain
         self._points: dict[tuple[str, int], Tensor] = {}
         self._exact: dict[tuple[str, int], Tensor | None] = {}
@@ -79,6 +86,8 @@ class Evaluator:
         return rows.split(max(1, PART // self.domain.dim))
 
     def _block(self, name: str, number: int, kept: bool) -> Tensor:
+        if name == "test" and (known := self.plan.known) is not None:
+            return known.x[BLOCK * number : BLOCK * (number + 1)].to(self.u.like)
         if (x := self._points.get((name, number))) is None:
             generator = stream(self.config.seed, f"{name}/{number}")
             x = self.problem.held_out(name, number, BLOCK, generator, self.config.points.law).to(self.u.like)
@@ -87,6 +96,10 @@ class Evaluator:
         return x
 
     def _exact_at(self, x: Tensor, key: tuple[str, int]) -> Tensor | None:
+        if key[0] == "test" and (known := self.plan.known) is not None:
+            return known.u[BLOCK * key[1] : BLOCK * (key[1] + 1)].to(x.device)
+        if not self.knows:
+            return None
         if key not in self._exact:
             found = [self.problem.exact_fields(part) for part in self._parts(x)]
             self._exact[key] = None if found[0] is None else torch.cat(found)
@@ -135,10 +148,10 @@ class Evaluator:
     def history_points(self) -> int:
         """Test points of the evaluations before the last: fewer where they have very many coordinates."""
         affordable = max(BLOCK, KEEP // self.domain.dim // BLOCK * BLOCK)
-        return min(self.config.points.test, self.config.evaluation.points, affordable)
+        return min(self.tests, self.config.evaluation.points, affordable)
 
     def test_errors(self) -> dict[str, float]:
-        """rel_l2, rel_l1, rmse, linf on the first test points; NaN without an exact solution.
+        """rel_l2, rel_l1, rmse, linf on the first test points; NaN where no solution is known.
 
         Of several fields those of each, `fields/<name>/rel_l2`, and their `metrics.together`.
         """
@@ -161,28 +174,53 @@ class Evaluator:
         return {f"off_grid/{i}": fraction for i, fraction in enumerate(grids.off_grid(self.u.net, x))}
 
     @torch.no_grad()
-    def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str]:
-        """The errors on all test points, the field there, and a hash of the points, in one pass over them."""
-        n, digest = self.config.points.test, hashlib.sha256()
+    def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str, dict[str, Tensor]]:
+        """The errors on all test points, the field there, a hash of the points, and the errors by time, in one pass."""
+        n, digest = self.tests, hashlib.sha256()
 
         def measured(points: Tensor, exact: Tensor | None) -> dict[str, Tensor]:
             u, x = self.u(points).double(), self.problem.inputs_of(points)
             digest.update(x.float().cpu().numpy().ravel())
             exact = u * float("nan") if exact is None else exact.double()
-            found = {"u": u, "u_exact": exact, "radius": x.norm(dim=1), "x": x}
+            found = {"u": u, "u_exact": exact, "radius": x.norm(dim=1), "x": x, "t": x[:, -1]}
             return {name: t.cpu() for name, t in found.items() if name != "x" or n * self.domain.dim <= KEEP}
 
         rows = list(starmap(measured, self.batches("test", n)))  # which, unlike a loop, holds no points any more
         field = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         found = self._errors(field["u"], field["u_exact"])
-        u, exact = field.pop("u"), field.pop("u_exact")
-        columns = cuts.by_field(self.problem.fields, u, exact if self.problem.has_exact else None)
-        return found, {**columns, **field}, digest.hexdigest()
+        u, exact, t = field.pop("u"), field.pop("u_exact"), field.pop("t")
+        columns = cuts.by_field(self.problem.fields, u, exact if self.knows else None)
+        return found, {**columns, **field}, digest.hexdigest(), self._by_time(t, u, exact)
+
+    def _by_time(self, t: Tensor, u: Tensor, exact: Tensor) -> dict[str, Tensor]:
+        """t, rel_l2 and fields/<name>/rel_l2 at each time of the points, or in intervals of as many points each."""
+        if time_of(self.domain) is None or not self.knows:
+            return {}
+        times, which, count = t.unique(return_inverse=True, return_counts=True)
+        if len(times) > TIMES or len(t) < FEWEST * len(times):
+            parts = t.argsort(stable=True).chunk(max(1, min(INTERVALS, len(t) // PER_INTERVAL)))
+        else:
+            parts = which.argsort(stable=True).split(count.tolist())
+        rows = [{"t": t[part].double().mean().item(), **self._errors(u[part], exact[part])} for part in parts]
+        names = [name for name in rows[0] if name == "t" or name.endswith("rel_l2")]
+        return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in names}
+
+    @torch.no_grad()
+    def at_interest(self) -> dict[str, list | Tensor]:
+        """u at the points of interest beside what is published there, as columns; {}: there are none."""
+        if not (points := self.plan.interest):
+            return {}
+        x = torch.tensor([point.x for point in points], dtype=torch.float64)
+        u = self.u(x.to(self.u.like)).double().cpu().reshape(len(points), -1)
+        u = u[range(len(points)), [self.problem.fields.index(point.field) for point in points]]
+        published = torch.tensor([math.nan if p.published is None else p.published for p in points], dtype=x.dtype)
+        named = {"name": [point.name for point in points], "field": [point.field for point in points]}
+        return {**named, "x": x, "u": u, "published": published, "difference": u - published}
 
     @torch.no_grad()
     def floors(self) -> dict[str, float]:
         """Relative l2 errors on the test points of functions that learn next to nothing; see `metrics.Floors`."""
-        if not self.problem.has_exact:
+        if not self.knows:
             return {}
         if len(self.problem.fields) == 1:
             return self._floors(self.problem, None)
@@ -192,7 +230,7 @@ class Evaluator:
     @torch.no_grad()
     def floors_of_u(self) -> dict[str, float]:
         """The same of u itself where no solution is known, from which it differs by as much as it is wrong."""
-        if self.problem.has_exact or self.problem.fits_rows or len(self.problem.fields) > 1:
+        if self.knows or self.problem.fits_rows or len(self.problem.fields) > 1:
             return {}
         return self._floors(self.problem, None, of_u=True)
 
@@ -201,7 +239,7 @@ class Evaluator:
 
         Where nothing is built in, the smaller of those of h + m p and of p.
         """
-        n = min(self.config.points.test, max(self.history_points(), 4096))
+        n = min(self.tests, max(self.history_points(), 4096))
         centre = problem.units.centre if problem.fits_rows else None
         found = metrics.Floors(self.domain.dim, n, problem.taylor(), centre)
         plain = None if self.plan.hard or problem.fits_rows else metrics.Floors(self.domain.dim, n)
@@ -223,7 +261,9 @@ class Evaluator:
         except ZeroDivisionError:
             if column is not None or of_u:
                 return {}
-            raise ConfigError("the exact solution is zero at all test points: relative errors are undefined") from None
+            raise ConfigError(
+                "the solution that is known is zero at all test points: relative errors are undefined"
+            ) from None
         if self.problem.fits_rows:  # one that could not be fitted, and has no Taylor polynomial
             return {name: floor for name, floor in floors.items() if floor < 1 or name == "constant"}
         return floors
@@ -233,7 +273,13 @@ class Evaluator:
 
     def slices(self) -> dict[str, dict]:
         """A plane and a volume through the domain, see `kanpde.training.cuts`."""
-        return cuts.slices(self.config, self.u)
+        return cuts.slices(self.config, self.u, self._solution)
+
+    def _solution(self, x: Tensor) -> Tensor | None:
+        """u* at points x (N, d): of a reference between its points; None: it is not known."""
+        if self.config.reference is None:
+            return self.problem.exact_fields(x)
+        return None if self.plan.known is None else self.plan.known.at(x)
 
 
 def _joined(blocks: list) -> tuple[Tensor, Tensor | None]:

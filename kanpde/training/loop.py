@@ -21,7 +21,7 @@ from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
 from kanpde.problems.conditions import draws
 from kanpde.records.run import RunFile
-from kanpde.training import ladder, start, verifying
+from kanpde.training import ladder, remaining, start, verifying
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
@@ -132,6 +132,7 @@ class ResidualTraining(Training):
         """
         state = self.state
         if state.row is None:
+            self._note_start()
             for _ in self._climb():
                 yield False
             if self.evaluate(on_evaluation):
@@ -350,8 +351,19 @@ class ResidualTraining(Training):
             **self._watched(),
         }
         self.run.log(state.row)
-        if self.u.start is not None and not state.step and self.plan.problem.has_exact:
+        if self.u.start is not None and not state.step and self.plan.knows:
             self.run.floors["start"] = state.row["rel_l2"]
+
+    def _note_start(self) -> None:
+        """What equations and conditions leave of the network as it was drawn, before a start in closed form."""
+        if not self.plan.problem.fits_rows:
+            self.run.set_table("residuals", remaining.at_start(self._remaining()))
+
+    def _remaining(self) -> remaining.Sizes:
+        """What is left of equations and conditions at the held-out points."""
+        u = self.tested
+        with torch.set_grad_enabled(self.config.loss.gradient != "none"):  # as the loss at these points is
+            return remaining.remaining(u, self.plan.operator, self.evaluator.held_out, self.objective.micro_batch)
 
     def _watched(self) -> dict[str, float]:
         """The relative l2 error of the best weights as it is estimated, where the run is to end by it."""
@@ -404,13 +416,14 @@ class ResidualTraining(Training):
         give_back()
         terms = self._last_terms()
         last = weights_of(u)
-        found, field, digest = evaluator.full_test()
+        found, field, digest, times = evaluator.full_test()
         run.attrs["rel_l2_last"] = found["rel_l2"]
         try:
             if best["step"] != self.state.step:
                 u.load_state_dict(best["weights"])
-                found, field, digest = evaluator.full_test()
+                found, field, digest, times = evaluator.full_test()
             slices = evaluator.slices()
+            self._tables(times)
             run.attrs["best_step"] = best["step"]
             run.floors |= evaluator.floors_of_u()
             if (self.config.verify or self.watch) and not self.plan.problem.fits_rows:
@@ -433,10 +446,24 @@ class ResidualTraining(Training):
         run.set_slices(slices)
         return self._verdict(terms)
 
+    def _tables(self, times: Mapping[str, Tensor]) -> None:
+        """The groups of the result file that are made at the end, of the weights that are kept."""
+        run, plan = self.run, self.plan
+        run.set_table("times", {name: column.numpy() for name, column in times.items()})
+        of_points = self.evaluator.at_interest()
+        run.set_table("points_of_interest", {k: v if isinstance(v, list) else v.numpy() for k, v in of_points.items()})
+        if plan.problem.fits_rows:
+            return
+        left = remaining.as_table(self._remaining(), run.table("residuals"))
+        run.set_table("residuals", left)
+        from_nothing = not (self.config.stages or self.config.start_from)
+        if said := "" if plan.knows else remaining.verdict(left, from_nothing):
+            run.attrs["verdict"] = said
+
     def _error_beside(self, found: Mapping[str, float], floor: str) -> float:
         """The relative l2 error that a floor is of: that of u, if need be as estimated, or of the field in its name."""
         field, slash, _ = floor.rpartition("/")
-        if slash or self.plan.problem.has_exact:
+        if slash or self.plan.knows:
             return found[f"fields/{field}/rel_l2"] if slash else found["rel_l2"]
         return self.run.verification.get("rel_l2", float("nan"))
 

@@ -3,9 +3,10 @@
 import os
 import shutil
 import sysconfig
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 from torch import nn
 
 from kanpde import backbones
-from kanpde.config import RunConfig, default_solver, find, located, merge, resolve, validate
+from kanpde.config import ReferenceConfig, RunConfig, beside, default_solver, find, located, merge, resolve, validate
 from kanpde.config.reading import read_yaml
+from kanpde.config.trees import validate_part
 from kanpde.domains.base import kinds_of, laws_of, time_of
 from kanpde.ground.construct import construct, plain_fields
 from kanpde.ground.errors import ConfigError, suggest
@@ -33,7 +35,10 @@ from kanpde.problems.base import own
 from kanpde.problems.conditions import Observations, Periodic
 from kanpde.problems.fitting import Units
 from kanpde.problems.frames import Frame, check_domain, grid_range, largest_factor
+from kanpde.problems.interest import Interest, points_of_interest
+from kanpde.problems.references import Reference
 from kanpde.training import checks, ladder, start
+from kanpde.training.known import Known
 from kanpde.training.losses import Loss
 from kanpde.training.weighting import BALANCES, EMPHASES, Balance, Emphasis
 from kanpde.users.code import blaming, check_call
@@ -61,6 +66,7 @@ class Plan:
         emphasis: what weighs the interior points; None: all the same.
         met: names of the conditions that u meets whatever the network is; the others are terms.
         counts: points a step by kind: interior, and those that constraint and domain leave a term for.
+        stored: whether it is that of a run that there is.
     """
 
     config: RunConfig
@@ -73,6 +79,7 @@ class Plan:
     emphasis: Emphasis | None
     met: frozenset[str]
     counts: dict[str, int]
+    stored: bool = False
 
     @classmethod
     def of(
@@ -108,6 +115,7 @@ class Plan:
                 emphasis=_emphasis(config, problem),
                 met=met,
                 counts=_counts(config, problem, met),
+                stored=stored,
             )
             if not stored:
                 checks.check(plan)
@@ -133,6 +141,27 @@ class Plan:
         exactly = f"exactly: {', '.join(name for name in self.problem.asked if name in self.met)}" if self.met else ""
         by_loss = f"by the loss: {', '.join(left)}" + (f", balanced by {balance['name']}" if balance else "")
         return "; ".join(part for part in (exactly, by_loss if left else "") if part)
+
+    @cached_property
+    def known(self) -> Known | None:
+        """The reference at the points of its errors; None: there is none, or it is gone since the run was begun."""
+        if self.config.reference is None:
+            return None
+        reference = Reference(**self.config.reference.model_dump())
+        if self.stored and not os.path.isfile(reference.file):
+            warnings.warn(f"reference {reference.file}: it is gone, so errors are not known from here on", stacklevel=2)
+            return None
+        return Known.of(reference, self.problem, self.config.points.test, self.config.seed)
+
+    @property
+    def knows(self) -> bool:
+        """Whether errors are known: against the reference, where there is one, or else an exact solution."""
+        return self.problem.has_exact if self.config.reference is None else self.known is not None
+
+    @property
+    def interest(self) -> list[Interest]:
+        """The points of interest."""
+        return points_of_interest(self.problem, self.config.points_of_interest)
 
     def ansatz(self, device: torch.device | str | None = None) -> Ansatz:
         """u of the run, which trains the network and the unknowns of the plan; a start in closed form is not yet there.
@@ -348,11 +377,27 @@ def resolved(config: RunConfig, problem: Problem) -> RunConfig:
     changes = {"points": points.model_copy(update={"law": law, **numbers}), "backbone": backbone}
     changes["loss"] = config.loss.model_copy(update={"weights": weights, "balance": _balance(config, problem)})
     changes["problem"] = {**config.problem, **problem.settings()}
+    changes["reference"] = _reference(config, problem)
     changes["start"] = _start(config.model_copy(update=changes), problem)
     changes["units"] = config.units or ("frame" if Frame.of(problem) else None)
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
     return config.model_copy(update={**changes, "compile": _compile(config, problem)})
+
+
+def _reference(config: RunConfig, problem: Problem) -> ReferenceConfig | None:
+    """That of the configuration, which may be none, else of the problem, whose file may lie beside its own."""
+    if "reference" in config.model_fields_set:
+        return config.reference
+    stated = problem.reference
+    if stated is None:
+        return None
+    if not isinstance(stated, Reference):
+        hint = "kanpde.Reference('solution.mat')"
+        raise ConfigError(f"{type(problem).__name__}.reference: given a {type(stated).__name__}, needed is {hint}")
+    folder = Path(config.problem["name"].rpartition(":")[0]).parent
+    tree = {**asdict(stated), "file": str(beside(folder, os.path.expanduser(stated.file)))}
+    return validate_part("reference", ReferenceConfig, tree)
 
 
 def _balance(config: RunConfig, problem: Problem) -> dict | None:
