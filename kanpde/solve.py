@@ -346,7 +346,7 @@ def _add_residuals(table: Table, run: Run) -> None:
     table.add_section()
     for name, *sizes in summary.residuals(run):
         rms, largest, *start = map(_number, sizes)
-        table.add_row(f"left of {name}: root mean square", rms, f"from {start[0]}")
+        table.add_row(f"left of {name}, rms", rms, f"from {start[0]}")
         table.add_row("  largest", largest, f"from {start[1]}")
 
 

@@ -49,12 +49,20 @@ def interruptible():
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what pyvista warns and logs, by the root logger, of a file that it cannot read: one line will say it."""
+    """Without what pyvista warns and logs, by the root logger, of a file that it cannot read: one line will say it.
+
+    Nor does VTK print what it says to no logger.
+    """
+    from vtkmodules.vtkCommonCore import vtkLogger  # only now: importing it takes a while
+
     root, nothing = logging.getLogger(), lambda record: False
     root.addFilter(nothing)
+    verbosity = vtkLogger.GetCurrentVerbosityCutoff()
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         root.removeFilter(nothing)
+        vtkLogger.SetStderrVerbosity(verbosity)

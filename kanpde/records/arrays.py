@@ -4,11 +4,13 @@ import itertools
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -20,6 +22,7 @@ from kanpde.records import columns
 LARGE = 2**28  # bytes of a text, or of the arrays that are read of an HDF5 file, from which not all is in memory
 ROWS = 2**16  # lines of a text at a time
 PART = 2**22  # numbers of a dataset at a time
+XDMF = (".xdmf", ".xmf")
 COMMENTS = ("%", "#")  # what lines above the numbers of a text begin with
 
 
@@ -423,15 +426,14 @@ def _as_series(path: Path, names: list[Column], numbers: np.ndarray) -> Arrays:
 
 def _mesh(path: Path) -> Contents:
     """The points of a mesh, x, y, z, and what is known at them; of a series of them at its times t."""
-    import pyvista
-
     try:
+        empty = _empty_grids(path) if path.suffix.lower() in XDMF else set()
         with quiet():
             reader = _reader(path)
             times = list(getattr(reader, "time_values", ()) or ())
             if len(times) > 1:
-                return Contents(path, _series(path, reader, times))
-            mesh = _one(path, pyvista.read(path) if reader is None else reader.read())
+                return Contents(path, _series(path, reader, times, empty))
+            mesh = _one(path, reader.read(), empty)
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:  # meshio ends the program where it does not know what a file is
@@ -441,21 +443,47 @@ def _mesh(path: Path) -> Contents:
 
 
 def _reader(path: Path):
-    """pyvista's own reader of the file; None: there is none, and meshio may have one."""
+    """What has `read`, and maybe times."""
     import pyvista
 
     try:
         return pyvista.get_reader(path)
-    except (ValueError, OSError):
-        return None
+    except TypeError:  # pyvista asks any XDMF for times, and has no answer where there are none
+        from vtkmodules.vtkIOXdmf2 import vtkXdmfReader
+
+        plain = vtkXdmfReader()
+        plain.SetFileName(str(path))
+
+        def read():
+            plain.Update()
+            return pyvista.wrap(plain.GetOutputDataObject(0))
+
+    except (ValueError, OSError):  # it has no reader, and meshio may have one
+        read = lambda: pyvista.read(path)
+    return SimpleNamespace(read=read)
 
 
-def _one(path: Path, mesh):
-    """A mesh, or all blocks of one together."""
+def _empty_grids(path: Path) -> set[str]:
+    """The names of grids of an XDMF file without data of their own: VTK says that these are zero there.
+
+    Raises:
+        ConfigError: a file that it names is not there: VTK would end the program.
+    """
+    grids = ElementTree.parse(path).getroot().findall("./Domain/Grid")
+    for item in (item for grid in grids for item in grid.iter("DataItem")):
+        file = (item.text or "").strip().rpartition(":/")[0] if item.get("Format", "").upper() == "HDF" else ""
+        if file and not os.path.isfile(path.parent / file):
+            raise ConfigError(f"{path}: it needs {path.parent / file}, which is not there")
+    return {grid.get("Name", "") for grid in grids if grid.find(".//Attribute") is None}
+
+
+def _one(path: Path, mesh, empty: Collection[str] = ()):
+    """A mesh, or all blocks of one together but for the empty ones."""
     import pyvista
 
     if isinstance(mesh, pyvista.MultiBlock):
-        mesh = mesh.combine()
+        blocks = pyvista.MultiBlock({name: mesh[name] for name in mesh.keys() if name not in empty})
+        mesh = blocks[0] if len(blocks) == 1 and isinstance(blocks[0], pyvista.DataSet) else blocks.combine()
     if not isinstance(mesh, pyvista.DataSet) or not mesh.n_points:
         raise ConfigError(f"{path}: there are no points in it")
     if not len(mesh.point_data) and len(mesh.cell_data):
@@ -466,12 +494,12 @@ def _one(path: Path, mesh):
     return mesh
 
 
-def _series(path: Path, reader, times: list[float]) -> Arrays:
+def _series(path: Path, reader, times: list[float], empty: Collection[str]) -> Arrays:
     """All times side by side, (points, times), where the points stay; else one after the other."""
     meshes = []
     for time in times:
         reader.set_active_time_value(time)
-        meshes.append(_one(path, reader.read()))
+        meshes.append(_one(path, reader.read(), empty).copy())
     data = [_of_data(mesh, mesh.n_points) for mesh in meshes]
     common = [name for name in data[0] if all(name in each for each in data)]
     first = np.asarray(meshes[0].points)
