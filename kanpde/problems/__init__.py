@@ -6,6 +6,7 @@ from kanpde.problems.elliptic import AllenCahn, Poisson, SineGordon
 from kanpde.problems.fitting import Feynman, Function, HighDimFunction
 from kanpde.problems.parabolic import HJB, Heat
 from kanpde.problems.terminal import AllenCahnPaths, BlackScholesBarenblatt, HJBControl
+from kanpde.problems.unknowns import Unknown
 
 ON_BALL = {"poisson": Poisson, "allen_cahn": AllenCahn, "sine_gordon": SineGordon, "heat": Heat, "hjb": HJB}
 ON_PATHS = {
@@ -36,4 +37,5 @@ __all__ = [
     "Poisson",
     "Problem",
     "SineGordon",
+    "Unknown",
 ]
