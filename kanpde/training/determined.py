@@ -136,7 +136,7 @@ def _errors(
     variance = torch.where(information > least, 1 / information, float("inf"))
     errors = {}
     for name, value in reported(problem, module).items():
-        slopes = torch.autograd.grad(value, own, allow_unused=True, materialize_grads=True)
+        slopes = torch.autograd.grad(value, own, allow_unused=True, materialize_grads=True, retain_graph=True)
         slope = torch.cat([g.flatten().double() for g in slopes]) @ directions
         each = torch.where(slope.abs() > 1e-8 * slope.abs().max(), slope.square() * variance, 0.0)
         errors[name] = each.sum().sqrt().item()
