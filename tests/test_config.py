@@ -217,7 +217,7 @@ def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):
         problem_of(config.load(str(tmp_path / "mine.yaml"), sets=["problem.name=mine.py:Mone"]).problem)
 
 
-@pytest.mark.parametrize("dim, start", [(999, 3000), (1000, 300)])
+@pytest.mark.parametrize("dim, steps", [(999, 3000), (1000, 300)])
 def test_the_default_solver_is_that_of_the_dimension(dim, steps):
     assert config.load("poisson", overrides={"problem": {"dim": dim}}).steps == steps
     assert config.load("poisson", sets=[f"problem.dim={dim}"]).steps == steps
