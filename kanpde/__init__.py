@@ -9,7 +9,7 @@ from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet
 from kanpde.jets.system import Complex, Jets
 from kanpde.kan.network import count_parameters
-from kanpde.problems import Problem, Reference
+from kanpde.problems import Problem, Reference, Unknown
 from kanpde.runs.api import resume, train
 from kanpde.runs.corrected import correct
 from kanpde.runs.models import Run
@@ -32,6 +32,7 @@ __all__ = [
     "Reference",
     "Run",
     "RunFailed",
+    "Unknown",
     "Verification",
     "backbones",
     "correct",

@@ -640,12 +640,15 @@ def test_the_verdict_names_what_is_not_learned():
         "rms": [0.01, 0.42, 0.5, 0.3, 0.0],
         "asked": [np.nan, np.nan, 0.0, 5.0, np.nan],
         "rms_start": [1.0, 1.0, 1.0, 0.3, 0.0],
+        "noise": [0.0] * 5,
     }
     said = "continuity (42 % of its size at the start), wall (50 % of its size at the start)"
     assert remaining.verdict(table, True) == f"not learned: {said}"
     assert remaining.verdict(table, False) == "learned: less than 10% is left of each equation and condition"
     table["rms"][3] = 2.0
     assert remaining.verdict(table, False) == "not learned: lid (40 % of the values asked for)"
+    table["noise"][3] = 1.1  # of observations
+    assert remaining.verdict(table, False) == "learned: less than 10% is left of each equation and condition"
     assert remaining.verdict({key: [] for key in table}, True) == ""
 
 

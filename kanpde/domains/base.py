@@ -180,6 +180,18 @@ def laws_of(domain: Any) -> tuple[str, ...]:
     return (domain.laws,) if isinstance(domain.laws, str) else tuple(domain.laws)
 
 
+def frame_of(domain) -> tuple[Tensor, Tensor]:
+    """Centre and half-widths of a domain, (d,) each in float64.
+
+    Its own `frame` has the half-width as one number or one per coordinate, and may leave out that of time: time / 2.
+    """
+    centre, reach = (torch.as_tensor(t, dtype=torch.float64) for t in domain.frame())
+    reach, time = reach.reshape(-1), time_of(domain)
+    if time is not None and len(reach) < domain.dim:
+        reach = torch.cat([reach.expand(domain.dim - 1), reach.new_tensor([abs(time) / 2])])
+    return centre, reach.expand(domain.dim)
+
+
 def time_of(domain: Any) -> float | None:
     """The length of time, which is then the last coordinate; None: there is no time."""
     return getattr(domain, "time", None)

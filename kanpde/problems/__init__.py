@@ -7,6 +7,7 @@ from kanpde.problems.fitting import Feynman, Function, HighDimFunction
 from kanpde.problems.parabolic import HJB, Heat
 from kanpde.problems.references import Reference
 from kanpde.problems.terminal import AllenCahnPaths, BlackScholesBarenblatt, HJBControl
+from kanpde.problems.unknowns import Unknown
 
 ON_BALL = {"poisson": Poisson, "allen_cahn": AllenCahn, "sine_gordon": SineGordon, "heat": Heat, "hjb": HJB}
 ON_PATHS = {
@@ -38,4 +39,5 @@ __all__ = [
     "Problem",
     "Reference",
     "SineGordon",
+    "Unknown",
 ]

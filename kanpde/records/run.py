@@ -13,7 +13,7 @@ times/          of a problem with time where a solution is known: t, rel_l2 and 
 points_of_interest/  name field x (points, d) u published difference; NaN where nothing is published
 residuals/      name rms largest of what is left of each equation and of each condition that is a term, in the units
                 they are written in, at the held-out points; asked, the root mean square of the values that a condition
-                asks for; rms_start largest_start of the network as it was drawn
+                asks for; noise of observations; rms_start largest_start of the network as it was drawn
 verification/   how wrong u is by an estimate that knows no solution: attributes rel_l2 low high confidence seconds
           method seed law step, and at its points x u defect = u - u* standard_error count (of samples)
 

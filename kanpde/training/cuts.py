@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kanpde.config import RunConfig
-from kanpde.domains.base import is_framed, tells_inside, time_of
+from kanpde.domains.base import frame_of, is_framed, tells_inside, time_of
 from kanpde.ground.samplers import directions, stream
 from kanpde.jets.ansatz import Ansatz
 
@@ -63,7 +63,7 @@ def inside(domain, x: Tensor) -> Tensor:
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     found = domain.contains(x).reshape(len(x))
     if is_framed(domain):
-        centre = frame(domain)[0].to(x)
+        centre = frame_of(domain)[0].to(x)
         found = found | domain.contains(x + ROUNDING * (centre - x)).reshape(len(x))
     return found
 
@@ -73,18 +73,6 @@ def space(domain) -> int:
     return domain.dim - (time_of(domain) is not None)
 
 
-def frame(domain) -> tuple[Tensor, Tensor]:
-    """Centre and half-widths of a domain, (d,) each in float64.
-
-    Its own `frame` has the half-width as one number or one per coordinate, and may leave out that of time: time / 2.
-    """
-    centre, reach = (torch.as_tensor(t, dtype=torch.float64) for t in domain.frame())
-    reach, time = reach.reshape(-1), time_of(domain)
-    if time is not None and len(reach) < domain.dim:
-        reach = torch.cat([reach.expand(domain.dim - 1), reach.new_tensor([abs(time) / 2])])
-    return centre, reach.expand(domain.dim)
-
-
 def _coordinates(domain, k: int) -> list[int] | None:
     """Those of all the domain, or of all its space, where they are k or fewer; None: too many."""
     return next((list(range(n)) for n in (domain.dim, space(domain)) if n <= k), None)
@@ -92,7 +80,7 @@ def _coordinates(domain, k: int) -> list[int] | None:
 
 def _random(domain, k: int, seed: int) -> tuple[Tensor, Tensor, bool]:
     """k orthonormal directions of space (k, d), the reach of t, and whether they are in half-widths of coordinates."""
-    n, reach = space(domain), frame(domain)[1]
+    n, reach = space(domain), frame_of(domain)[1]
     axes = torch.zeros(k, domain.dim, dtype=torch.float64)
     drawn = directions(k, n, stream(seed, f"slices/{k}"), dtype=torch.float64)
     axes[:, :n] = torch.linalg.qr(drawn.mT)[0].mT
@@ -102,7 +90,7 @@ def _random(domain, k: int, seed: int) -> tuple[Tensor, Tensor, bool]:
 
 def _caption(problem, coordinates: Sequence[int] | None, k: int, scaled: bool) -> str:
     """What the slice is of, for the pictures, with the coordinates that it leaves out."""
-    names, (centre, _) = coordinate_names(problem), frame(problem.domain)
+    names, (centre, _) = coordinate_names(problem), frame_of(problem.domain)
     at = {i: f"{names[i]} = {centre[i]:.4g}" for i in range(len(names))}
     time = [at[len(names) - 1]] if space(problem.domain) < len(names) else []
     if coordinates is None:
@@ -124,7 +112,7 @@ def _slice(
 ) -> dict:
     """k axes: these coordinates, which may be fewer, or random directions where they are None."""
     problem, domain = u.problem, u.problem.domain
-    origin, reach = frame(domain)
+    origin, reach = frame_of(domain)
     scaled = False
     if coordinates is None:
         axes, half, scaled = _random(domain, k, config.seed)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import is_framed, time_of
+from kanpde.domains.base import frame_of, is_framed, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.problems.references import Reference, Rows, names_of
-from kanpde.training.cuts import frame, inside
+from kanpde.training.cuts import inside
 
 PART = 2**18  # points that are looked at at a time
 SHOWN = 2**15  # points that values between them are made of, where they are no grid
@@ -150,7 +150,7 @@ class Chosen:
         domain, names = self.problem.domain, names_of(self.problem)
         if not is_framed(domain):
             return ", ".join(f"{n} from {a:.4g} to {b:.4g}" for n, a, b in zip(names, self.low, self.high, strict=True))
-        centre, reach = (t.numpy() for t in frame(domain))
+        centre, reach = (t.numpy() for t in frame_of(domain))
         if (time := time_of(domain)) is not None:
             centre[-1] = reach[-1] = time / 2
         low, high = centre - reach, centre + reach

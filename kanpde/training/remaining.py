@@ -15,13 +15,15 @@ from kanpde.operators import Forward, Operator
 from kanpde.training.losses import Points
 
 LEARNED = 0.1  # of its size, what may be left of an equation or a condition that has been learned
-Sizes = dict[str, dict[str, float]]  # by the name of an equation or condition: rms, largest, asked
+NOISY = 2.0  # times the noise that is stated of observations, what may be left of them
+Sizes = dict[str, dict[str, float]]  # by the name of an equation or condition: rms, largest, asked, noise
 
 
 def remaining(u: Ansatz, operator: Operator, points: Points, at_once: int | None = None) -> Sizes:
     """Root mean square and largest of each residual and misfit at points, without scales and weights.
 
-    `asked` is the root mean square of the values that a condition asks for; NaN: there are none. An equation whose
+    `asked` is the root mean square of the values that a condition asks for; NaN: there are none. `noise` is that of
+    observations. An equation whose
     operator only estimates it, and of which there is no exact one, is left out.
     """
     if not operator.exact:
@@ -35,14 +37,20 @@ def remaining(u: Ansatz, operator: Operator, points: Points, at_once: int | None
         if not condition.by_points:
             x = condition.points(u.problem, 0, stream(0, name, u.like.device), "", dtype=u.like.dtype)
             found[name] = [(condition.misfit(u.of(condition.field), x), torch.full((1,), float("nan")))]
-    return {name: _sizes(*map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
+    sizes = {name: _sizes(*map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
+    return {name: {**each, "noise": noise_of(u.problem.asked.get(name))} for name, each in sizes.items()}
+
+
+def noise_of(condition: Any) -> float:
+    """What an observation is known up to; 0 of all else."""
+    return float(getattr(condition, "noise", None) or 0.0)
 
 
 def _left(u: Ansatz, operator: Operator | None, kind: str, x: Tensor) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     """By name what is left at points, and the values asked for there."""
     problem, unknown = u.problem, x.new_full((1,), float("nan"))
     if condition := problem.asked.get(kind):
-        size = getattr(condition, "noise", 1.0)  # by which a misfit is divided
+        size = noise_of(condition) or 1.0  # by which a misfit is divided
         values = condition.wanted(x)
         yield kind, (size * condition.misfit(u.of(condition.field), x), unknown if values is None else values)
     elif kind != "interior":
@@ -69,7 +77,7 @@ def as_table(end: Sizes, start: Mapping[str, Any]) -> dict[str, list | np.ndarra
     first = {name: i for i, name in enumerate(start.get("name", ()))}
     at_start = lambda name, key: start[key][first[name]] if name in first else float("nan")
     columns: dict[str, list | np.ndarray] = {"name": list(end)}
-    for key in ("rms", "largest", "asked"):
+    for key in ("rms", "largest", "asked", "noise"):
         columns[key] = np.array([sizes[key] for sizes in end.values()])
     for key in ("rms_start", "largest_start"):
         columns[key] = np.array([at_start(name, key) for name in end])
@@ -87,15 +95,16 @@ def verdict(table: Mapping[str, Any], from_nothing: bool) -> str:
 
     The size of a condition is that of the values asked for, where these are not zero; of all else it is what was left
     of the network as it was drawn, in a run that began `from_nothing`: of one that goes on from another it says little.
+    Of observations as much may be left as `NOISY` times their noise.
     """
     found, judged = [], False
-    columns: Sequence[Sequence] = [table[key] for key in ("name", "rms", "asked", "rms_start")]
-    for name, rms, asked, start in zip(*columns, strict=True):
+    columns: Sequence[Sequence] = [table[key] for key in ("name", "rms", "asked", "rms_start", "noise")]
+    for name, rms, asked, start, noise in zip(*columns, strict=True):
         size, of = (asked, "of the values asked for") if asked > 0 else (start, "of its size at the start")
         if not size > 0 or (size is start and not from_nothing):
             continue
         judged = True
-        if rms > LEARNED * size:
+        if rms > max(LEARNED * size, NOISY * noise):
             found.append(f"{name} ({100 * rms / size:.3g} % {of})")
     if found:
         return f"not learned: {', '.join(found)}"
