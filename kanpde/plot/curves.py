@@ -14,6 +14,7 @@ ERRORS = {"rel_l2": "relative $l^2$", "rel_l1": "relative $l^1$", "linf": r"$\ma
 LEVELS = (0.50, 0.90, 0.99)
 BINS, POINTS_PER_BIN = 40, 25
 MAX_DOTS = 20_000
+SHOWN = 1e-4  # of the median over times, errors that are shown
 
 
 def convergence(run: RunFile) -> "Figure":
@@ -121,6 +122,9 @@ def times(run: RunFile) -> "Figure":
     for i, name in enumerate(run.fields if several else ()):
         _line(ax, columns["t"], columns[f"fields/{name}/rel_l2"], plain(name), color=f"C{i + 1}", linewidth=1)
     _finish(ax)
+    positive = [e for e in columns["rel_l2"] if 0 < e < np.inf]
+    if positive:  # what is built in has an error of rounding alone, which would take all decades
+        ax.set_ylim(bottom=max(min(positive), SHOWN * np.median(positive)) / 2)
     return figure
 
 

@@ -77,6 +77,11 @@ class Slice:
         return self.error / (scale or np.nan)
 
     @property
+    def known(self) -> str:
+        """What u* is of: the label says so of a reference."""
+        return "reference" if self.label.endswith("reference, interpolated") else "exact"
+
+    @property
     def inside(self) -> np.ndarray:
         """Where the slice lies in the domain: u* tells, if there is one, since a diverged u is NaN inside too."""
         return np.isfinite(self.u if self.u_exact is None else self.u_exact)
@@ -133,7 +138,7 @@ def _draw_plane(cut: Slice) -> "Figure":
     if cut.error is not None:
         relative = rf"relative error $|{u} - {u}^*|\;/\;\max\,|{u}^*|$"
         last = (cut.relative_error, relative, ERROR_COLOURS, error_norm(cut.relative_error))
-        exact, error = f"${u}^*$ (exact)", f"$|{u} - {u}^*|$"
+        exact, error = f"${u}^*$ ({cut.known})", f"$|{u} - {u}^*|$"
         scale = error_norm(cut.error)
         if cut.estimated:
             exact, error = f"${u} - e$ (corrected)", "$|e|$ (estimated without a solution)"
@@ -175,7 +180,7 @@ def _draw_line(cut: Slice) -> "Figure":
     if cut.error is None:
         axes[0].set_title("no exact solution")
     else:
-        exact, error = f"${u}^*$ (exact)", f"$|{u} - {u}^*|$"
+        exact, error = f"${u}^*$ ({cut.known})", f"$|{u} - {u}^*|$"
         if cut.estimated:
             exact, error = f"${u} - e$ (corrected)", "$|e|$ (estimated)"
         axes[0].plot(t, cut.u_exact, color="black", linestyle="--", label=exact)

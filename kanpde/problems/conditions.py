@@ -49,6 +49,7 @@ class Condition:
     """
 
     kind: ClassVar[str] = "condition"
+    asks: ClassVar[str | None] = None  # the attribute that is the values asked for
     of_all: ClassVar[bool] = False  # whether it is on all fields where none is named
     by_points: ClassVar[bool] = True  # whether it is asked for at each of its points; else of all that u is at them
     field: str | None = dataclasses.field(default=None, kw_only=True)
@@ -68,8 +69,7 @@ class Condition:
 
     def wanted(self, x: Tensor) -> Tensor | None:
         """The values (N,) that it asks for at its points, of whatever it is asked of; None: there are none."""
-        stated = getattr(self, "flux", getattr(self, "value", None))
-        return None if stated is None else at(stated, x)
+        return None if self.asks is None else at(getattr(self, self.asks), x)
 
     def check(self, problem: Any) -> None:
         """Raises ConfigError where it does not fit the problem."""
@@ -101,7 +101,7 @@ class Dirichlet(Condition):
 
     on: On = "boundary"
     value: Value = 0.0
-    kind = "dirichlet"
+    kind, asks = "dirichlet", "value"
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         return u(x) - at(self.value, x)
@@ -113,7 +113,7 @@ class Neumann(Condition):
 
     on: On = "boundary"
     flux: Value = 0.0
-    kind = "neumann"
+    kind, asks = "neumann", "flux"
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         return slope(u, x, normals(u.problem, x, self.part)) - at(self.flux, x)
@@ -127,7 +127,7 @@ class Robin(Condition):
     a: Value = 1.0
     b: Value = 1.0
     value: Value = 0.0
-    kind = "robin"
+    kind, asks = "robin", "value"
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         along = slope(u, x, normals(u.problem, x, self.part))
@@ -178,7 +178,7 @@ class Initial(Condition):
 
     value: Value = 0.0
     derivative: str | None = None
-    kind = "initial"
+    kind, asks = "initial", "value"
 
     def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:
         return in_space(problem, n, generator, law, 0.0, **kind)
@@ -201,7 +201,7 @@ class Terminal(Condition):
     """u = value at the end of time."""
 
     value: Value = 0.0
-    kind = "terminal"
+    kind, asks = "terminal", "value"
 
     def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:
         return in_space(problem, n, generator, law, time_of(problem.domain), **kind)

@@ -41,8 +41,8 @@ def points_of_interest(problem: Any, stated: Mapping | None = None) -> list[Inte
 
 
 def _at(problem: Any, name: str, given: Any) -> list[Interest]:
-    x, value, *field = _parts(name, given)
     d, fields = problem.n_inputs, problem.fields
+    x, value, *field = _parts(name, given, d)
     x = x if isinstance(x, Sequence) else (x,)
     numbers = [number(part) for part in x]
     if None in numbers or len(numbers) != d:
@@ -62,10 +62,11 @@ def _at(problem: Any, name: str, given: Any) -> list[Interest]:
     return [Interest(name, one, tuple(numbers), number(v)) for one, v in values.items()]
 
 
-def _parts(name: str, given: Any) -> tuple:
-    """Point, value, and maybe the field."""
+def _parts(name: str, given: Any, d: int) -> tuple:
+    """Point, value, and maybe the field; of one coordinate (x, value) is no point."""
     if isinstance(given, Sequence) and not isinstance(given, str) and given:
-        if all(number(part) is not None for part in given) and not isinstance(given[0], Sequence):
+        plain = all(number(part) is not None for part in given)
+        if plain and not (d == 1 and len(given) == 2):
             return given, None
         if len(given) == 1:
             return given[0], None

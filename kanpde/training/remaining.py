@@ -12,6 +12,7 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.jet import has_rules
 from kanpde.jets.system import networks
 from kanpde.operators import Forward, Operator
+from kanpde.problems.conditions import Observations
 from kanpde.training.losses import Points
 
 LEARNED = 0.1  # of its size, what may be left of an equation or a condition that has been learned
@@ -43,7 +44,7 @@ def remaining(u: Ansatz, operator: Operator, points: Points, at_once: int | None
 
 def noise_of(condition: Any) -> float:
     """What an observation is known up to; 0 of all else."""
-    return float(getattr(condition, "noise", None) or 0.0)
+    return float(condition.noise or 0.0) if isinstance(condition, Observations) else 0.0
 
 
 def _left(u: Ansatz, operator: Operator | None, kind: str, x: Tensor) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
