@@ -25,6 +25,7 @@ from kanpde.training import ladder, start, verifying
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
+from kanpde.training.meshes import meshes
 from kanpde.training.objective import Objective
 from kanpde.training.plan import Plan
 from kanpde.training.training import RunFailed, Training, weights_of
@@ -411,6 +412,7 @@ class ResidualTraining(Training):
                 u.load_state_dict(best["weights"])
                 found, field, digest = evaluator.full_test()
             slices = evaluator.slices()
+            shapes = meshes(self.config, u, slices)
             run.attrs["best_step"] = best["step"]
             run.floors |= evaluator.floors_of_u()
             if (self.config.verify or self.watch) and not self.plan.problem.fits_rows:
@@ -431,6 +433,7 @@ class ResidualTraining(Training):
         )
         run.set_field({name: t.numpy() for name, t in field.items()})
         run.set_slices(slices)
+        run.set_meshes(shapes)
         return self._verdict(terms)
 
     def _error_beside(self, found: Mapping[str, float], floor: str) -> float:
