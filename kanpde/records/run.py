@@ -11,7 +11,7 @@ slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, 
 meshes/<name>/  the domain's own shape (domain), the plane of the slice of that name, or the boundary (surface): points
                 (V, k), which stand for origin (d,) + points axes (k, d); cells, triangles (C, 3) or tetrahedra (C, 4)
                 by the numbers of their corners; u u_exact error (V,), or with times (m,) of these (m, V), in the place
-                of the last coordinate of origin; label, axis_labels
+                of the last coordinate of origin, time_label; label, axis_labels
 verification/   how wrong u is by an estimate that knows no solution: attributes rel_l2 low high confidence seconds
           method seed law step, and at its points x u defect = u - u* standard_error count (of samples)
 

@@ -59,8 +59,9 @@ def inside(domain, x: Tensor) -> Tensor:
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     found = domain.contains(x).reshape(len(x))
     if is_framed(domain):
-        centre = frame(domain)[0].to(x)
-        found = found | domain.contains(x + ROUNDING * (centre - x)).reshape(len(x))
+        off = (~found).nonzero()[:, 0]
+        nearer = x[off] + ROUNDING * (frame(domain)[0].to(x) - x[off])
+        found = found.index_put((off,), domain.contains(nearer).reshape(len(off)))
     return found
 
 

@@ -58,6 +58,7 @@ def meshes(config: RunConfig, u: Ansatz, cuts: dict[str, dict]) -> dict[str, dic
         if whole is None or whole["grid"].shape != (dim, n):
             whole = cut(config, u, dim, list(range(dim)), n)
         made["domain"] = _mesh(u, whole, _times(time))
+    made = {name: mesh for name, mesh in made.items() if len(mesh["cells"])}
     if (found := getattr(space_of(domain), "triangles", None)) is not None and len(found[0]) <= CORNERS:
         made["surface"] = _surface(u, *found, _times(time))
     return made
@@ -111,7 +112,8 @@ def _at_times(u: Ansatz, origin: Tensor, axes: Tensor, points: Tensor, times: Te
     """(m, V) each, and the times; the last coordinate of the origin is the time."""
     at = lambda t: torch.cat([origin[:-1], t.reshape(1)])
     found = [values(u, at(t), axes, points, clip=False) for t in times]
-    return {"times": times.numpy()} | {name: np.stack([each[name] for each in found]) for name in found[0]}
+    said = {"times": times.numpy(), "time_label": coordinate_names(u.problem)[-1]}
+    return said | {name: np.stack([each[name] for each in found]) for name in found[0]}
 
 
 def _without_time(u: Ansatz, label: str) -> str:
