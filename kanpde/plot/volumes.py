@@ -254,7 +254,7 @@ def _body(body: Body, values: np.ndarray) -> "tuple[UnstructuredGrid, np.ndarray
     import pyvista
 
     low, size = body.ranges[:, 0], np.ptp(body.ranges, axis=1)
-    scale = size.max() if size.max() < SLENDER * size.min() else size
+    scale = size.max() if body.time is None and size.max() < SLENDER * size.min() else size
     at, cells = (body.points - low) / scale, body.cells
     if cells.shape[1] == 4:
         cells = cells[(body.points[cells].mean(1) < body.ranges.mean(1)).any(1)]

@@ -8,7 +8,7 @@ floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
 slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n), NaN outside the domain, which
                 inside (n, ..., n) tells; label, and axis_labels of coordinates
-meshes/<name>/  the domain's own shape (domain), the plane of the slice of that name, or the boundary (surface): points
+meshes/<name>/  the domain's own shape (domain), what of a slice lies in it, or its boundary (surface): points
                 (V, k), which stand for origin (d,) + points axes (k, d); cells, triangles (C, 3) or tetrahedra (C, 4)
                 by the numbers of their corners; u u_exact error (V,), or with times (m,) of these (m, V), in the place
                 of the last coordinate of origin, time_label; label, axis_labels

@@ -15,7 +15,7 @@ from torch import Tensor
 from kanpde.config import RunConfig
 from kanpde.domains.base import space_of, time_of
 from kanpde.jets.ansatz import Ansatz
-from kanpde.training.cuts import PART, coordinate_names, cut, space, values
+from kanpde.training.cuts import PART, PLANE, coordinate_names, cut, space, values
 
 TIMES = 5  # from the beginning to the end
 CUBES = 64  # points along an axis in three coordinates, at most
@@ -23,6 +23,7 @@ SURFACE = 2**16  # triangles up to which those of a surface are split: u is know
 CORNERS = 2**20  # of a surface; where it has more, there is no picture of it
 BY_LEVEL, BY_HALVES = 6, 14  # steps that find the boundary on an edge
 INWARDS = 1e-6  # of an edge, by which what is found is moved inwards: a solution may have no value outside
+MERGED = 1e-4  # of an edge, from its inner end: what is cut there is this end
 SLIVER = 1e-9  # of a triangle of the grid, the size of one that is left out
 
 # What is left of a simplex by how many of its corners are inside, these first: corner ii, or the crossing of edge ij.
@@ -38,7 +39,7 @@ PARTS = {
 
 @torch.no_grad()
 def meshes(config: RunConfig, u: Ansatz, cuts: dict[str, dict]) -> dict[str, dict]:
-    """By name `domain`, of two or three coordinates of space, other planes, and `surface`; as `kanpde.records` says.
+    """By name `domain`, of two or three coordinates of space, other slices, and `surface`; as `kanpde.records` says.
 
     With time the domain, and planes of three coordinates, are there at several times.
 
@@ -52,6 +53,13 @@ def meshes(config: RunConfig, u: Ansatz, cuts: dict[str, dict]) -> dict[str, dic
     for name, data in cuts.items():
         if len(data["axes"]) == 2 and not (name == "random" and dim == 2):
             made[name] = _mesh(u, data, _times(time) if dim == 3 and name != "axes" else None)
+        if (
+            len(data["axes"]) == 3
+            and dim != 3
+            and data["inside"].shape[0] <= CUBES
+            and _edge(data) * domain.dim <= PLANE
+        ):
+            made[name] = _mesh(u, data, None)
     n = {2: config.slices.points, 3: min(config.slices.volume, CUBES)}.get(dim, 0)
     if n > 1:
         whole = cuts.get("random" if dim == 2 else "volume")
@@ -62,6 +70,12 @@ def meshes(config: RunConfig, u: Ansatz, cuts: dict[str, dict]) -> dict[str, dic
     if (found := getattr(space_of(domain), "triangles", None)) is not None and len(found[0]) <= CORNERS:
         made["surface"] = _surface(u, *found, _times(time))
     return made
+
+
+def _edge(data: dict) -> int:
+    """About how many corners on the boundary a volume has: a few for each cube that is cut."""
+    inside = data["inside"]
+    return 4 * sum(int((np.diff(inside, axis=axis) != 0).sum()) for axis in range(3))
 
 
 def _times(time: float | None) -> Tensor | None:
@@ -81,7 +95,10 @@ def _mesh(u: Ansatz, data: dict, times: Tensor | None) -> dict:
     if new.any():
         share = crossings(u.problem.domain, origin, axes, a[new], b[new])
         points[new] = a[new] + share.unsqueeze(1) * (b[new] - a[new])
-        cells = cells[_sizes(points, cells) > SLIVER * (ticks[:, 1] - ticks[:, 0]).prod() / factorial(k)]
+        cells = _merged(ends, new.nonzero()[:, 0][share < MERGED])[cells]
+    size = _sizes(points, cells)
+    cells = torch.where((size < 0).unsqueeze(1), cells.flip(1) if k == 2 else cells[:, [1, 0, 2, 3]], cells)
+    cells = cells[size.abs() > SLIVER * (ticks[:, 1] - ticks[:, 0]).prod() / factorial(k)]
     made = {key: data[key] for key in ("origin", "axes", "label", "axis_labels") if key in data}
     made |= {"points": points.numpy(), "cells": cells.int().numpy()}
     if times is not None:
@@ -196,11 +213,20 @@ def crossings(domain, origin: Tensor, axes: Tensor, inner: Tensor, outer: Tensor
     return torch.cat(found)
 
 
+def _merged(ends: Tensor, near: Tensor) -> Tensor:
+    """A new number for each corner: of those near the inner end of their edge that of this end."""
+    number, where = torch.arange(len(ends)), torch.zeros(int(ends.max()) + 1, dtype=torch.long)
+    inner = ends[:, 0] == ends[:, 1]
+    where[ends[inner, 0]] = number[inner]
+    number[near] = where[ends[near, 0]]
+    return number
+
+
 def _sizes(points: Tensor, cells: Tensor) -> Tensor:
-    """The measures (C,) of simplices."""
+    """The measures (C,) of simplices, below zero of those that are turned the wrong way."""
     first, *others = points[cells].unbind(1)
     sides = torch.stack([other - first for other in others], 1)
-    return torch.linalg.det(sides).abs() / factorial(sides.shape[1])
+    return torch.linalg.det(sides) / factorial(sides.shape[1])
 
 
 def _split(points: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
