@@ -24,7 +24,6 @@ CORNERS = 2**20  # of a surface; where it has more, there is no picture of it
 BY_LEVEL, BY_HALVES = 6, 14  # steps that find the boundary on an edge
 INWARDS = 1e-6  # of an edge, by which what is found is moved inwards: a solution may have no value outside
 MERGED = 1e-4  # of an edge, from its inner end: what is cut there is this end
-SLIVER = 1e-9  # of a triangle of the grid, the size of one that is left out
 
 # What is left of a simplex by how many of its corners are inside, these first: corner ii, or the crossing of edge ij.
 # Pieces of neighbours fit together, since corners are in the order of their numbers.
@@ -96,9 +95,9 @@ def _mesh(u: Ansatz, data: dict, times: Tensor | None) -> dict:
         share = crossings(u.problem.domain, origin, axes, a[new], b[new])
         points[new] = a[new] + share.unsqueeze(1) * (b[new] - a[new])
         cells = _merged(ends, new.nonzero()[:, 0][share < MERGED])[cells]
-    size = _sizes(points, cells)
-    cells = torch.where((size < 0).unsqueeze(1), cells.flip(1) if k == 2 else cells[:, [1, 0, 2, 3]], cells)
-    cells = cells[size.abs() > SLIVER * (ticks[:, 1] - ticks[:, 0]).prod() / factorial(k)]
+        cells = cells[(cells.sort(1)[0].diff(dim=1) > 0).all(1)]
+    wrong = (_sizes(points, cells) < 0).unsqueeze(1)
+    cells = torch.where(wrong, torch.cat([cells[:, :2].flip(1), cells[:, 2:]], 1), cells)
     made = {key: data[key] for key in ("origin", "axes", "label", "axis_labels") if key in data}
     made |= {"points": points.numpy(), "cells": cells.int().numpy()}
     if times is not None:
