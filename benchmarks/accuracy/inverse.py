@@ -44,13 +44,19 @@ def measured(task: Task, quick: bool) -> list[Row]:
     sets = [f"problem.seed={task.seed}", "verify=false", "slices.volume=0"]
     with TemporaryDirectory() as folder:
         began = time.process_time()
-        run = begin(Plan.of(config.load("inverse_diffusion", sets=sets, steps=3 if quick else None)), Path(folder, "run.h5"))
+        run = begin(
+            Plan.of(config.load("inverse_diffusion", sets=sets, steps=3 if quick else None)), Path(folder, "run.h5")
+        )
         seconds = time.process_time() - began
     errors, least = json.loads(run.attrs["standard_errors"]), cramer_rao(InverseDiffusion(seed=task.seed))
     row: Row = {"seed": task.seed, "misfit": run.attrs["misfit_over_noise"], "seconds": seconds}
     kept = list(run.history["step"]).index(run.attrs["best_step"])
     for name in TRUTH:
-        row |= {name: run.history[f"parameters/{name}"][kept], f"{name}_error": errors[name], f"{name}_least": least[name]}
+        row |= {
+            name: run.history[f"parameters/{name}"][kept],
+            f"{name}_error": errors[name],
+            f"{name}_least": least[name],
+        }
     return [row]
 
 
@@ -97,7 +103,9 @@ def report(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     count = lambda holds: sum(all(holds(row, name) for name in TRUTH) for row in rows)
-    both = f"Of {len(rows)} runs both numbers are within 2 % in {count(lambda r, n: abs(off(r, n)) <= 0.02 * TRUTH[n])}, "
+    both = (
+        f"Of {len(rows)} runs both numbers are within 2 % in {count(lambda r, n: abs(off(r, n)) <= 0.02 * TRUTH[n])}, "
+    )
     both += f"within two of their standard errors in {count(lambda r, n: abs(z(r, n)) <= 2)}. "
     for name, truth in TRUTH.items():
         stated, least = (statistics.median(of(row, f"{name}_{part}") for row in rows) for part in ("error", "least"))
