@@ -11,6 +11,7 @@ from torch import nn
 import kanpde
 from kanpde import Ansatz, Run, plot
 from kanpde.domains import Ball, Box, Cylinder
+from kanpde.domains.base import frame_of
 from kanpde.plot.slices import Slice
 from kanpde.problems.fitting import Function
 from kanpde.runs.predict import off_range, predict
@@ -175,7 +176,7 @@ def as_run(path, domain, **options) -> Run:
     run = Run(path)
     _, found = sliced(domain, **options)
     rng = np.random.default_rng(0)
-    centre, reach = (t.numpy() for t in cuts.frame(domain))
+    centre, reach = (t.numpy() for t in frame_of(domain))
     run.attrs["time"] = hasattr(domain, "time")
     run.field.update(x=centre + reach * rng.uniform(-1, 1, (4000, domain.dim)), u=np.zeros(4000))
     run.history["step"] = [0.0]
