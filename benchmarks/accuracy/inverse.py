@@ -85,32 +85,23 @@ def report(rows: Sequence[Row]) -> str:
     of = lambda row, name: float(row[name])
     off = lambda row, name: of(row, name) - TRUTH[name]
     z = lambda row, name: off(row, name) / of(row, f"{name}_error")
-    lines = [
-        [
-            str(row["seed"]),
-            *(
-                text
-                for name, truth in TRUTH.items()
-                for text in (
-                    f"{of(row, name):.4f} ± {of(row, f'{name}_error'):.2g}",
-                    f"{off(row, name) / truth:+.1%}",
-                    f"{z(row, name):+.2f}",
-                )
-            ),
-            f"{of(row, 'misfit'):.3f}",
-            f"{of(row, 'seconds'):.0f}",
-        ]
-        for row in rows
-    ]
-    count = lambda holds: sum(all(holds(row, name) for name in TRUTH) for row in rows)
-    both = (
-        f"Of {len(rows)} runs both numbers are within 2 % in {count(lambda r, n: abs(off(r, n)) <= 0.02 * TRUTH[n])}, "
+    of_number = lambda row, name: (
+        f"{of(row, name):.4f} ± {of(row, f'{name}_error'):.2g}",
+        f"{off(row, name) / TRUTH[name]:+.1%}",
+        f"{z(row, name):+.2f}",
     )
-    both += f"within two of their standard errors in {count(lambda r, n: abs(z(r, n)) <= 2)}. "
+    last = lambda row: (f"{of(row, 'misfit'):.3f}", f"{of(row, 'seconds'):.0f}")
+    lines = [[row["seed"], *(text for name in TRUTH for text in of_number(row, name)), *last(row)] for row in rows]
+    count = lambda holds: sum(all(holds(row, name) for name in TRUTH) for row in rows)
+    near, agree = count(lambda r, n: abs(off(r, n)) <= 0.02 * TRUTH[n]), count(lambda r, n: abs(z(r, n)) <= 2)
+    both = (
+        f"Of {len(rows)} runs both numbers are within 2 % in {near}, within two of their standard errors in {agree}. "
+    )
     for name, truth in TRUTH.items():
         stated, least = (statistics.median(of(row, f"{name}_{part}") for row in rows) for part in ("error", "least"))
         spread = statistics.stdev(off(row, name) for row in rows) if len(rows) > 1 else float("nan")
-        both += f"{name}: standard error {stated:.3g} (Cramer and Rao {least:.3g}, {least / truth:.1%}), spread {spread:.3g}. "
+        both += f"{name}: standard error {stated:.3g} (Cramer and Rao {least:.3g}, {least / truth:.1%}), "
+        both += f"spread {spread:.3g}. "
     about = __doc__.partition("\n\n    ")[0], *__doc__.rstrip().split("\n\n")[2:]
     table = markdown(HEADING, lines)
     return "\n".join(["# Unknowns", "", "\n\n".join(about), "", machine(), "", both.strip(), "", *table, ""])
