@@ -395,7 +395,7 @@ def test_a_grid_has_its_own_times_and_slices(tmp_path):
     cut = run.slices["random"]
     assert cut["label"].endswith("; reference, interpolated") and np.isfinite(cut["v_exact"]).all()
     assert run.views()["w"].rel_l2 == run.attrs["rel_l2_best/w"] > 0
-    assert (tmp_path / "a-times.png") in main_pictures(run)
+    assert (tmp_path / "a-by-time.png") in main_pictures(run)
 
 
 # ---------------------------------------------------------------------------------------------------------------

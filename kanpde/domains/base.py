@@ -51,6 +51,7 @@ class Domain(metaclass=_Complete):
         dim: d, the number of coordinates of a point.
         laws: names of the laws by which points can be drawn; the first is the default.
         boundary: a method; None in its place: there is no boundary.
+        triangles: of its boundary in space, corners (V, 3) and their numbers (F, 3), for pictures; None: not of these.
 
     A domain with time, t in [0, time] being the last coordinate, has the attribute `time` and the method
     `initial(n, generator, law, sequence, **kind)`, points at t = 0. Points (n, dim) come in the dtype `kind["dtype"]`
@@ -62,6 +63,7 @@ class Domain(metaclass=_Complete):
 
     dim: int
     laws: tuple[str, ...]
+    triangles: tuple[Tensor, Tensor] | None = None
     _combine: ClassVar[Callable[..., "Domain"]]  # `kanpde.domains.combined`, which is above this module
 
     @abstractmethod

@@ -103,7 +103,7 @@ def quantiles(run: RunFile) -> "Figure":
     return figure
 
 
-def times(run: RunFile) -> "Figure":
+def by_time(run: RunFile) -> "Figure":
     """Relative l2 error over the space at each time, of a system also that of each field.
 
     Raises:

@@ -5,7 +5,9 @@ one has directions of space through the centre.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,23 +25,21 @@ ROUNDING = 1e-5  # of the distance from the centre: as near to the boundary is o
 
 
 def slices(config: RunConfig, u: Ansatz, solution: Solution | None = None) -> dict[str, dict]:
-    """A line or plane, and a volume of three dimensions or more, as `kanpde.records` keeps them; none through a table.
+    """A line or planes, and a volume of three dimensions or more, as `kanpde.records` keeps them; none through a table.
 
-    Of one or two coordinates, time among them, the plane is all of the domain; of more it is random or the two that
-    are asked for. Coordinates off the slice are those of the centre.
+    Of one or two coordinates, time among them, the plane is all of the domain; of three of space there are three
+    planes, of more a random one, or the one that is asked for. Coordinates off the slice are those of the centre.
 
     Args:
         solution: u* at points, by default the exact one.
     """
     domain, wanted = u.problem.domain, config.slices
-    solution = solution or u.problem.exact_fields
     if not is_framed(domain):
         return {}
-    plane = list(wanted.plane) if wanted.plane != "random" else _coordinates(domain, 2)
-    made = {"random" if wanted.plane == "random" else "axes": _slice(config, u, solution, 2, plane, wanted.points)}
+    made = {name: cut(config, u, 2, plane, wanted.points, solution) for name, plane in _planes(config, domain).items()}
     if domain.dim >= 3 and wanted.volume**3 * domain.dim <= SLICE and wanted.volume > 1:
         if (whole := _coordinates(domain, 3)) is not None or space(domain) >= 3:
-            made["volume"] = _slice(config, u, solution, 3, whole, wanted.volume)
+            made["volume"] = cut(config, u, 3, whole, wanted.volume, solution)
     return made
 
 
@@ -63,14 +63,24 @@ def inside(domain, x: Tensor) -> Tensor:
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     found = domain.contains(x).reshape(len(x))
     if is_framed(domain):
-        centre = frame_of(domain)[0].to(x)
-        found = found | domain.contains(x + ROUNDING * (centre - x)).reshape(len(x))
+        off = (~found).nonzero()[:, 0]
+        nearer = x[off] + ROUNDING * (frame_of(domain)[0].to(x) - x[off])
+        found = found.index_put((off,), domain.contains(nearer).reshape(len(off)))
     return found
 
 
 def space(domain) -> int:
     """The number of coordinates without time."""
     return domain.dim - (time_of(domain) is not None)
+
+
+def _planes(config: RunConfig, domain) -> dict[str, list[int] | None]:
+    """The coordinates of each plane by its name; None: random directions."""
+    if config.slices.plane != "random":
+        return {"axes": list(config.slices.plane)}
+    if space(domain) == 3:
+        return {f"plane_{i}{j}": [i, j] for i, j in combinations(range(3), 2)}
+    return {"random": _coordinates(domain, 2)}
 
 
 def _coordinates(domain, k: int) -> list[int] | None:
@@ -107,10 +117,15 @@ def _caption(problem, coordinates: Sequence[int] | None, k: int, scaled: bool) -
 
 
 @torch.no_grad()
-def _slice(
-    config: RunConfig, u: Ansatz, solution: Solution, k: int, coordinates: Sequence[int] | None, points: int
+def cut(
+    config: RunConfig,
+    u: Ansatz,
+    k: int,
+    coordinates: Sequence[int] | None,
+    points: int,
+    solution: Solution | None = None,
 ) -> dict:
-    """k axes: these coordinates, which may be fewer, or random directions where they are None."""
+    """A slice of k axes: these coordinates, which may be fewer, or random directions where they are None."""
     problem, domain = u.problem, u.problem.domain
     origin, reach = frame_of(domain)
     scaled = False
@@ -124,34 +139,42 @@ def _slice(
     most = PLANE if k == 2 else SLICE
     n = max(2, min(points, int((most / domain.dim) ** (1 / len(axes)))))
     ticks = middle[:, None] + half[:, None] * torch.linspace(-1, 1, n, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(*ticks, indexing="ij"), -1)
+    found = values(u, origin, axes, grid.flatten(0, -2), solution=solution)
     data = {
         "origin": origin.numpy(),
         "axes": axes.numpy(),
         "grid": (ticks[0] if coordinates is None else ticks).numpy(),
         "label": _caption(problem, coordinates, k, scaled),
-        **_values(u, solution, origin, axes, ticks),
+        **{name: t.reshape(grid.shape[:-1]) for name, t in found.items()},
     }
-    if config.reference is not None and len(data) > 4 + len(u.problem.fields):
+    if config.reference is not None and any(name.endswith("_exact") for name in found):
         data["label"] += "; reference, interpolated"
     if coordinates is not None:
         data["axis_labels"] = [coordinate_names(problem)[i] for i in coordinates]
     return data
 
 
-def _values(u: Ansatz, solution: Solution, origin: Tensor, axes: Tensor, ticks: Tensor) -> dict:
-    """u, and u* and the error where they are known, on the grid; NaN outside the domain."""
+@torch.no_grad()
+def values(
+    u: Ansatz, origin: Tensor, axes: Tensor, grid: Tensor, clip: bool = True, solution: Solution | None = None
+) -> dict[str, np.ndarray]:
+    """u, and u* and the error where they are known, (N,) each, at the points origin + t axes for t of a grid (N, k).
+
+    With `clip` they are NaN outside the domain, and `inside` (N,) says where that is not so.
+    """
     problem, like = u.problem, u.like
-    grid = torch.stack(torch.meshgrid(*ticks, indexing="ij"), -1).flatten(0, -2)
     found: list[tuple[Tensor, ...]] = []
     for part in grid.split(max(1, min(2048, PART // len(origin)))):
         x = (origin + part @ axes).to(like)
-        exact = solution(x)
-        found.append((inside(problem.domain, x), u(x), *([] if exact is None else [exact])))
-    within, *values = map(torch.cat, zip(*found, strict=True))
-    shape, outside = (ticks.shape[1],) * len(ticks), ~within
-    values = [t.double().index_fill(0, outside.nonzero()[:, 0], float("nan")) for t in values]
-    columns = by_field(problem.fields, *values, *[None] * (2 - len(values)))
-    return {name: t.reshape(shape).cpu().numpy() for name, t in columns.items()}
+        exact = (solution or problem.exact_fields)(x)
+        within = inside(problem.domain, x) if clip else x.new_ones(len(x), dtype=torch.bool)
+        found.append((within, u(x), *([] if exact is None else [exact])))
+    within, *known = map(torch.cat, zip(*found, strict=True))
+    known = [t.double().index_fill(0, (~within).nonzero()[:, 0], float("nan")) for t in known]
+    columns = by_field(problem.fields, *known, *[None] * (2 - len(known)))
+    said = {"inside": within} if clip else {}
+    return {name: t.cpu().numpy() for name, t in {**said, **columns}.items()}
 
 
 def by_field(fields: Sequence[str], u: Tensor, exact: Tensor | None) -> dict[str, Tensor]:

@@ -274,9 +274,9 @@ class Evaluator:
 
     def slices(self) -> dict[str, dict]:
         """A plane and a volume through the domain, see `kanpde.training.cuts`."""
-        return cuts.slices(self.config, self.u, self._solution)
+        return cuts.slices(self.config, self.u, self.solution)
 
-    def _solution(self, x: Tensor) -> Tensor | None:
+    def solution(self, x: Tensor) -> Tensor | None:
         """u* at points x (N, d): of a reference between its points; None: it is not known."""
         if self.config.reference is None:
             return self.problem.exact_fields(x)

@@ -27,6 +27,7 @@ from kanpde.training.checkpoints import refine_grids
 from kanpde.training.determined import determined
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
+from kanpde.training.meshes import meshes
 from kanpde.training.objective import Objective
 from kanpde.training.plan import Plan
 from kanpde.training.training import RunFailed, Training, weights_of
@@ -420,6 +421,7 @@ class ResidualTraining(Training):
                 found, field, digest, times = evaluator.full_test()
             slices = evaluator.slices()
             self._tables(times)
+            shapes = meshes(self.config, u, slices, evaluator.solution)
             run.attrs["best_step"] = best["step"]
             run.floors |= evaluator.floors_of_u()
             self._determine(u)
@@ -441,6 +443,7 @@ class ResidualTraining(Training):
         )
         run.set_field({name: t.numpy() for name, t in field.items()})
         run.set_slices(slices)
+        run.set_meshes(shapes)
         return self._verdict(terms)
 
     def _tables(self, times: Mapping[str, Tensor]) -> None:
