@@ -464,7 +464,7 @@ class ResidualTraining(Training):
         """Standard errors of the unknowns, where observations are to determine them."""
         if u.problem_parameters is None:
             return
-        points = {name: x for name, x in self.evaluator.held_out.items()}
+        points = dict(self.evaluator.held_out)
         for name, condition in u.problem.asked.items():
             if isinstance(condition, Observations):
                 n = condition.count(u.problem)
