@@ -71,9 +71,10 @@ def test_the_solution_is_computed_once_where_points_are_drawn_again(monkeypatch)
 def test_the_last_terms_are_not_measured_again(tmp_path, monkeypatch):
     calls, validation = [], Evaluator.validation
     monkeypatch.setattr(Evaluator, "validation", lambda self, terms: calls.append(0) or validation(self, terms))
-    run = kanpde.train(Poisson(4), out=tmp_path / "a.h5", steps=6, evaluation={"every": 3}, **GIVEN)
+    given = {**GIVEN, "start": "network"}
+    run = kanpde.train(Poisson(4), out=tmp_path / "a.h5", steps=6, evaluation={"every": 3}, **given)
     assert len(calls) == 3 and run.attrs["validation_last"] == run.history["validation"][-1]
-    training = ResidualTraining(planned(Poisson(4), {**GIVEN, "steps": 6}), Run(tmp_path / "b.h5"))
+    training = ResidualTraining(planned(Poisson(4), {**given, "steps": 6}), Run(tmp_path / "b.h5"))
     training.loop(lambda state: state.step == 4)  # between two evaluations
     assert training._last_terms() == training.validation(training.u) != run.history["validation"][0]
 

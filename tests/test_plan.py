@@ -47,7 +47,7 @@ def test_one_solve_makes_each_part_once(made, capsys, tmp_path, monkeypatch):
     code, _, error = call(
         capsys,
         *("solve", "allen_cahn", "--dim", 4, "--backbone", "kan", "--steps", 2, "--quiet", "--out", "run.h5", *SETS),
-        *("--set", "loss.balance=gradnorm", "--set", "compile=false"),
+        *("--set", "loss.balance=gradnorm", "--set", "compile=false", "--set", "start=network"),
     )
     assert (code, error) == (0, "")
     assert made == dict.fromkeys(("network", "operator", "loss", "balance", "problem", "configuration", "checks"), 1)

@@ -171,13 +171,12 @@ def test_standard_errors_are_those_of_the_closed_form(tmp_path):
     assert "undetermined" not in run.attrs and "no_standard_errors" not in run.attrs
 
 
-@pytest.mark.parametrize("backbone, dtype, within", [("kan", "float32", 0.02), ("mlp", "float64", 0.1)])
-def test_and_of_a_network_with_more_weights_than_residuals(backbone, dtype, within, tmp_path):
-    problem = _Known()
-    run = kanpde.train(problem, out=tmp_path / "run.h5", **{**NEWTON, "backbone": backbone, "dtype": dtype}, steps=150)
+def test_and_of_a_network_with_more_weights_than_residuals(tmp_path):
+    given = {**NEWTON, "backbone": "kan", "dtype": "float32", "steps": 400}
+    run = kanpde.train(_Known(), out=tmp_path / "run.h5", **given)
     k = run.history["parameters/k"][-1]
     expected = 0.05 / (TIMES.square() * torch.exp(-2 * k * TIMES)).sum().sqrt().item()
-    assert json.loads(run.attrs["standard_errors"])["k"] == pytest.approx(expected, rel=within)
+    assert json.loads(run.attrs["standard_errors"])["k"] == pytest.approx(expected, rel=0.02)
 
 
 class _Known(Decay):

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kanpde.config.reading import read_yaml
@@ -37,12 +37,19 @@ def load(
     own = tree.pop("solver", None)
     named = solver or own
     below = read_yaml(find("solvers", str(named or "default")))
-    tree = merge(merge(below, tree), overrides or {})
+    stated = merge(tree, overrides or {})
+    tree = merge(below, stated)
     for assignment in sets:
         assign(tree, assignment)
-    config = validate(located(tree, path.parent), steps, below)
+    of_solver = unstated(below, {*stated, *(assignment.partition("=")[0] for assignment in sets)})
+    config = validate(located(tree, path.parent), steps, of_solver)
     best = named or default_solver(config.problem.get("dim"))
     return config if best in (named, "default") else load(problem, best, overrides, sets, steps)
+
+
+def unstated(solver: Mapping, stated: Collection[str]) -> dict:
+    """What is a solver's alone; a start that the user states as well is the user's, to be refused where there is none."""
+    return {key: value for key, value in solver.items() if key != "start" or key not in stated}
 
 
 def default_solver(dim: object) -> str:

@@ -499,7 +499,8 @@ class ResidualTraining(Training):
             for name, kept in best["terms"].items()
             if max(kept, last[name]) > max(FACTOR * min(kept, last[name]), floor)
         ]
-        if best["step"] != self.state.step and apart:
+        from_start = self.u.start is not None and not best["step"]
+        if best["step"] != self.state.step and apart and not from_start:
             warnings.warn(f"kept (step {best['step']}) and last weights differ in {', '.join(apart)}", stacklevel=2)
         columns = {name: self.run.history.get(f"held_out/{name}", [float("nan")]) for name in last}
         before, after = total({name: column[0] for name, column in columns.items()}), total(last)

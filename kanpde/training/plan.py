@@ -24,6 +24,7 @@ from kanpde.config import (
     located,
     merge,
     resolve,
+    unstated,
     validate,
 )
 from kanpde.config.reading import read_yaml
@@ -362,7 +363,7 @@ def configured(problem: Problem, overrides: Mapping) -> RunConfig:
     named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **plain_fields(problem)}
     default = problem.default_solver or default_solver(named.get("dim", problem.dim))
     solver = read_yaml(find("solvers", str(overrides.pop("solver", default))))
-    return validate(located(merge({**solver, "problem": named}, overrides), Path()), steps, solver)
+    return validate(located(merge({**solver, "problem": named}, overrides), Path()), steps, unstated(solver, overrides))
 
 
 def resolved(config: RunConfig, problem: Problem) -> RunConfig:
