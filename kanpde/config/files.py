@@ -48,7 +48,7 @@ def load(
 
 
 def unstated(solver: Mapping, stated: Collection[str]) -> dict:
-    """What is a solver's alone; a start that the user states as well is the user's, to be refused where there is none."""
+    """What is a solver's alone; a start that the user states too is the user's, to be refused where there is none."""
     return {key: value for key, value in solver.items() if key != "start" or key not in stated}
 
 
