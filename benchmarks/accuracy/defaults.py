@@ -7,9 +7,10 @@ Each run is that command in a process of its own, with one thread where there ar
 by a run with one of the default seeds. Finished runs are kept and broken ones go on, by the same command; beside the
 table lies a CSV of all finished runs, a row of which counts as done where the run itself is not in --runs.
 
-kept is the mean and the sample standard deviation of the errors of the weights that the validation loss chose, least
-that of the smallest error of any evaluation: what a choice by the exact solution would at best have given. Core-minutes
-are the processor time of the whole command, so that other work beside it does not count.
+kept is the mean and the sample standard deviation of the errors of the weights that the validation loss chose, start
+the mean of those before training, of the start in closed form alone, least that of the smallest error of any
+evaluation: what a choice by the exact solution would at best have given. Core-minutes are the processor time of the
+whole command, so that other work beside it does not count.
 """
 
 import argparse
@@ -27,7 +28,7 @@ TABLE8 = [(name, d) for name in ("poisson", "allen_cahn", "sine_gordon") for d i
 PAIRS = [*TABLE8, ("allen_cahn", 1_000), ("allen_cahn", 10_000), ("heat", 10)]
 CASES = [f"{name}-{d}-{net}" for name, d in PAIRS for net in ("kan", "metakan")] + ["allen_cahn-100000-metakan"]
 FLOORS = ("constant", "affine", "additive", "taylor2", "no_training")
-NUMBERS = ("error", "least", "last", "best_step", "steps", "core_minutes", "parameters", "peak_MB", *FLOORS)
+NUMBERS = ("error", "start", "least", "last", "best_step", "steps", "core_minutes", "parameters", "peak_MB", *FLOORS)
 COLUMNS = ("case", "seed", *NUMBERS, "machine")
 
 
@@ -61,6 +62,7 @@ def measured(run: Run, task: Task, minutes: float) -> Row:
     attrs, history = run.attrs, run.history
     numbers = {
         "error": run.rel_l2,
+        "start": run.floors.get("start", float("nan")),
         "least": min(history["rel_l2"]),
         "last": attrs["rel_l2_last"],
         "best_step": attrs["best_step"],
@@ -86,7 +88,7 @@ def task_of(row: Row) -> Task:
 
 def report(rows: Sequence[Row]) -> str:
     """Markdown: a line a case, its smallest floor in bold."""
-    heading = [*"case|kept|least|last|seeds|kept steps|steps|core-minutes|parameters|MB".split("|"), *FLOORS]
+    heading = [*"case|kept|start|least|last|seeds|kept steps|steps|core-minutes|parameters|MB".split("|"), *FLOORS]
     cases = {case: [row for row in rows if row["case"] == case] for case in CASES}
     lines = [line(case, own) for case, own in cases.items() if own]
     machines = sorted({row["machine"] for row in rows})
@@ -104,6 +106,7 @@ def line(case: str, rows: Sequence[Row]) -> list[str]:
     return [
         case,
         spread(of("error")),
+        "-" if (start := statistics.mean(of("start"))) != start else f"{start:.3g}",
         f"{statistics.mean(of('least')):.3g}",
         f"{statistics.mean(of('last')):.3g}",
         " ".join(row["seed"] for row in rows),
