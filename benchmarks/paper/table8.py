@@ -4,7 +4,8 @@
         [--solvers default paper official] [--cap 15] [--jobs 1] [--runs DIR] [--out benchmarks/results/table8.md]
 
 Each run is `python -m kanpde.solve` in a process of its own; its result, checkpoint and log lie under --runs. The
-default solver gets as many steps as fill --minutes, the same for all seeds of a cell: a run that is there decides. The
+default solver, without a start in closed form, gets as many steps as fill --minutes, the same for all seeds of a cell: a
+run that is there decides. The
 paper's and that of its released code keep their own steps, train one seed, and end after --cap minutes. --coefficients
 are problem seeds beside 0, each with the first training seed. --jobs 2 trains two at a time, one thread each.
 
@@ -79,7 +80,7 @@ def sets(task: Task, args: argparse.Namespace) -> list[str]:
     """What the run has beside its problem and solver, as --set takes it."""
     _, dim, net = task.cell.split("-")
     own = [f"problem.dim={dim}", f"problem.seed={task.coefficients}", f"backbone={net}", f"seed={task.seed}"]
-    capped = [f"stop.seconds={60 * args.cap:g}"] if task.solver != "default" else []
+    capped = [f"stop.seconds={60 * args.cap:g}"] if task.solver != "default" else ["start=network"]
     soft = ["points.boundary=10"] if args.quick and task.solver == "paper" else []
     return [*own, *capped, *soft, *(QUICK if args.quick else ())]
 
