@@ -1,6 +1,6 @@
 """What a user states of a run, from YAML and flags to a typed configuration."""
 
-from kanpde.config.files import default_solver, find, library, load, located
+from kanpde.config.files import default_solver, find, library, load, located, shipped
 from kanpde.config.schema import PhaseConfig, RunConfig, resolve
 from kanpde.config.trees import assign, dump, merge, validate
 from kanpde.ground.errors import ConfigError
@@ -18,5 +18,6 @@ __all__ = [
     "located",
     "merge",
     "resolve",
+    "shipped",
     "validate",
 ]
