@@ -286,14 +286,14 @@ def readme(path: Path) -> None:
     about = [
         "# Solutions of shipped problems that have no closed form",
         "",
-        "Computed by `python -m benchmarks.references`, in float64. An array by the name of each coordinate, and one by",
-        "the name of each field, with an axis for each coordinate; `difference` is the last column.",
+        "Computed by `python -m benchmarks.references`, in float64. An array by the name of each coordinate, and one",
+        "by the name of each field, with an axis for each coordinate; `difference` is the last column.",
         "",
         *table(),
         "",
         "The initial values of `allen_cahn_1d` and `schroedinger` have an edge where the circle closes, which is what",
-        "limits them; in two corners of the `cavity` p is not bounded. `bracket.stl`, the part of `stl_diffusion`, is made",
-        "by the same script.",
+        "limits them; in two corners of the `cavity` p is not bounded. `bracket.stl`, the part of `stl_diffusion`, is",
+        "made by the same script.",
     ]
     with replacing(path) as temporary:
         temporary.write_text("\n".join(about) + "\n", encoding="utf-8")

@@ -77,7 +77,7 @@ def shipped(name: str) -> Path:
 
 
 def located(tree: Mapping, folder: Path) -> dict:
-    """A tree in which files are absolute paths, of users and of problems; given they are beside the one that names them."""
+    """A tree in which files, of users and of problems, are absolute; given they are beside the one that names them."""
     found = dict(tree)
     for key in NAMED:
         if isinstance(found.get(key), str):

@@ -63,8 +63,8 @@ class AdvectionDiffusion(Problem):
 class FokkerPlanck(Problem):
     """p_t = (theta x p)_x + D p_xx: the density of an Ornstein-Uhlenbeck process, from a Gaussian at t = 0.
 
-    Exact: a Gaussian of mean m e^(-theta t) and variance s^2 e^(-2 theta t) + D / theta (1 - e^(-2 theta t)), whose mass
-    is 1. The domain ends seven deviations from it, where p = 0 to ten digits.
+    Exact: a Gaussian of mean m e^(-theta t) and variance s^2 e^(-2 theta t) + D / theta (1 - e^(-2 theta t)), of mass 1
+    at all times. The domain ends seven deviations from it, where p = 0 to ten digits.
 
     Args:
         theta: the rate of return.

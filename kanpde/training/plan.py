@@ -374,7 +374,7 @@ def _start(config: RunConfig, problem: Problem) -> str:
     if reason is None:
         return config.start
     if (config._solver or {}).get("start") == config.start:
-        return "constant" if config.constraint == "hard" else "network"
+        return "constant" if config.constraint == "hard" and len(problem.fields) == 1 else "network"
     raise ConfigError(f"start: {config.start} {reason}; say start: network")
 
 
