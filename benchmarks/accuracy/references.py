@@ -264,6 +264,7 @@ def table() -> list[str]:
 
 
 def main() -> None:
+    """Write the files of the names that are given, and the README."""
     parser = Parser("references", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(SOLVERS)}, bracket; default all")
     names = parser.parse_args().names or [*SOLVERS, "bracket"]

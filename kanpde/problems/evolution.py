@@ -35,7 +35,7 @@ class Burgers(Problem):
     Example:
         >>> u = Burgers().exact(torch.tensor([[0.5, 0.5], [0.5, 0.0]], dtype=torch.float64))
         >>> [round(value, 4) for value in u.tolist()]
-        [-0.6066, -1.0]
+        [-0.5928, -1.0]
     """
 
     dim: Literal[1] = 1
