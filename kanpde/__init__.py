@@ -9,7 +9,7 @@ from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet
 from kanpde.jets.system import Complex, Jets
 from kanpde.kan.network import count_parameters
-from kanpde.problems import Problem
+from kanpde.problems import Problem, Unknown
 from kanpde.runs.api import resume, train
 from kanpde.runs.corrected import correct
 from kanpde.runs.models import Run
@@ -31,6 +31,7 @@ __all__ = [
     "Problem",
     "Run",
     "RunFailed",
+    "Unknown",
     "Verification",
     "backbones",
     "correct",

@@ -33,7 +33,12 @@ def plot(
     run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
     folder: Annotated[Path | None, typer.Option(help="Where the pictures go; default beside the result file.")] = None,
 ) -> None:
-    """Draw the pictures of a run: convergence, slices, error against |x|, quantiles, a volume, files for ParaView."""
+    """Draw the pictures of a run, as far as it has the data, and write files for ParaView.
+
+    Convergence; u, u* and the error in the problem's coordinates, at several times, of a system for each field; the
+    error against |x| and its quantiles; a volume cut open and a surface. ParaView opens -domain.vtu, with time
+    -domain.pvd.
+    """
     from kanpde.plot import plot_run
 
     opened = Run.open(run)

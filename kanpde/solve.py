@@ -110,8 +110,8 @@ def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run
         say.print(f"interrupted at step {run.attrs['steps']}; {_go_on(run.path)}")
         raise SystemExit(INTERRUPTED)
     say.print(_result_table(run))
-    if off_grid := summary.off_grid(run):
-        say.print(f"warning   {off_grid}")
+    for line in filter(None, (summary.off_grid(run), *summary.of_observations(run))):
+        say.print(f"warning   {line}")
     if run.config["stop"].get("to") and run.verification and run.verification["high"] > run.config["stop"]["to"]:
         say.print(f"warning   {run.attrs['message']}")
     say.print(f"result    {run.path}")
@@ -320,13 +320,18 @@ def _add_verification(table: Table, run: Run) -> None:
 
 def _add_parameters(table: Table, run: Run) -> None:
     """How many there are, of the network and of the problem, and the unknowns by name."""
-    table.add_row("parameters", f"{run.attrs['parameters']:,}", "")
-    if "start_numbers" in run.attrs:
-        table.add_row("coefficients of the start", f"{run.attrs['start_numbers']:,}", "")
-    if own := run.attrs.get("problem_parameters"):
+    attrs = run.attrs
+    table.add_row("parameters", f"{attrs['parameters']:,}", "")
+    if "start_numbers" in attrs:
+        table.add_row("coefficients of the start", f"{attrs['start_numbers']:,}", "")
+    if own := attrs.get("problem_parameters"):
         table.add_row("parameters of the problem", f"{own:,}", "")
+    errors = summary.standard_errors(run)
     for name, (start, value) in summary.unknowns(run).items():
-        table.add_row(f"unknown {name}", f"{value:.6g}", f"from {start:.6g}")
+        known = f"{value:.6g} ± {errors[name]:.2g}" if name in errors else f"{value:.6g}"
+        table.add_row(f"unknown {name}", known, f"from {start:.6g}")
+    if own and not errors:
+        table.add_row(f"no standard errors: {attrs['no_standard_errors']}", "", "")
 
 
 def _add_squares(table: Table, run: Run) -> None:

@@ -191,7 +191,7 @@ def _check_condition(report: Report, problem, name: str, condition, x: Tensor, t
         return
     misfit = condition.misfit(u, x)
     tolerance = tolerance if condition.by_points else INTEGRAL
-    tolerance = SIGMAS if isinstance(condition, Observations) and condition.noise != 1 else tolerance  # in units of it
+    tolerance = SIGMAS if isinstance(condition, Observations) and condition.noise else tolerance  # in units of it
     report.close(f"exact solution, {name}", misfit, "zero", torch.zeros_like(misfit), tolerance)
 
 

@@ -36,7 +36,18 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "references",
         "report",
     ),
-    *("mutations", "stde_jax", "structure", "starts", "table8", "unchanged", "variants", "verification", "whole"),
+    *(
+        "inverse",
+        "mutations",
+        "stde_jax",
+        "structure",
+        "starts",
+        "table8",
+        "unchanged",
+        "variants",
+        "verification",
+        "whole",
+    ),
 )
 
 

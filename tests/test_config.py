@@ -217,15 +217,15 @@ def test_source_of_a_user_file_is_found_beside_its_yaml(tmp_path):
         problem_of(config.load(str(tmp_path / "mine.yaml"), sets=["problem.name=mine.py:Mone"]).problem)
 
 
-@pytest.mark.parametrize("dim, start", [(999, "network"), (1000, "ladder")])
-def test_the_default_solver_is_that_of_the_dimension(dim, start):
-    assert config.load("poisson", overrides={"problem": {"dim": dim}}).start == start
-    assert config.load("poisson", sets=[f"problem.dim={dim}"]).start == start
-    assert configuration(Poisson(dim), {}).start == start
+@pytest.mark.parametrize("dim, steps", [(999, 3000), (1000, 300)])
+def test_the_default_solver_is_that_of_the_dimension(dim, steps):
+    assert config.load("poisson", overrides={"problem": {"dim": dim}}).steps == steps
+    assert config.load("poisson", sets=[f"problem.dim={dim}"]).steps == steps
+    assert configuration(Poisson(dim), {}).steps == steps
 
 
 def test_a_solver_that_is_named_stays_in_any_dimension():
-    assert config.load("poisson", "default", {"problem": {"dim": 5000}}).start == "network"
+    assert config.load("poisson", "default", {"problem": {"dim": 5000}}).steps == 3000
     assert configuration(Poisson(5000), {"solver": "adam"}).start == "network"
 
 

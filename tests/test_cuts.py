@@ -11,6 +11,7 @@ from torch import nn
 import kanpde
 from kanpde import Ansatz, Run, plot
 from kanpde.domains import Ball, Box, Cylinder
+from kanpde.domains.base import frame_of
 from kanpde.plot.slices import Slice
 from kanpde.problems.fitting import Function
 from kanpde.runs.predict import off_range, predict
@@ -144,8 +145,17 @@ def test_random_planes_have_letters_and_the_time_that_they_are_taken_at():
     np.testing.assert_allclose(data["origin"], [2.5] * 4 + [1.0])
     np.testing.assert_allclose(data["axes"] @ data["axes"].T, np.eye(2), atol=1e-12)
     assert not data["axes"][:, -1].any()
-    _, found = sliced(Oblong())
+    _, found = sliced(Box(4, 0.0, (1.0, 2.0, 3.0, 4.0)))
     assert found["random"]["label"].endswith("in half-widths of the coordinates")
+
+
+def test_three_coordinates_of_space_have_three_planes():
+    for domain, at in ((Oblong(), ["x3 = -2", "x2 = 3.5", "x1 = 0.5"]), (Cylinder(Oblong(), 2.0), [])):
+        _, found = sliced(domain)
+        assert list(found) == ["plane_01", "plane_02", "plane_12", "volume"]
+        assert [labels(data) for data in found.values()][:3] == [["x1", "x2"], ["x1", "x3"], ["x2", "x3"]]
+        said = [data["label"].partition(" at ")[2] for data in found.values()]
+        assert said[:3] == (at or ["x3 = -2, t = 1", "x2 = 3.5, t = 1", "x1 = 0.5, t = 1"])
 
 
 def test_coordinates_have_the_names_of_the_problem():
@@ -166,7 +176,8 @@ def as_run(path, domain, **options) -> Run:
     run = Run(path)
     _, found = sliced(domain, **options)
     rng = np.random.default_rng(0)
-    centre, reach = (t.numpy() for t in cuts.frame(domain))
+    centre, reach = (t.numpy() for t in frame_of(domain))
+    run.attrs["time"] = hasattr(domain, "time")
     run.field.update(x=centre + reach * rng.uniform(-1, 1, (4000, domain.dim)), u=np.zeros(4000))
     run.history["step"] = [0.0]
     run.set_slices(found)
@@ -199,7 +210,10 @@ def test_pictures_are_labelled_with_names_that_are_no_mathematics(tmp_path):
     assert figure.axes[0].get_xlabel() == r"cost, \$a\$"
     run = as_run(tmp_path / "t.h5", TIME)
     ax = plot.slice_2d(run, "random").axes[0]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$x_{1}$", "$t$")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$t$", "$x_{1}$"), "time goes to the right"
+    np.testing.assert_array_equal(ax.collections[0].get_array(), run.slices["random"]["u"])
+    run = as_run(tmp_path / "a.h5", TIME, plane=[0, 1])
+    assert plot.slice_2d(run, "axes").axes[0].get_xlabel() == "$x_{1}$", "unless it is asked for otherwise"
 
 
 # Rows outside the domain

@@ -467,7 +467,9 @@ def test_what_has_no_such_start_is_refused_in_one_line(problem, given, match, tm
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
-def test_the_start_of_a_solver_is_the_constant_where_there_is_no_ladder():
+def test_where_there_is_no_ladder_a_solver_starts_from_a_constant_or_the_network():
     assert planned(Poisson(1000), {"backbone": "kan"}).config.start == "ladder"
-    assert planned(Unknown(), {"backbone": "kan", "solver": "high_dim"}).config.start == "constant"
+    assert planned(Unknown(1000), {"backbone": "kan"}).config.start == "constant"
+    assert planned(Unknown(), {"backbone": "kan"}).config.start == "network"
+    assert planned(Poisson(4), {"backbone": "kan"}).config.start == "ladder"
     assert planned(Stated(), {"backbone": "kan", "solver": "high_dim"}).config.start == "ladder"

@@ -275,7 +275,7 @@ def test_horizontal_axis_is_the_first_of_the_slice(tmp_path):
     ax, _bar = figure.axes
     mesh = ax.collections[0]
     assert mesh.get_array()[2, 0] == 2.0, "u at the first tick of a and the last of b"
-    np.testing.assert_array_equal(ax.get_xlim() + ax.get_ylim(), (-0.5, 2.5, -5.0, 25.0))
+    np.testing.assert_array_equal(ax.get_xlim() + ax.get_ylim(), (0.0, 2.0, 0.0, 20.0))
     assert ax.get_aspect() == "auto" and (ax.get_xlabel(), ax.get_ylabel()) == ("$a$", "$b$")
     assert figure.get_suptitle().endswith("\nslice s")
 

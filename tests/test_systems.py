@@ -485,7 +485,10 @@ def test_a_run_has_errors_floors_arrays_and_pictures_of_each_field(tmp_path, net
     if networks == "separate":  # the files are alike
         return
     paths = {path.name for path in plot.plot_run(again, tmp_path, vtk=True, render=False)}
-    assert {f"run-error-{name}.png" for name in "uvp"} | {"run-radial-p.png", "run-random.vti"} <= paths
+    assert {"run-error.png", "run-radial-p.png", "run-domain.vtu"} <= paths
+    assert not any(path.startswith("run-error-") for path in paths), "fields are rows of one picture"
+    mesh = plot.mesh_3d(again, "domain")
+    assert set(mesh.point_data.keys()) == {f"{name}{end}" for name in "uvp" for end in ("", "_exact", "_error")}
     grid = plot.grid_3d(again, "random")
     assert {"u", "v", "p", "v_exact", "p_error", "v_relative_error"} <= set(grid.point_data.keys())
 

@@ -1,11 +1,12 @@
 """What a user states of a run, from YAML and flags to a typed configuration."""
 
-from kanpde.config.files import default_solver, find, library, load, located, shipped
+from kanpde.config.files import HIGH_DIM, default_solver, find, library, load, located, shipped
 from kanpde.config.schema import PhaseConfig, RunConfig, resolve
 from kanpde.config.trees import assign, dump, merge, validate
 from kanpde.ground.errors import ConfigError
 
 __all__ = [
+    "HIGH_DIM",
     "ConfigError",
     "PhaseConfig",
     "RunConfig",

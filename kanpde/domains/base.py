@@ -51,6 +51,7 @@ class Domain(metaclass=_Complete):
         dim: d, the number of coordinates of a point.
         laws: names of the laws by which points can be drawn; the first is the default.
         boundary: a method; None in its place: there is no boundary.
+        triangles: of its boundary in space, corners (V, 3) and their numbers (F, 3), for pictures; None: not of these.
 
     A domain with time, t in [0, time] being the last coordinate, has the attribute `time` and the method
     `initial(n, generator, law, sequence, **kind)`, points at t = 0. Points (n, dim) come in the dtype `kind["dtype"]`
@@ -62,6 +63,7 @@ class Domain(metaclass=_Complete):
 
     dim: int
     laws: tuple[str, ...]
+    triangles: tuple[Tensor, Tensor] | None = None
     _combine: ClassVar[Callable[..., "Domain"]]  # `kanpde.domains.combined`, which is above this module
 
     @abstractmethod
@@ -178,6 +180,18 @@ def conjunction(levels: list[Tensor]) -> Tensor:
 def laws_of(domain: Any) -> tuple[str, ...]:
     """The names of a domain's laws; a single one may stand for itself."""
     return (domain.laws,) if isinstance(domain.laws, str) else tuple(domain.laws)
+
+
+def frame_of(domain) -> tuple[Tensor, Tensor]:
+    """Centre and half-widths of a domain, (d,) each in float64.
+
+    Its own `frame` has the half-width as one number or one per coordinate, and may leave out that of time: time / 2.
+    """
+    centre, reach = (torch.as_tensor(t, dtype=torch.float64) for t in domain.frame())
+    reach, time = reach.reshape(-1), time_of(domain)
+    if time is not None and len(reach) < domain.dim:
+        reach = torch.cat([reach.expand(domain.dim - 1), reach.new_tensor([abs(time) / 2])])
+    return centre, reach.expand(domain.dim)
 
 
 def time_of(domain: Any) -> float | None:

@@ -90,6 +90,10 @@ class Sampled(Domain):
         return self.domain.normal(x)
 
     @property
+    def triangles(self) -> tuple[Tensor, Tensor] | None:
+        return getattr(self.domain, "triangles", None)
+
+    @property
     def volume(self) -> float:
         return self.domain.volume
 

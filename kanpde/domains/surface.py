@@ -116,6 +116,11 @@ class Surface(Domain):
         return torch.nn.functional.normalize(self._crosses.to(x))[face]
 
     @property
+    def triangles(self) -> tuple[Tensor, Tensor]:
+        """Corners (V, 3) and their numbers (F, 3)."""
+        return self.points, self.faces
+
+    @property
     def volume(self) -> float:
         """A third of the flux of x through the triangles."""
         return _volume(self.points.numpy(), self.faces.numpy())

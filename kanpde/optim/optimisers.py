@@ -53,19 +53,22 @@ class Optimiser:
 
 
 def rates(phase: PhaseConfig, u: Ansatz) -> Groups:
-    """The groups of parameters: prompts, meta, rest, problem, as far as they exist.
+    """The groups of parameters: prompts, meta, rest, problem, as far as they exist, and unknowns that have rates.
 
     Raises:
         ConfigError: `lr` has no rate for a group, and none for rest.
     """
-    groups = parameter_groups(u.net)
+    groups, own = parameter_groups(u.net), {}
     if u.problem_parameters is not None:
-        groups["problem"] = [p for p in u.problem_parameters.parameters() if p.requires_grad]
+        own = {name: part for name, part in u.problem_parameters.named_children() if getattr(part, "lr", None)}
+        apart = {p for part in own.values() for p in part.parameters()}
+        groups["problem"] = [p for p in u.problem_parameters.parameters() if p.requires_grad and p not in apart]
     given = phase.lr if isinstance(phase.lr, dict) else dict.fromkeys(groups, phase.lr)
     for name in groups:
         if name not in given and "rest" not in given:
             raise ConfigError(f"phases: lr has no rate for the parameter group {name} (given: {', '.join(given)})")
-    return {name: (parameters, given.get(name, given.get("rest"))) for name, parameters in groups.items()}
+    found = {name: (parameters, given.get(name, given.get("rest"))) for name, parameters in groups.items()}
+    return found | {f"problem.{name}": (list(part.parameters()), part.lr) for name, part in own.items()}
 
 
 def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:

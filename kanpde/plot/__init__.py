@@ -8,10 +8,11 @@ import numpy as np
 
 from kanpde.plot.curves import convergence, quantiles, radial
 from kanpde.plot.graph import EdgePictures, network_graph
+from kanpde.plot.panels import curves_at_times, over_time, planes, side_by_side
 from kanpde.plot.parity import parity
 from kanpde.plot.similarity import similarity_figure
-from kanpde.plot.slices import slice_2d
-from kanpde.plot.volumes import grid_3d, render_3d, save_vtk
+from kanpde.plot.slices import Slice, slice_2d
+from kanpde.plot.volumes import grid_3d, mesh_3d, render_3d, save_vtk
 from kanpde.records.run import RunFile
 
 if TYPE_CHECKING:
@@ -20,15 +21,20 @@ if TYPE_CHECKING:
 __all__ = [
     "EdgePictures",
     "convergence",
+    "curves_at_times",
     "grid_3d",
     "main_pictures",
+    "mesh_3d",
     "network_graph",
+    "over_time",
     "parity",
+    "planes",
     "plot_run",
     "quantiles",
     "radial",
     "render_3d",
     "save_vtk",
+    "side_by_side",
     "similarity_figure",
     "slice_2d",
     "write",
@@ -40,30 +46,46 @@ DPI = 200
 def main_pictures(run: RunFile, folder: str | Path | None = None) -> list[Path]:
     """Write <stem>-convergence.png, of a run with a slice <stem>-error.png, and of a fit <stem>-parity.png.
 
-    Beside the run by default; of a system <stem>-error-<field>.png of each.
+    Beside the run by default. The error is that on the slice that stands for the run, of a system in rows of its
+    fields; of two coordinates of space and time at several times; of three of space on three planes. Of one coordinate
+    and time <stem>-times.png has curves beside it.
     """
-    flat = _flat_slices(run)
-    pictures = {"convergence": convergence(run)}
-    for name, view in run.views().items() if flat else ():
-        pictures[f"error{_of(run, name)}"] = slice_2d(view, flat[0])
+    pictures = {"convergence": convergence(run), **_of_slices(run)}
     if run.attrs.get("fits") and "u_exact" in run.field:
         pictures["parity"] = parity(run)
     return write(run, folder, pictures)
+
+
+def _of_slices(run: RunFile) -> "dict[str, Figure]":
+    flat, three, views = _flat_slices(run), _planes(run), run.views()
+    if not flat:
+        return {}
+    if "axes" in flat or not _at_times(run, "domain"):
+        if three:
+            return {f"error{_of(run, field)}": planes(view, three) for field, view in views.items()}
+        made = {"error": slice_2d(run, flat[0]) if len(views) == 1 else side_by_side(run, flat[0])}
+        cut = Slice.of(next(iter(views.values())), flat[0])
+        return made | ({"times": curves_at_times(run, flat[0])} if cut.turned else {})
+    if len(run.meshes["domain"]["axes"]) == 2:
+        return {"error": over_time(run, ["domain"])}
+    shown = [name for name in three if _at_times(run, name)]
+    return {f"error{_of(run, field)}": over_time(view, shown) for field, view in views.items() if shown}
 
 
 def plot_run(run: RunFile, folder: str | Path | None = None, vtk: bool = True, render: bool = True) -> list[Path]:
     """Write every picture the file has the data for, and return the paths written; beside the run by default.
 
     Args:
-        vtk: also a .vti per slice and a .vtp of the test points.
+        vtk: also files for ParaView, see `kanpde.plot.volumes.save_vtk`.
         render: also a picture of each volume; where the machine cannot render, that is a warning.
     """
     folder = run.path.parent if folder is None else Path(folder)
     paths = main_pictures(run, folder)
     pictures: dict[str, Figure] = {}
+    others = [name for name in _flat_slices(run)[1:] if name not in _planes(run)]
     for field, view in run.views().items():
         of = _of(run, field)
-        pictures |= {f"slice-{name}{of}": slice_2d(view, name) for name in _flat_slices(run)[1:]}
+        pictures |= {f"slice-{name}{of}": slice_2d(view, name) for name in others}
         if np.isfinite(view.field.get("error", ())).any():
             pictures |= {f"quantiles{of}": quantiles(view)}
             if "radius" in view.field and not run.attrs.get("fits"):  # inputs of a fit have units of their own
@@ -76,6 +98,15 @@ def plot_run(run: RunFile, folder: str | Path | None = None, vtk: bool = True, r
     return paths
 
 
+def _at_times(run: RunFile, mesh: str) -> bool:
+    return "times" in run.meshes.get(mesh, ())
+
+
+def _planes(run: RunFile) -> list[str]:
+    """The planes of three coordinates of space, which are one picture."""
+    return sorted(name for name in run.slices if name.startswith("plane_"))
+
+
 def _of(run: RunFile, field: str) -> str:
     """What names of pictures of a field end with."""
     return f"-{field}" if len(run.fields) > 1 else ""
@@ -86,7 +117,7 @@ def _flat_slices(run: RunFile) -> list[str]:
     axes = {name: len(data["axes"]) for name, data in run.slices.items()}
     return sorted(
         (name for name in axes if axes[name] <= 2),
-        key=lambda name: (name == "estimated", name != "random", axes[name] != 2),
+        key=lambda name: (name == "estimated", name not in ("random", "plane_01"), axes[name] != 2),
     )
 
 
@@ -101,10 +132,13 @@ def write(run: RunFile, folder: str | Path | None, pictures: "dict[str, Figure]"
 
 
 def _render(run: RunFile, folder: Path) -> list[Path]:
-    """The first volume is <stem>-volume.png, others carry their name too."""
+    """The first volume is <stem>-volume.png, others carry their name too; the boundary is <stem>-surface.png."""
     written: list[Path] = []
-    for name in (name for name, data in run.slices.items() if len(data["axes"]) == 3):
-        path = folder / f"{run.path.stem}-volume{f'-{name}' if written else ''}.png"
+    solids = [name for name in ("domain", "surface") if np.shape(run.meshes.get(name, {}).get("axes"))[:1] == (3,)]
+    cubes = [name for name, data in run.slices.items() if len(data["axes"]) == 3 and "domain" not in solids]
+    for name in (*solids, *cubes):
+        kind = "volume" if name != "surface" else name
+        path = folder / f"{run.path.stem}-{kind}{f'-{name}' if name in cubes[1:] else ''}.png"
         for field, view in run.views().items():
             named = path.with_stem(path.stem + _of(run, field))
             try:

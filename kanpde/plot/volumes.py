@@ -1,17 +1,19 @@
-"""Slices as grids for ParaView, and a picture of a volume cut open."""
+"""Meshes and slices as files for ParaView, and pictures of a volume cut open and of a surface."""
 
 import functools
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from kanpde.plot.curves import plain, title
-from kanpde.plot.slices import ERROR_COLOURS, Slice, error_norm, value_colours
+from kanpde.plot.slices import SLENDER, Body, Slice, panels_of, time_axis
 from kanpde.records.run import RunFile
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pyvista import ImageData, PolyData, UnstructuredGrid
 
 PROBE = "import pyvista; p = pyvista.Plotter(off_screen=True); p.add_mesh(pyvista.Sphere()); p.screenshot()"
+SHORT = 0.7  # of the longest side, one that has no room for numbers
 HIDDEN_POINT = 2  # vtkDataSetAttributes::HIDDENPOINT
 
 
@@ -100,22 +103,81 @@ def _named(run: RunFile, field: str, key: str) -> str:
     return field if key == "u" else f"{field}_{key.removeprefix('u_')}"
 
 
+def mesh_3d(run: RunFile, name: str, step: int = 0) -> "UnstructuredGrid":
+    """A mesh of the file in its coordinates of space; point arrays <field>, <field>_exact, <field>_error, as known.
+
+    Args:
+        step: which of its times, if it has them.
+    Raises:
+        ValueError: there is no such mesh, or it is not in the first three coordinates.
+    """
+    import pyvista
+
+    body = Body.of(next(iter(run.views().values())), name)
+    if body.axes[:, 3:].any():
+        raise ValueError(f"{run.path}: mesh {name!r} is not in the first three coordinates")
+    at = (body.origin + body.points @ body.axes)[:, : 2 if _is_flat(body) else 3]
+    kind = pyvista.CellType.TRIANGLE if body.cells.shape[1] == 3 else pyvista.CellType.TETRA
+    mesh = pyvista.UnstructuredGrid({kind: body.cells}, np.pad(at, [(0, 0), (0, 3 - at.shape[1])]))
+    for field, view in run.views().items():
+        of_field = Body.of(view, name)
+        for end, values in (("", of_field.u), ("_exact", of_field.u_exact), ("_error", of_field.error)):
+            if values is not None:
+                mesh.point_data[f"{field}{end}"] = values[step] if len(body.times) else values
+    mesh.set_active_scalars(run.fields[0])
+    return mesh
+
+
+def _is_flat(body: Body) -> bool:
+    """Whether there are two coordinates of space, and the third one, if any, is time."""
+    return not body.axes[:, 2:].any()
+
+
 def save_vtk(run: RunFile, folder: str | Path) -> list[Path]:
-    """Write <stem>-<slice>.vti for each slice with two or three axes, and <stem>-points.vtp if the points were kept."""
+    """Write files for ParaView, and return their paths.
+
+    <stem>-domain.vtu, all fields on the domain's own shape, <stem>-surface.vtu on its boundary; with time one for each
+    of several times, -0.vtu, -1.vtu, ..., and a .pvd that opens them all. <stem>-<slice>.vti for each slice of two or
+    three axes that is no part of these, and <stem>-points.vtp if the points were kept.
+    """
     folder, stem = Path(folder), run.path.stem
-    names = [name for name, data in run.slices.items() if len(data["axes"]) in (2, 3)]
-    meshes = {f"{stem}-{name}.vti": grid_3d(run, name) for name in names}
-    if "x" in run.field:
-        meshes[f"{stem}-points.vtp"] = points(run)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, mesh in meshes.items():
+    written = []
+    for name in ("domain", "surface"):
+        if name in run.meshes:
+            written += _save_mesh(run, name, folder)
+    has_axes = {name: np.asarray(data["axes"]) for name, data in run.slices.items() if len(data["axes"]) in (2, 3)}
+    shown = lambda name: "domain" in run.meshes and time_axis(run, has_axes[name]) is None and name != "estimated"
+    others = {f"{stem}-{name}.vti": grid_3d(run, name) for name in has_axes if not shown(name)}
+    if "x" in run.field:
+        others[f"{stem}-points.vtp"] = points(run)
+    for name, mesh in others.items():
         mesh.save(folder / name)
-    return [folder / name for name in meshes]
+    return [*written, *(folder / name for name in others)]
+
+
+def _save_mesh(run: RunFile, name: str, folder: Path) -> list[Path]:
+    stem, times = f"{run.path.stem}-{name}", run.meshes[name].get("times", ())
+    names = [f"{stem}-{i}.vtu" for i in range(len(times))] or [f"{stem}.vtu"]
+    for i, file in enumerate(names):
+        mesh_3d(run, name, i).save(folder / file)
+    if not len(times):
+        return [folder / names[0]]
+    each = zip(times, names, strict=True)
+    sets = [f"<DataSet timestep={quoteattr(repr(float(t)))} file={quoteattr(file)}/>" for t, file in each]
+    series = folder / f"{stem}.pvd"
+    head = '<VTKFile type="Collection" version="0.1">'
+    series.write_text(
+        "\n".join(['<?xml version="1.0"?>', head, "<Collection>", *sets, "</Collection>", "</VTKFile>", ""])
+    )
+    return [*(folder / file for file in names), series]
 
 
 def render_3d(run: RunFile, name: str, path: str | Path) -> None:
-    """A PNG of u and of |u - u*|, side by side, on a volume of which the octant facing the viewer is taken away.
+    """A PNG of u and of |u - u*|, side by side: of a volume without the octant that faces the viewer, or of a surface.
 
+    Args:
+        name: of a mesh, which of several times is shown at the middle one, or of a slice.
     Raises:
         RuntimeError: this machine cannot render.
         ValueError: there is no such slice, or it has not three axes.
@@ -124,18 +186,15 @@ def render_3d(run: RunFile, name: str, path: str | Path) -> None:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    cut = Slice.of(run, name)
-    if len(cut.ticks) != 3:
-        raise ValueError(f"{run.path}: slice {name!r} has {len(cut.ticks)} axes; a volume takes 3")
+    cut = _at_one_time(Body.of(run, name)) if name in run.meshes else Slice.of(run, name)
+    if len(cut.axes) != 3:
+        raise ValueError(f"{run.path}: slice {name!r} has {len(cut.axes)} axes; a volume takes 3")
     _require_rendering()
-    u = cut.letter
-    panels = [(f"${u}$ (network)", cut.u, *value_colours(cut.u, cut.u_exact))]
-    if cut.error is not None:
-        panels.append((f"$|{u} - {u}^*|$", cut.error, ERROR_COLOURS, error_norm(cut.error)))
-    figure = Figure(figsize=(6.2 * len(panels), 6.0), layout="constrained")
+    panels = panels_of(cut)
+    figure = Figure(figsize=(6.2 * len(panels[::2]), 6.0), layout="constrained")
     figure.suptitle("\n".join(filter(None, (title(run), plain(cut.label)))))
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (heading, values, colours, norm) in zip(axes, panels, strict=True):
+    axes = figure.subplots(1, len(panels[::2]), squeeze=False)[0]
+    for ax, (values, heading, colours, norm) in zip(axes, panels[::2], strict=True):
         # VTK draws the body only: the texts and colour bars of matplotlib are those of the other pictures
         ax.imshow(_photograph(cut, values, colours, norm))
         ax.set_axis_off()
@@ -145,7 +204,17 @@ def render_3d(run: RunFile, name: str, path: str | Path) -> None:
     figure.savefig(path, dpi=200)
 
 
-def _photograph(cut: Slice, values: np.ndarray, colours: str, norm: "Normalize") -> np.ndarray:
+def _at_one_time(body: Body) -> Body:
+    """As it is at the middle one of its times."""
+    if not len(body.times):
+        return body
+    i = len(body.times) // 2
+    at = {key: None if getattr(body, key) is None else getattr(body, key)[i] for key in ("u", "u_exact", "error")}
+    label = f"{body.label} at {body.time_label} = {body.times[i]:.4g}"
+    return replace(body, **at, times=body.times[:0], label=label)
+
+
+def _photograph(cut: Slice | Body, values: np.ndarray, colours: str, norm: "Normalize") -> np.ndarray:
     """An RGB image of the volume, its box and its axes, without margins."""
     import pyvista
     from matplotlib.colors import LogNorm
@@ -154,20 +223,45 @@ def _photograph(cut: Slice, values: np.ndarray, colours: str, norm: "Normalize")
         plotter = pyvista.Plotter(off_screen=True, window_size=(1100, 1100), lighting="none")
         plotter.set_background("white")
         plotter.add_light(pyvista.Light(light_type="headlight"))
-        solid = _solid(cut, values)
+        solid, sides = (_solid(cut, values), np.ones(3)) if isinstance(cut, Slice) else _body(cut, values)
         if solid.n_cells:
             shade = dict(ambient=0.72, diffuse=0.3, specular=0.0, show_scalar_bar=False, nan_color="grey")
             look = dict(cmap=colours, clim=(norm.vmin, norm.vmax), log_scale=isinstance(norm, LogNorm))
             plotter.add_mesh(solid, scalars="values", **look, **shade)
-        ranges = [t for ticks in cut.ticks for t in (ticks[0], ticks[-1])]
-        names = dict(zip(("xtitle", "ytitle", "ztitle"), cut.axis_labels, strict=True))
-        box = dict(bounds=(0, 1, 0, 1, 0, 1), axes_ranges=ranges, color="black", font_size=25, fmt="%.3g")
-        plotter.show_bounds(location="outer", ticks="outside", n_xlabels=3, n_ylabels=3, n_zlabels=3, **box, **names)
-        plotter.camera_position = [(2.9, 2.4, 2.2), (0.5, 0.5, 0.45), (0, 0, 1)]
+        plotter.show_bounds(**_box(cut, sides))
+        plotter.camera_position = [sides / 2 + (2.4, 1.9, 1.75), sides / 2 - (0, 0, 0.05), (0, 0, 1)]
         image = plotter.screenshot(return_img=True)
         plotter.close()
     inked = [(image < 250).any(axis=axes).nonzero()[0] for axes in ((1, 2), (0, 2))]
     return image[tuple(slice(where.min(), where.max() + 1) for where in inked)]
+
+
+def _box(cut: Slice | Body, sides: np.ndarray) -> dict:
+    """How the box around a volume is labelled; numbers at its corners are in each other's way where a side is short."""
+    labels, ranges = cut.axis_labels, cut.ranges
+    box = dict(bounds=np.stack([np.zeros(3), sides], 1).ravel(), color="black", font_size=25, location="outer")
+    if sides.min() < SHORT * sides.max():
+        labels = [f"{label}: {low:.3g} to {high:.3g}" for label, (low, high) in zip(labels, ranges, strict=True)]
+        box |= {f"show_{axis}labels": False for axis in "xyz"} | {"font_size": 18}
+    else:
+        box |= {f"n_{axis}labels": 3 for axis in "xyz"}
+    names = {f"{axis}title": label for axis, label in zip("xyz", labels, strict=True)}
+    return box | names | {"axes_ranges": ranges.ravel(), "ticks": "outside", "fmt": "%.3g"}
+
+
+def _body(body: Body, values: np.ndarray) -> "tuple[UnstructuredGrid, np.ndarray]":
+    """A mesh with its longest side scaled to 1, and the sides; of tetrahedra not the octant of large coordinates."""
+    import pyvista
+
+    low, size = body.ranges[:, 0], np.ptp(body.ranges, axis=1)
+    scale = size.max() if body.time is None and size.max() < SLENDER * size.min() else size
+    at, cells = (body.points - low) / scale, body.cells
+    if cells.shape[1] == 4:
+        cells = cells[(body.points[cells].mean(1) < body.ranges.mean(1)).any(1)]
+    kind = pyvista.CellType.TRIANGLE if cells.shape[1] == 3 else pyvista.CellType.TETRA
+    mesh = pyvista.UnstructuredGrid({kind: cells}, at)
+    mesh.point_data["values"] = values
+    return mesh, size / scale
 
 
 def _solid(cut: Slice, values: np.ndarray) -> "UnstructuredGrid":

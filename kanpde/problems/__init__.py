@@ -10,6 +10,7 @@ from kanpde.problems.fitting import Feynman, Function, HighDimFunction
 from kanpde.problems.fluids import Cavity, Stokes
 from kanpde.problems.parabolic import HJB, Heat
 from kanpde.problems.terminal import AllenCahnPaths, BlackScholesBarenblatt, HJBControl
+from kanpde.problems.unknowns import Unknown
 from kanpde.problems.waves import Helmholtz, Wave
 
 ON_BALL = {"poisson": Poisson, "allen_cahn": AllenCahn, "sine_gordon": SineGordon, "heat": Heat, "hjb": HJB}
@@ -75,5 +76,6 @@ __all__ = [
     "Schroedinger",
     "SineGordon",
     "Stokes",
+    "Unknown",
     "Wave",
 ]

@@ -21,6 +21,7 @@ from kanpde.problems import lifts
 from kanpde.problems.conditions import Condition, by_name
 from kanpde.problems.exactly import Exactly, exactly
 from kanpde.problems.reading import Reading, equations, reading_of
+from kanpde.problems.unknowns import Unknown, unknowns_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class Problem:
     fields: ClassVar[tuple[str, ...]] = ("u",)  # names of what is solved for
     conditions: ClassVar[Sequence[Condition] | Mapping[str, Condition]] = ()  # none: u has the values stated below
     terms = ()  # names of the terms that extra_terms gives
-    parameters = None  # an nn.Module of unknowns of the PDE itself (inverse problems), trained with the network
     fits_rows = False  # whether u is asked to be an observation at rows, and nothing else; see `Fitting`
     default_solver: ClassVar[str | None] = None  # None: that of a PDE of this dimension
     rows_sha256: ClassVar[str | None] = None  # the fingerprint of the table that is fitted
@@ -70,6 +70,16 @@ class Problem:
             ConfigError: those stated do not fit.
         """
         return Coordinates(self.n_inputs, time_of(self.domain) is not None, self.coordinates)
+
+    @property
+    def unknowns(self) -> dict[str, Unknown]:
+        """The unknowns of the equation by name: attributes that are `kanpde.Unknown`."""
+        return unknowns_of(self)
+
+    @cached_property
+    def parameters(self) -> nn.Module | None:
+        """What is trained beside the network: the unknowns. A problem may state a module of its own instead."""
+        return nn.ModuleDict(self.unknowns) if self.unknowns else None
 
     @cached_property
     def reading(self) -> Reading:

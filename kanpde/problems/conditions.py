@@ -210,16 +210,17 @@ class Terminal(Condition):
 
 @dataclass(frozen=True, eq=False)
 class Observations(Condition):
-    """u = values at points (n, d), known up to `noise`, by which the misfit is divided.
+    """u = values at points (n, d), known up to `noise`, the standard deviation, by which the misfit is divided.
 
     Args:
         at: the points; or a table, CSV or NPZ, with a column for each coordinate and one of the values.
         values: (n,); of a table the name of the column, by default that of the field.
+        noise: None: it is not known; the misfit is that of u.
     """
 
     at: Any
     values: Any = None
-    noise: float = 1.0
+    noise: float | None = None
     kind = "observations"
 
     def rows(self, problem: Any, **kind: Any) -> Tensor:
@@ -251,11 +252,11 @@ class Observations(Condition):
         return rows[torch.randperm(len(rows), generator=generator, device=generator.device)[:n]]
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
-        return (u(x[:, :-1]) - x[:, -1]) / self.noise
+        return (u(x[:, :-1]) - x[:, -1]) / (self.noise or 1.0)
 
     def check(self, problem: Any) -> None:
-        if not self.noise > 0:
-            raise ConfigError(f"noise: given {self.noise!r}, needed is a number above 0")
+        if self.noise is not None and not (number(self.noise) or 0.0) > 0:
+            raise ConfigError(f"noise: given {self.noise!r:.60}, needed is a number above 0")
         if isinstance(self.at, str | Path):  # which is read where a run begins
             if self.values is not None and not isinstance(self.values, str):
                 raise ConfigError(f"values: given {self.values!r:.60}, of a table needed is the name of a column")

@@ -1,12 +1,12 @@
 """Linear diffusions: with drift, of a probability, of prices, in a part from a file, with an unknown coefficient."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kanpde.config import shipped
 from kanpde.domains import Box, Cylinder, Surface
@@ -15,6 +15,7 @@ from kanpde.jets.jet import Jet
 from kanpde.problems.base import Problem
 from kanpde.problems.conditions import Dirichlet, Initial, Observations
 from kanpde.problems.terminal import check_positive
+from kanpde.problems.unknowns import Unknown
 
 
 @dataclass(frozen=True)
@@ -187,19 +188,11 @@ class STLDiffusion(Problem):
         return x**2 - y**2 + x * y * z
 
 
-class Line(nn.Module):
-    """a(x) = intercept + slope x."""
-
-    def __init__(self):
-        super().__init__()
-        self.intercept, self.slope = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(0.0))
-
-
 @dataclass(frozen=True)
 class InverseDiffusion(Problem):
     """-(a u')' = f on (0, 1), u = 0 at the ends: a, which is 2 + 3 x, from noisy observations of u = sin(pi x).
 
-    `parameters` are the two numbers of a, which begin as those of a = 1.
+    a = a0 + a1 x, two unknown numbers.
 
     Args:
         observations: how many, at random points.
@@ -211,8 +204,9 @@ class InverseDiffusion(Problem):
     observations: int = 200
     noise: float = 0.02
     seed: int = 0
-    parameters: nn.Module = field(default_factory=Line, repr=False)
     coordinates = ("x",)
+    a0 = Unknown(1.0)
+    a1 = Unknown(0.0)
 
     def __post_init__(self):
         check_positive(self, "observations", "noise")
@@ -233,8 +227,7 @@ class InverseDiffusion(Problem):
         return Box(1, 0, 1)
 
     def left_side(self, u: Jet, x: Tensor) -> Tensor:
-        a = self.parameters
-        return -(a.intercept + a.slope * x[:, 0]) * u.xx - a.slope * u.x
+        return -(self.a0 + self.a1 * x[:, 0]) * u.xx - self.a1 * u.x
 
     def source(self, x: Tensor) -> Tensor:
         x = torch.pi * x[:, 0]

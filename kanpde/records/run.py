@@ -6,8 +6,12 @@ history/  a row per evaluation: step loss rel_l2 rel_l1 rmse linf wall_s steps_p
           held_out/<name> of the held-out points, weights/<name>
 floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
-slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n); NaN outside the domain; label,
-                and axis_labels of coordinates
+slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n), NaN outside the domain, which
+                inside (n, ..., n) tells; label, and axis_labels of coordinates
+meshes/<name>/  the domain's own shape (domain), what of a slice lies in it, or its boundary (surface): points
+                (V, k), which stand for origin (d,) + points axes (k, d); cells, triangles (C, 3) or tetrahedra (C, 4)
+                by the numbers of their corners; u u_exact error (V,), or with times (m,) of these (m, V), in the place
+                of the last coordinate of origin, time_label; label, axis_labels
 verification/   how wrong u is by an estimate that knows no solution: attributes rel_l2 low high confidence seconds
           method seed law step, and at its points x u defect = u - u* standard_error count (of samples)
 
@@ -50,6 +54,7 @@ class RunFile:
         self.floors: dict[str, float] = {}
         self._field: dict[str, np.ndarray] | None = {}
         self._slices: dict[str, dict[str, np.ndarray]] | None = {}
+        self._meshes: dict[str, dict[str, np.ndarray]] | None = {}
         self._verification: dict | None = {}
 
     @classmethod
@@ -66,7 +71,7 @@ class RunFile:
             run.attrs = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
             run.history = _columns(file["history"])
             run.floors = {name: float(value) for name, value in _columns(file.get("floors", {})).items()}
-        run._field = run._slices = run._verification = None  # read when asked for
+        run._field = run._slices = run._meshes = run._verification = None  # read when asked for
         return run
 
     @property
@@ -118,6 +123,7 @@ class RunFile:
         renamed = lambda data: {named.get(k, k): v for k, v in data.items() if k in named or k not in others}
         view._field = renamed(self.field)
         view._slices = {key: renamed(data) for key, data in self.slices.items()}
+        view._meshes = {key: renamed(data) for key, data in self.meshes.items()}
         return view
 
     @property
@@ -137,10 +143,20 @@ class RunFile:
     def slices(self) -> dict[str, dict[str, np.ndarray]]:
         """The slices by name: origin, axes, grid (positions along each axis), u, u_exact, error."""
         if self._slices is None:
-            with _reading(self.path) as file:
-                groups = file.get("slices", {}).items()
-                self._slices = {name: {k: data[()] for k, data in group.items()} for name, group in groups}
+            self._slices = self._groups("slices")
         return self._slices
+
+    @property
+    def meshes(self) -> dict[str, dict[str, np.ndarray]]:
+        """The meshes by name: origin, axes, points, cells, times, u, u_exact, error; older files have none."""
+        if self._meshes is None:
+            self._meshes = self._groups("meshes")
+        return self._meshes
+
+    def _groups(self, kind: str) -> dict[str, dict[str, np.ndarray]]:
+        with _reading(self.path) as file:
+            groups = file.get(kind, {}).items()
+            return {name: {k: data[()] for k, data in group.items()} for name, group in groups}
 
     @property
     def verification(self) -> dict:
@@ -162,6 +178,9 @@ class RunFile:
 
     def set_slices(self, slices: dict[str, dict]) -> None:
         self._slices = slices
+
+    def set_meshes(self, meshes: dict[str, dict]) -> None:
+        self._meshes = meshes
 
     def log(self, row: Mapping[str, float]) -> None:
         """Append a row to the history; a column that is new is NaN before."""
@@ -193,6 +212,10 @@ class RunFile:
             for name, data in self.slices.items():
                 for key, array in data.items():
                     file[f"slices/{name}/{key}"] = array
+            for name, data in self.meshes.items():
+                for key, array in data.items():  # numbers of corners are half of it, and alike
+                    packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if key == "cells" else {}
+                    file.create_dataset(f"meshes/{name}/{key}", data=array, **packed)
             for name, value in self.verification.items():
                 group = file.require_group("verification")
                 if isinstance(value, np.ndarray):

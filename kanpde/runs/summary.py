@@ -42,6 +42,25 @@ def unknowns(run: RunFile) -> dict[str, tuple[float, float]]:
     }
 
 
+def standard_errors(run: RunFile) -> dict[str, float]:
+    """Those of the unknowns by name, where observations say them; inf where nothing observed depends on one."""
+    return json.loads(run.attrs.get("standard_errors", "{}"))
+
+
+def of_observations(run: RunFile) -> list[str]:
+    """What is to be known of unknowns beside their values: which are not determined, or not yet found."""
+    lines = []
+    if far := run.attrs.get("undetermined"):
+        lines.append(f"the observations do not determine {far} (a standard error above the scale of the unknowns)")
+    if run.attrs.get("misfit_disagrees"):
+        size = run.attrs["misfit_over_noise"]
+        why = "more steps, or more noise" if size > 1 else "the equation weighs too little, or less noise"
+        lines.append(
+            f"the misfit is {size:.2g} times the noise that is stated: {why}; standard errors are of that noise"
+        )
+    return lines
+
+
 def few_unknowns(row: Mapping[str, float]) -> str:
     """Those of a row of the history with their values, if they are few."""
     return "".join(f"{name.removeprefix(UNKNOWN)} {row[name]:.4g}  " for name in _unknown(row, FEW))

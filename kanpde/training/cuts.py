@@ -5,12 +5,14 @@ one has directions of space through the centre.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kanpde.config import RunConfig
-from kanpde.domains.base import is_framed, tells_inside, time_of
+from kanpde.domains.base import frame_of, is_framed, tells_inside, time_of
 from kanpde.ground.samplers import directions, stream
 from kanpde.jets.ansatz import Ansatz
 
@@ -22,19 +24,18 @@ ROUNDING = 1e-5  # of the distance from the centre: as near to the boundary is o
 
 
 def slices(config: RunConfig, u: Ansatz) -> dict[str, dict]:
-    """A line or plane, and a volume of three dimensions or more, as `kanpde.records` keeps them; none through a table.
+    """A line or planes, and a volume of three dimensions or more, as `kanpde.records` keeps them; none through a table.
 
-    Of one or two coordinates, time among them, the plane is all of the domain; of more it is random or the two that
-    are asked for. Coordinates off the slice are those of the centre.
+    Of one or two coordinates, time among them, the plane is all of the domain; of three of space there are three
+    planes, of more a random one, or the one that is asked for. Coordinates off the slice are those of the centre.
     """
     domain, wanted = u.problem.domain, config.slices
     if not is_framed(domain):
         return {}
-    plane = list(wanted.plane) if wanted.plane != "random" else _coordinates(domain, 2)
-    made = {"random" if wanted.plane == "random" else "axes": _slice(config, u, 2, plane, wanted.points)}
+    made = {name: cut(config, u, 2, plane, wanted.points) for name, plane in _planes(config, domain).items()}
     if domain.dim >= 3 and wanted.volume**3 * domain.dim <= SLICE and wanted.volume > 1:
         if (whole := _coordinates(domain, 3)) is not None or space(domain) >= 3:
-            made["volume"] = _slice(config, u, 3, whole, wanted.volume)
+            made["volume"] = cut(config, u, 3, whole, wanted.volume)
     return made
 
 
@@ -58,8 +59,9 @@ def inside(domain, x: Tensor) -> Tensor:
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     found = domain.contains(x).reshape(len(x))
     if is_framed(domain):
-        centre = frame(domain)[0].to(x)
-        found = found | domain.contains(x + ROUNDING * (centre - x)).reshape(len(x))
+        off = (~found).nonzero()[:, 0]
+        nearer = x[off] + ROUNDING * (frame_of(domain)[0].to(x) - x[off])
+        found = found.index_put((off,), domain.contains(nearer).reshape(len(off)))
     return found
 
 
@@ -68,16 +70,13 @@ def space(domain) -> int:
     return domain.dim - (time_of(domain) is not None)
 
 
-def frame(domain) -> tuple[Tensor, Tensor]:
-    """Centre and half-widths of a domain, (d,) each in float64.
-
-    Its own `frame` has the half-width as one number or one per coordinate, and may leave out that of time: time / 2.
-    """
-    centre, reach = (torch.as_tensor(t, dtype=torch.float64) for t in domain.frame())
-    reach, time = reach.reshape(-1), time_of(domain)
-    if time is not None and len(reach) < domain.dim:
-        reach = torch.cat([reach.expand(domain.dim - 1), reach.new_tensor([abs(time) / 2])])
-    return centre, reach.expand(domain.dim)
+def _planes(config: RunConfig, domain) -> dict[str, list[int] | None]:
+    """The coordinates of each plane by its name; None: random directions."""
+    if config.slices.plane != "random":
+        return {"axes": list(config.slices.plane)}
+    if space(domain) == 3:
+        return {f"plane_{i}{j}": [i, j] for i, j in combinations(range(3), 2)}
+    return {"random": _coordinates(domain, 2)}
 
 
 def _coordinates(domain, k: int) -> list[int] | None:
@@ -87,7 +86,7 @@ def _coordinates(domain, k: int) -> list[int] | None:
 
 def _random(domain, k: int, seed: int) -> tuple[Tensor, Tensor, bool]:
     """k orthonormal directions of space (k, d), the reach of t, and whether they are in half-widths of coordinates."""
-    n, reach = space(domain), frame(domain)[1]
+    n, reach = space(domain), frame_of(domain)[1]
     axes = torch.zeros(k, domain.dim, dtype=torch.float64)
     drawn = directions(k, n, stream(seed, f"slices/{k}"), dtype=torch.float64)
     axes[:, :n] = torch.linalg.qr(drawn.mT)[0].mT
@@ -97,7 +96,7 @@ def _random(domain, k: int, seed: int) -> tuple[Tensor, Tensor, bool]:
 
 def _caption(problem, coordinates: Sequence[int] | None, k: int, scaled: bool) -> str:
     """What the slice is of, for the pictures, with the coordinates that it leaves out."""
-    names, (centre, _) = coordinate_names(problem), frame(problem.domain)
+    names, (centre, _) = coordinate_names(problem), frame_of(problem.domain)
     at = {i: f"{names[i]} = {centre[i]:.4g}" for i in range(len(names))}
     time = [at[len(names) - 1]] if space(problem.domain) < len(names) else []
     if coordinates is None:
@@ -114,10 +113,10 @@ def _caption(problem, coordinates: Sequence[int] | None, k: int, scaled: bool) -
 
 
 @torch.no_grad()
-def _slice(config: RunConfig, u: Ansatz, k: int, coordinates: Sequence[int] | None, points: int) -> dict:
-    """k axes: these coordinates, which may be fewer, or random directions where they are None."""
+def cut(config: RunConfig, u: Ansatz, k: int, coordinates: Sequence[int] | None, points: int) -> dict:
+    """A slice of k axes: these coordinates, which may be fewer, or random directions where they are None."""
     problem, domain = u.problem, u.problem.domain
-    origin, reach = frame(domain)
+    origin, reach = frame_of(domain)
     scaled = False
     if coordinates is None:
         axes, half, scaled = _random(domain, k, config.seed)
@@ -129,32 +128,38 @@ def _slice(config: RunConfig, u: Ansatz, k: int, coordinates: Sequence[int] | No
     most = PLANE if k == 2 else SLICE
     n = max(2, min(points, int((most / domain.dim) ** (1 / len(axes)))))
     ticks = middle[:, None] + half[:, None] * torch.linspace(-1, 1, n, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(*ticks, indexing="ij"), -1)
+    found = values(u, origin, axes, grid.flatten(0, -2))
     data = {
         "origin": origin.numpy(),
         "axes": axes.numpy(),
         "grid": (ticks[0] if coordinates is None else ticks).numpy(),
         "label": _caption(problem, coordinates, k, scaled),
-        **_values(u, origin, axes, ticks),
+        **{name: t.reshape(grid.shape[:-1]) for name, t in found.items()},
     }
     if coordinates is not None:
         data["axis_labels"] = [coordinate_names(problem)[i] for i in coordinates]
     return data
 
 
-def _values(u: Ansatz, origin: Tensor, axes: Tensor, ticks: Tensor) -> dict:
-    """u, and u* and the error where they are known, on the grid; NaN outside the domain."""
+@torch.no_grad()
+def values(u: Ansatz, origin: Tensor, axes: Tensor, grid: Tensor, clip: bool = True) -> dict[str, np.ndarray]:
+    """u, and u* and the error where they are known, (N,) each, at the points origin + t axes for t of a grid (N, k).
+
+    With `clip` they are NaN outside the domain, and `inside` (N,) says where that is not so.
+    """
     problem, like = u.problem, u.like
-    grid = torch.stack(torch.meshgrid(*ticks, indexing="ij"), -1).flatten(0, -2)
     found: list[tuple[Tensor, ...]] = []
     for part in grid.split(max(1, min(2048, PART // len(origin)))):
         x = (origin + part @ axes).to(like)
         exact = problem.exact_fields(x)
-        found.append((inside(problem.domain, x), u(x), *([] if exact is None else [exact])))
-    within, *values = map(torch.cat, zip(*found, strict=True))
-    shape, outside = (ticks.shape[1],) * len(ticks), ~within
-    values = [t.double().index_fill(0, outside.nonzero()[:, 0], float("nan")) for t in values]
-    columns = by_field(problem.fields, *values, *[None] * (2 - len(values)))
-    return {name: t.reshape(shape).cpu().numpy() for name, t in columns.items()}
+        within = inside(problem.domain, x) if clip else x.new_ones(len(x), dtype=torch.bool)
+        found.append((within, u(x), *([] if exact is None else [exact])))
+    within, *known = map(torch.cat, zip(*found, strict=True))
+    known = [t.double().index_fill(0, (~within).nonzero()[:, 0], float("nan")) for t in known]
+    columns = by_field(problem.fields, *known, *[None] * (2 - len(known)))
+    said = {"inside": within} if clip else {}
+    return {name: t.cpu().numpy() for name, t in {**said, **columns}.items()}
 
 
 def by_field(fields: Sequence[str], u: Tensor, exact: Tensor | None) -> dict[str, Tensor]:

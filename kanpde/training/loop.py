@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kanpde.config import PhaseConfig
@@ -19,12 +19,15 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.grids import extend_grid, update_grid
 from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
-from kanpde.problems.conditions import draws
+from kanpde.problems.conditions import Observations, draws
+from kanpde.problems.unknowns import reported
 from kanpde.records.run import RunFile
 from kanpde.training import ladder, start, verifying
 from kanpde.training.checkpoints import refine_grids
+from kanpde.training.determined import determined
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
+from kanpde.training.meshes import meshes
 from kanpde.training.objective import Objective
 from kanpde.training.plan import Plan
 from kanpde.training.training import RunFailed, Training, weights_of
@@ -386,14 +389,8 @@ class ResidualTraining(Training):
 
     def _problem_parameters(self) -> dict[str, float]:
         """The unknowns of an inverse problem, where they are few."""
-        module = self.u.problem_parameters or nn.Module()
-        named = [(name, p.detach().flatten().tolist()) for name, p in module.named_parameters()]
-        return {
-            f"parameters/{name}" + (f".{i}" if len(values) > 1 else ""): value
-            for name, values in named
-            if len(values) <= 16
-            for i, value in enumerate(values)
-        }
+        numbers = reported(self.u.problem, self.u.problem_parameters)
+        return {f"parameters/{name}": value.item() for name, value in numbers.items()}
 
     def _learning_rate(self) -> float:
         return max(group["lr"] for group in self.optimizer.param_groups) if self.optimizer else float("nan")
@@ -411,8 +408,10 @@ class ResidualTraining(Training):
                 u.load_state_dict(best["weights"])
                 found, field, digest = evaluator.full_test()
             slices = evaluator.slices()
+            shapes = meshes(self.config, u, slices)
             run.attrs["best_step"] = best["step"]
             run.floors |= evaluator.floors_of_u()
+            self._determine(u)
             if (self.config.verify or self.watch) and not self.plan.problem.fits_rows:
                 verifying.at_the_end(run, u, asked=self.config.stop.to)
         finally:
@@ -431,7 +430,23 @@ class ResidualTraining(Training):
         )
         run.set_field({name: t.numpy() for name, t in field.items()})
         run.set_slices(slices)
+        run.set_meshes(shapes)
         return self._verdict(terms)
+
+    def _determine(self, u: Ansatz) -> None:
+        """Standard errors of the unknowns, where observations are to determine them."""
+        if u.problem_parameters is None:
+            return
+        points = {name: x for name, x in self.evaluator.held_out.items()}
+        for name, condition in u.problem.asked.items():
+            if isinstance(condition, Observations):
+                n = condition.count(u.problem)
+                points[name] = condition.points(u.problem, n, stream(0, name), "", dtype=torch.float64).to(u.like)
+        found = determined(self.objective, u, points)
+        if isinstance(found, str):
+            self.run.attrs["no_standard_errors"] = found
+        else:
+            found.write(self.run.attrs)
 
     def _error_beside(self, found: Mapping[str, float], floor: str) -> float:
         """The relative l2 error that a floor is of: that of u, if need be as estimated, or of the field in its name."""

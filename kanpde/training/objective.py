@@ -10,11 +10,15 @@ from torch import Tensor
 
 from kanpde.ground import metrics
 from kanpde.jets.ansatz import Ansatz
+from kanpde.problems import Problem
+from kanpde.problems.conditions import Observations
 from kanpde.training import memory
 from kanpde.training.losses import Points
 from kanpde.training.plan import Plan
 from kanpde.training.residuals import Residuals
 from kanpde.users.code import first_not_finite
+
+TOGETHER = "observations/"  # the name, which no term can have, of those that a balance sees as one
 
 
 class Objective:
@@ -34,11 +38,13 @@ class Objective:
         self.terms: dict[str, float] | None = None
         self.value, self.saved_bytes, self.unit = float("nan"), float("nan"), 1.0
         self._shrunk = False
+        self.alike = _alike(u.problem)
 
     def weights(self, names: Sequence[str]) -> dict[str, float]:
         """w_k: the user's, times those that balance the terms."""
         found = self.balance.weights if self.balance else {}
-        return {name: self.loss.weight(name) * found.get(name, 1.0) for name in names}
+        of = lambda name: found.get(TOGETHER if name in self.alike else name, 1.0) * self.alike.get(name, 1.0)
+        return {name: self.loss.weight(name) * of(name) for name in names}
 
     def backward(self, points: Points, probes: torch.Generator, adapt: bool = True) -> Tensor:
         """The loss at these points in its unit, its gradient added to that of the parameters.
@@ -78,7 +84,7 @@ class Objective:
                 residuals = self._residuals(part, number, probes, start)
                 terms = self._terms_of_part(residuals, shares, weighed, number)
                 if self.balance and adapt and len(parts) == 1:
-                    self.balance.update(terms, residuals, self._trained(), probes)
+                    self.balance.update(*self._together(terms, residuals), self._trained(), probes)
                 loss = self.loss.total(terms, self.weights(list(terms)))
             if saved is not None:
                 self.saved_bytes = saved()
@@ -109,7 +115,17 @@ class Objective:
         start = probes.get_state()
         for number, (part, shares, weighed) in enumerate(parts):
             residuals = self._residuals(part, number, probes, start)
-            yield self._terms_of_part(residuals, shares, weighed, number), residuals
+            yield self._together(self._terms_of_part(residuals, shares, weighed, number), residuals)
+
+    def _together(self, terms: Points, residuals: Points) -> tuple[Points, Points]:
+        """Terms and residuals as a balance sees them: observations whose noise is known are one term."""
+        tied = [name for name in terms if name in self.alike]
+        if not tied:
+            return terms, residuals
+        one = {TOGETHER: sum(self.alike[name] * terms[name] for name in tied)}
+        all_of_them = {TOGETHER: torch.cat([residuals[name].flatten() for name in tied if name in residuals])}
+        rest = lambda found: {name: t for name, t in found.items() if name not in tied}
+        return rest(terms) | one, rest(residuals) | all_of_them
 
     def _trained(self) -> list[Tensor]:
         return [p for p in self.u.parameters() if p.requires_grad]
@@ -232,3 +248,16 @@ class Objective:
             if state[name] is not None:
                 device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}
                 getattr(self, name).load_state_dict(state[name], **device)
+
+
+def _alike(problem: Problem) -> dict[str, float]:
+    """The weights of several sets of observations by which each of them counts alike in units of its noise.
+
+    Of K sets of n_k, K n_k / sum n: 1 for sets of one size. Those of which a noise is not stated are terms like others.
+    """
+    sets = {
+        name: condition.count(problem)
+        for name, condition in problem.asked.items()
+        if isinstance(condition, Observations) and condition.noise is not None
+    }
+    return {name: len(sets) * n / sum(sets.values()) for name, n in sets.items()} if len(sets) > 1 else {}

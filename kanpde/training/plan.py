@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from kanpde import backbones
-from kanpde.config import RunConfig, default_solver, find, located, merge, resolve, validate
+from kanpde.config import HIGH_DIM, RunConfig, default_solver, find, located, merge, resolve, validate
 from kanpde.config.reading import read_yaml
 from kanpde.domains.base import kinds_of, laws_of, time_of
 from kanpde.ground.construct import construct, plain_fields
@@ -365,7 +365,7 @@ def _balance(config: RunConfig, problem: Problem) -> dict | None:
 
 
 def _start(config: RunConfig, problem: Problem) -> str:
-    """The start that is stated; where that of a solver is not for the problem, the best constant.
+    """The start that is stated; where that of a solver is not for the problem, in many dimensions the best constant.
 
     Raises:
         ConfigError: one of the user's is not for it.
@@ -374,7 +374,8 @@ def _start(config: RunConfig, problem: Problem) -> str:
     if reason is None:
         return config.start
     if (config._solver or {}).get("start") == config.start:
-        return "constant" if config.constraint == "hard" and len(problem.fields) == 1 else "network"
+        far = problem.n_inputs >= HIGH_DIM and len(problem.fields) == 1 and config.constraint == "hard"
+        return "constant" if far else "network"  # from zero a constant takes longer than slopes, which are many
     raise ConfigError(f"start: {config.start} {reason}; say start: network")
 
 

@@ -47,12 +47,20 @@ class Residuals:
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
+        for name in self.points:
+            yield from self.blocks_of(name)
+        yield from self.blocks_of_terms()
+
+    def blocks_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of the points of a term."""
         plainly, numbers = self._fits_plainly(), sum(map(torch.numel, self.parameters))
         numbers = max(numbers, weights_of(self.objective.u.net)) if plainly else numbers
-        for name, points in self.points.items():
-            block = self._of_values if plainly else self._of_jets(name)
-            for x in points.split(max(BLOCK, BLOCK_NUMBERS // numbers)):
-                yield block(x)
+        block = self._of_values if plainly else self._of_jets(name)
+        for x in self.points[name].split(max(BLOCK, BLOCK_NUMBERS // numbers)):
+            yield block(x)
+
+    def blocks_of_terms(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of terms without points."""
         for r in self._extra():  # of which several may share a graph, and some have none
             yield r.detach(), self._slope(r)
 

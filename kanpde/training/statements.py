@@ -62,7 +62,14 @@ def check_class(problem: Problem) -> None:
         near = difflib.get_close_matches(name, known - stated, n=1, cutoff=NEAR)
         if near and not name.startswith("_") and abs(len(name) - len(near[0])) <= 1:
             raise ConfigError(f"{type(problem).__name__}.{name}: nothing reads it; did you mean {near[0]}?")
-    parameters = problem.parameters
+    parameters, unknowns = problem.parameters, problem.unknowns
+    for name, unknown in unknowns.items():
+        unknown.check(problem)
+        if not isinstance(parameters, nn.Module) or unknown not in set(parameters.modules()):
+            raise ConfigError(
+                f"{type(problem).__name__}.{name}: parameters are stated as well and do not hold it, so it is not "
+                "trained; leave parameters out, or make it one of its modules"
+            )
     if parameters is not None and not isinstance(parameters, nn.Module):
         raise ConfigError(
             f"{type(problem).__name__}.parameters: given a {type(parameters).__name__}, needed is a torch.nn.Module, "
