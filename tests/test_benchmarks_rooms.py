@@ -33,6 +33,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "prompts",
         "pykan_fit",
         "recovery",
+        "references",
         "report",
     ),
     *(

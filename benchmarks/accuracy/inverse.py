@@ -28,7 +28,7 @@ from kanpde.problems import InverseDiffusion
 from kanpde.runs.api import begin
 from kanpde.training.plan import Plan
 
-TRUTH = {"intercept": 2.0, "slope": 3.0}
+TRUTH = {"a0": 2.0, "a1": 3.0}
 COLUMNS = ("seed", *(f"{name}{part}" for name in TRUTH for part in ("", "_error", "_least")), "misfit", "seconds")
 HEADING = ("seed", *(f"{name}{part}" for name in TRUTH for part in ("", ": off", "z")), "misfit / noise", "s")
 
@@ -67,7 +67,7 @@ def cramer_rao(problem: InverseDiffusion, cells: int = 2000, step: float = 1e-3)
     source = problem.source(grid.unsqueeze(1))
 
     def solution(truth: dict[str, float]) -> torch.Tensor:
-        a = truth["intercept"] + truth["slope"] * (grid[:-1] + grid[1:]) / 2  # -(a u')' = f, so a u' = C - F
+        a = truth["a0"] + truth["a1"] * (grid[:-1] + grid[1:]) / 2  # -(a u')' = f, so a u' = C - F
         inner = torch.cumsum(source[1:-1], 0) / cells
         flux = torch.cat([inner.new_zeros(1), inner])
         constant = (flux / a).sum() / (1 / a).sum()
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     args = parsed(argv)
     tasks = [Task(seed) for seed in args.seeds]
-    say = lambda task, rows: f"seed {task.seed}: {rows[0]['intercept']:.4f}, {rows[0]['slope']:.4f}"
+    say = lambda task, rows: f"seed {task.seed}: {rows[0]['a0']:.4f}, {rows[0]['a1']:.4f}"
     study = Study(args.out, COLUMNS, report, lambda row: Task(int(row["seed"])), lambda row: int(row["seed"]))
     study.run(partial(measured, quick=args.quick), {task: task for task in tasks}, args.jobs, say)
     print(args.out)

@@ -1,6 +1,6 @@
 """What a user states of a run, from YAML and flags to a typed configuration."""
 
-from kanpde.config.files import HIGH_DIM, beside, default_solver, find, library, load, located, unstated
+from kanpde.config.files import HIGH_DIM, beside, default_solver, find, library, load, located, shipped, unstated
 from kanpde.config.schema import PhaseConfig, ReferenceConfig, RunConfig, resolve
 from kanpde.config.trees import assign, dump, merge, validate
 from kanpde.ground.errors import ConfigError
@@ -21,6 +21,7 @@ __all__ = [
     "located",
     "merge",
     "resolve",
+    "shipped",
     "unstated",
     "validate",
 ]

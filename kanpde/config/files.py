@@ -11,6 +11,7 @@ from kanpde.config.trees import NAMED, assign, merge, validate
 from kanpde.ground.errors import ConfigError, suggest
 
 PACKAGE = Path(__file__).resolve().parent.parent
+FILES = {"data": ("file", "test"), "stl_diffusion": ("part",)}  # options of shipped problems that are files
 HIGH_DIM = 1000  # inputs from which high_dim is the default solver
 
 
@@ -62,12 +63,12 @@ def find(folder: str, name: str) -> Path:
     given = Path(name)
     if os.path.isfile(given):
         return given
-    shipped = {p.stem: p for p in sorted(library(folder).glob("*.yaml"))}
+    known = {p.stem: p for p in sorted(library(folder).glob("*.yaml"))}
     if given.suffix not in (".yaml", ".yml") and len(given.parts) == 1:
-        if name in shipped:
-            return shipped[name]
-        raise ConfigError(suggest(f"{folder[:-1]}", name, list(shipped)))
-    near = difflib.get_close_matches(given.stem, shipped, n=1)
+        if name in known:
+            return known[name]
+        raise ConfigError(suggest(f"{folder[:-1]}", name, list(known)))
+    near = difflib.get_close_matches(given.stem, known, n=1)
     raise ConfigError(f"{name}: no such file" + (f"; shipped is {near[0]}" if near else ""))
 
 
@@ -77,8 +78,13 @@ def library(folder: str) -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / folder
 
 
+def shipped(name: str) -> Path:
+    """A file beside the shipped problems, such as references/kdv.npz."""
+    return library("problems") / name
+
+
 def located(tree: Mapping, folder: Path) -> dict:
-    """A tree in which users' files, and tables, are absolute paths; given they are beside the file that names them."""
+    """A tree in which files, of users and of problems, are absolute; given they are beside the one that names them."""
     found = dict(tree)
     for key in NAMED:
         if isinstance(found.get(key), str):
@@ -95,11 +101,10 @@ def located(tree: Mapping, folder: Path) -> dict:
     if "reference" in found:
         found["reference"] = _located_reference(found["reference"], folder)
     problem = found.get("problem")
-    if isinstance(problem, Mapping) and problem.get("name") == "data":
-        tables = {
-            key: str(beside(folder, problem[key])) for key in ("file", "test") if isinstance(problem.get(key), str)
-        }
-        found["problem"] = {**problem, **tables}
+    if isinstance(problem, Mapping):
+        read = FILES.get(str(problem.get("name")), ())
+        files = {key: str(beside(folder, problem[key])) for key in read if isinstance(problem.get(key), str)}
+        found["problem"] = {**problem, **files}
     return found
 
 
