@@ -4,9 +4,10 @@
         [--solvers default paper official] [--cap 15] [--jobs 1] [--runs DIR] [--out benchmarks/results/table8.md]
 
 Each run is `python -m kanpde.solve` in a process of its own; its result, checkpoint and log lie under --runs. The
-default solver, without a start in closed form, gets as many steps as fill --minutes, the same for all seeds of a
-cell: a run that is there decides. The paper's and that of its released code keep their own steps, train one seed, and end after --cap minutes. --coefficients
-are problem seeds beside 0, each with the first training seed. --jobs 2 trains two at a time, one thread each.
+default solver, without a start in closed form, gets as many steps as fill --minutes, the same for all seeds of a cell:
+a run that is there decides. The paper's and that of its released code keep their own steps, train one seed, and end
+after --cap minutes. --coefficients are problem seeds beside 0, each with the first training seed. --jobs 2 trains two
+at a time, one thread each.
 
 Finished runs are kept, unfinished ones go on where they stopped. The table is rendered after each run and at Ctrl-C;
 beside it lies a CSV of all finished runs, a row of which counts as done where the run itself is not in --runs.

@@ -72,7 +72,7 @@ class Cavity(Problem):
 
     @property
     def reference(self) -> Reference | None:
-        return Reference(shipped("references/cavity.npz")) if self.reynolds == 100 else None
+        return Reference(shipped("references/cavity.npz"), axes=("x", "y")) if self.reynolds == 100 else None
 
     @property
     def domain(self) -> Box:
