@@ -60,8 +60,14 @@ def measured(task: Task, quick: bool) -> list[Row]:
     return [row]
 
 
-def cramer_rao(problem: InverseDiffusion, cells: int = 2000, step: float = 1e-3) -> dict[str, float]:
-    """The least standard errors: of the solution at the points by central differences, on a grid of finite volumes."""
+def cramer_rao(problem: InverseDiffusion) -> dict[str, float]:
+    """The least standard errors of any unbiased estimate."""
+    by = slopes(problem)
+    return dict(zip(TRUTH, torch.linalg.inv(by.mT @ by).diagonal().sqrt().tolist(), strict=True))
+
+
+def slopes(problem: InverseDiffusion, cells: int = 2000, step: float = 1e-3) -> torch.Tensor:
+    """du/da (n, 2) at the points over the noise: central differences of the solution on a grid of finite volumes."""
     x, _ = problem.seen
     grid = torch.linspace(0, 1, cells + 1, dtype=torch.float64)
     source = problem.source(grid.unsqueeze(1))
@@ -76,8 +82,7 @@ def cramer_rao(problem: InverseDiffusion, cells: int = 2000, step: float = 1e-3)
         return u[at] + (x[:, 0] * cells - at) * (u[at + 1] - u[at])
 
     moved = lambda name, by: solution(TRUTH | {name: TRUTH[name] + by})
-    slopes = torch.stack([(moved(name, step) - moved(name, -step)) / (2 * step) for name in TRUTH], 1) / problem.noise
-    return dict(zip(TRUTH, torch.linalg.inv(slopes.mT @ slopes).diagonal().sqrt().tolist(), strict=True))
+    return torch.stack([(moved(name, step) - moved(name, -step)) / (2 * step) for name in TRUTH], 1) / problem.noise
 
 
 def report(rows: Sequence[Row]) -> str:
