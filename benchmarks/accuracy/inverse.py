@@ -30,7 +30,7 @@ from kanpde.training.plan import Plan
 
 TRUTH = {"a0": 2.0, "a1": 3.0}
 COLUMNS = ("seed", *(f"{name}{part}" for name in TRUTH for part in ("", "_error", "_least")), "misfit", "seconds")
-HEADING = ("seed", *(f"{name}{part}" for name in TRUTH for part in ("", ": off", "z")), "misfit / noise", "s")
+HEADING = ("seed", *(f"{name}{part}" for name in TRUTH for part in ("", ": off", ": z")), "misfit / noise", "s")
 
 
 class Task(NamedTuple):
