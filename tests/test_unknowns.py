@@ -15,6 +15,7 @@ from kanpde.optim.optimisers import make_optimizer
 from kanpde.problems.base import own
 from kanpde.problems.conditions import Dirichlet, Observations
 from kanpde.problems.unknowns import reported
+from kanpde.training import loop
 from kanpde.training.objective import Objective
 
 F64 = torch.float64
@@ -223,6 +224,15 @@ def test_without_observations_there_are_no_errors(tmp_path):
     run = kanpde.train(Told(), out=tmp_path / "run.h5", **newton(12))
     assert run.history["parameters/k"][-1] == pytest.approx(2, rel=1e-4)
     assert run.attrs["no_standard_errors"] == "there are no Observations" and "standard_errors" not in run.attrs
+
+
+def test_what_fails_at_the_end_loses_nothing(tmp_path, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("no rule\nfor this")
+
+    monkeypatch.setattr(loop, "determined", failing)
+    run = kanpde.train(Decay(), out=tmp_path / "run.h5", **newton(2))
+    assert run.attrs["no_standard_errors"] == "RuntimeError: no rule" and run.attrs["status"] == "finished"
 
 
 def test_a_rate_of_its_own():

@@ -70,7 +70,8 @@ class Determined:
 def determined(objective: Objective, u: Ansatz, points: Points) -> "Determined | str":
     """Of the unknowns of a problem, at points by the name of their term; or why nothing is said of them, in words."""
     problem = u.problem
-    observed = {name: c for name, c in problem.asked.items() if isinstance(c, Observations) and name in points}
+    weights = objective.weights(list(points))
+    observed = {name: c for name, c in problem.asked.items() if isinstance(c, Observations) and weights.get(name)}
     if not observed:
         return "there are no Observations"
     own = [p for p in u.problem_parameters.parameters() if p.requires_grad]

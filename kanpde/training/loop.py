@@ -469,7 +469,10 @@ class ResidualTraining(Training):
             if isinstance(condition, Observations):
                 n = condition.count(u.problem)
                 points[name] = condition.points(u.problem, n, stream(0, name), "", dtype=torch.float64).to(u.like)
-        found = determined(self.objective, u, points)
+        try:
+            found = determined(self.objective, u, points)
+        except Exception as error:  # of torch, or of a user's module: the run is done, and is kept
+            found = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         if isinstance(found, str):
             self.run.attrs["no_standard_errors"] = found
         else:
