@@ -33,6 +33,7 @@ from kanpde.training.plan import Plan
 from kanpde.training.training import RunFailed, Training, weights_of
 from kanpde.users.code import blaming
 
+OF_UNKNOWNS = ("standard_errors", "undetermined", "misfit_over_noise", "misfit_disagrees", "no_standard_errors")
 FACTOR = 2  # by which losses differ that a user is told of
 
 
@@ -464,6 +465,8 @@ class ResidualTraining(Training):
         """Standard errors of the unknowns, where observations are to determine them."""
         if u.problem_parameters is None:
             return
+        for name in OF_UNKNOWNS:  # of a run that goes on
+            self.run.attrs.pop(name, None)
         points = dict(self.evaluator.held_out)
         for name, condition in u.problem.asked.items():
             if isinstance(condition, Observations):
