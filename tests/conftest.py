@@ -26,7 +26,7 @@ from kanpde.training import plan
 from kanpde.training.plan import Plan, configured, resolved
 
 F64 = torch.float64
-OF_DERIVATIVES = ("default", "high_dim", "official", "terminal")  # solvers that are not for fits
+OF_DERIVATIVES = ("curved", "default", "high_dim", "official", "terminal")  # solvers that are not for fits
 HIDDEN = 4.0  # hidden grids reach from -HIDDEN to HIDDEN, so that weights of order one keep hidden values on them
 
 
