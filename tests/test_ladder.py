@@ -473,3 +473,15 @@ def test_where_there_is_no_ladder_a_solver_starts_from_a_constant_or_the_network
     assert planned(Unknown(), {"backbone": "kan"}).config.start == "network"
     assert planned(Poisson(4), {"backbone": "kan"}).config.start == "ladder"
     assert planned(Stated(), {"backbone": "kan", "solver": "high_dim"}).config.start == "ladder"
+
+
+def test_a_source_is_asked_for_inside_the_domain_only():
+    class Inside(Problem):
+        domain = domains.Box(2)
+
+        def residual(self, u, x):
+            if (x.detach().abs() > 1).any():
+                raise ValueError("out of bounds")
+            return u.lap - x[:, 0]
+
+    planned(Inside(2))

@@ -285,3 +285,13 @@ def test_surfaces_and_bodies_are_photographed(name, tube, tmp_path):
     except RuntimeError as error:
         pytest.skip(str(error))
     assert (tmp_path / "v.png").stat().st_size > 10_000
+
+
+def test_the_words_of_a_row_of_times_stand_apart(tmp_path):
+    run = as_run(tmp_path / "run.h5", Cylinder(Box(2) - Ball(2, 0.5)))
+    run.set_meshes({"domain": {k: v for k, v in run.meshes["domain"].items() if k not in ("u_exact", "error")}})
+    figure = plot.over_time(run, ["domain"])
+    figure.draw_without_rendering()
+    top = figure._suptitle.get_window_extent().y0
+    for ax in figure.axes[:5]:
+        assert ax.title.get_window_extent().y1 <= top and ax.xaxis.label.get_window_extent().y0 >= 0

@@ -667,3 +667,24 @@ def test_before_a_start_in_closed_form(tmp_path):
     run = kanpde.train(Heat(), out=tmp_path / "a.h5", **options)
     assert run.table("residuals")["rms_start"][0] > 2 * run.history["held_out/interior"][0] ** 0.5
     assert "verdict" in run.attrs
+
+
+def test_a_solution_too_large_to_square_is_refused(tmp_path):
+    x, t = np.linspace(0, 1, 9), np.linspace(0, 2, 5)
+    np.savez(tmp_path / "large.npz", x=x, t=t, u=np.full((9, 5), 1e300))
+
+    class Large(Heat):
+        reference = kanpde.Reference(tmp_path / "large.npz")
+
+    with pytest.raises(ConfigError, match="so large that its squares are no numbers"):
+        kanpde.train(Large(), out=tmp_path / "run.h5", **FEW)
+
+
+def test_a_reference_is_known_up_to_its_ends_in_single_precision():
+    t = np.linspace(0, pi / 2, 5)
+    x = np.stack([t, t], 1)
+    grid = np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2)
+    through = known.between(grid, grid[:, :1], x, x[:, :1])
+    end = np.array([[np.float64(np.float32(pi / 2))] * 2])
+    assert end[0, 0] > pi / 2 and through(end)[0, 0] == pytest.approx(pi / 2)
+    assert np.isnan(through(end + 1e-5)).all()

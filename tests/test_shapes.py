@@ -167,3 +167,10 @@ def test_bad_shapes_are_one_line(make, says):
     with pytest.raises(ConfigError) as info:
         make()
     assert says in one_line(info)
+
+
+def test_a_polygon_has_its_factor_at_points_of_its_sides():
+    """Its slope jumps there; that is no wrong derivative, at whatever points it is asked for first."""
+    corner = Polygon(((0, 0), (1, 0), (1, 0.5), (0.5, 0.5), (0.5, 1), (0, 1)))
+    x = corner.boundary(8, torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert corner.factor(x).value.abs().max() < 1e-9

@@ -15,6 +15,7 @@ from kanpde.optim.optimisers import make_optimizer
 from kanpde.problems.base import own
 from kanpde.problems.conditions import Dirichlet, Observations
 from kanpde.problems.unknowns import reported
+from kanpde.runs import summary
 from kanpde.training import loop
 from kanpde.training.objective import Objective
 
@@ -210,6 +211,63 @@ def test_what_the_data_cannot_determine_is_said(tmp_path):
     assert unread.attrs["undetermined"] == "m"
     errors = json.loads(unread.attrs["standard_errors"])
     assert errors["m"] == float("inf") and errors["k"] < 0.2
+
+
+def test_numbers_of_a_vector_are_told_apart(tmp_path):
+    class Vector(Decay):
+        k = None
+        b = Unknown([1.0] * 11)
+
+        def residual(self, u, x):
+            return u.t + (self.b[0] + self.b[10]) * u.value
+
+    run = kanpde.train(Vector(), out=tmp_path / "run.h5", **newton(8))
+    assert "b.0 - b.10" in run.attrs["undetermined"] or "- b.0 + b.10" in run.attrs["undetermined"]
+    names = [f"b.{i}" for i in range(11)]
+    assert list(summary.unknowns(run)) == list(summary.unknowns(kanpde.Run.open(run.path))) == names
+
+
+def test_unknowns_are_listed_in_one_order():
+    names = ["parameters/c(x = -0.5)", "parameters/c(x = 1)", "parameters/c(x = -1)", "parameters/b"]
+    listed = summary.few_unknowns(dict.fromkeys(names[:3], 0.0)).split("0  ")
+    assert [name.strip() for name in listed if name] == ["c(x = -1)", "c(x = -0.5)", "c(x = 1)"]
+
+
+@pytest.mark.parametrize(
+    "conditions, told",
+    [
+        (lambda self: (Dirichlet("t = 0", self.k),), "Dirichlet: value: given an unknown"),
+        (lambda self: (Dirichlet("t = 0", Unknown(1.0)),), "Dirichlet: value: given an unknown"),
+        (lambda self: (Observations(TIMES, TIMES + self.k),), "Observations: given an unknown"),
+        (lambda self: (Observations(TIMES, TIMES, noise=self.k),), "Observations: given an unknown"),
+    ],
+)
+def test_an_unknown_that_would_stay_as_it_is_is_refused(conditions, told):
+    class Frozen(Decay):
+        pass
+
+    Frozen.conditions = property(conditions)
+    with pytest.raises(ConfigError, match=told):
+        planned(Frozen(), newton(1))
+
+
+def test_a_domain_of_an_unknown_is_refused():
+    with pytest.raises(ConfigError, match="Box: high: given tensor"):
+        Box(1, 0, Unknown(1.0).value)
+
+
+def test_an_unknown_where_it_is_not_found_is_refused():
+    class Listed(Decay):
+        both = (Unknown(1.0), Unknown(2.0))
+
+    class Late(Decay):
+        def __init__(self):
+            object.__setattr__(self, "dim", 1)
+            self.late = Unknown(2.0)
+
+    for problem, name in ((Listed, "both"), (Late, "late")):
+        with pytest.raises(ConfigError, match=f"{problem.__name__}.{name}: unknowns are attributes of their own"):
+            planned(problem(), newton(1))
 
 
 def test_a_misfit_that_is_not_noise_is_said(tmp_path):

@@ -295,9 +295,9 @@ def numbers(kind: str, name: str, value: Any, count: int) -> tuple[float, ...]:
 
 
 def number(value) -> float | None:
-    """A finite number as a float; None for anything else."""
+    """A finite number as a float; None for anything else, and for what is trained, which would stay as it is."""
     try:
-        found = None if isinstance(value, str | bytes) else float(value)
+        found = None if isinstance(value, str | bytes) or getattr(value, "requires_grad", False) else float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
     return found if found is not None and isfinite(found) else None

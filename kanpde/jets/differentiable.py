@@ -186,21 +186,26 @@ def _differ(
 ) -> bool:
     """Whether at least `most` of the numbers `given` (of fewer: all) are not the slopes of moved(t) at t = 0.
 
-    One-sided differences that disagree resolve nothing: noise, a kink, a step that is too long.
+    One-sided differences that disagree resolve nothing: noise, a kink, a step that is too long. Nor do those that are
+    as the same number over the step: a jump, as of the slope of |t|, where both sides are as far from the middle.
     """
     nothing = accuracy.nothing * max(s.detach().abs().max().item() for s in sizes)
-    right, wrong = torch.zeros_like(given, dtype=torch.bool), torch.zeros_like(given, dtype=torch.bool)
+    right, wrong, jump = (torch.zeros_like(given, dtype=torch.bool) for _ in range(3))
+    last = None
     for t in accuracy.steps:
         after, before = moved(t), moved(-t)
         unsure = (after - 2 * here + before).abs() / t
         slope = (after - before) / (2 * t)
+        if last is not None:
+            jump |= (t * slope - last).abs() < 0.1 * last.abs()
+        last = t * slope
         gap, size = (given - slope).abs(), torch.maximum(given.abs(), slope.abs())
         right |= gap <= accuracy.right * size + nothing
         unsure = unsure + unsure.median() + 1e3 * torch.finfo(here.dtype).eps * here.abs() / t
         wrong |= (gap > accuracy.wrong * size + nothing + 10 * unsure) & (after != here) & (before != here)
         if right.all():
             return False
-    return (wrong & ~right).sum().item() >= min(most, len(given))
+    return (wrong & ~right & ~jump).sum().item() >= min(most, len(given))
 
 
 # Names -------------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def _grid(lines: int, columns: int, width: float, heights: Sequence[float]) -> "
     """A figure of axes (lines, columns), not taller than it may be."""
     from matplotlib.figure import Figure
 
-    height = sum(heights) + 0.7
+    height = sum(heights) + 1.1  # two lines above, and the names of the axes
     shrink = min(1.0, TALL / height)
     figure = Figure(figsize=(max(width * shrink, 5.0), height * shrink), layout="constrained")
     return figure, figure.subplots(lines, columns, squeeze=False, height_ratios=heights)

@@ -21,6 +21,7 @@ from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import SOBOL_MAX_DIM, stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.problems.parts import On, ends_of, face_of, in_space, normals, points_on
+from kanpde.problems.unknowns import Unknown
 from kanpde.records import columns
 
 Value = float | Callable[[Tensor], Tensor]  # a number, or a function of points x (N, d) -> (N,)
@@ -76,10 +77,7 @@ class Condition:
         if not isinstance(self.part, str) and not callable(self.part):
             needed = "'boundary', a side such as 'x = 1', or a function of x that says which points are meant"
             raise ConfigError(f"on: given {self.part!r:.60}, needed is {needed}; the value comes after it")
-        for name in ("value", "flux", "a", "b"):
-            stated = getattr(self, name, 0.0)
-            if not callable(stated) and number(stated) is None:
-                raise ConfigError(f"{name}: given {stated!r:.60}, needed is a number, or a function of x")
+        _check_values(self)
         if isinstance(self.part, str) and self.part != "boundary":
             face_of(problem, self.part)
         elif type(self).points is Condition.points and "boundary" not in kinds_of(problem.domain):
@@ -192,6 +190,7 @@ class Initial(Condition):
 
     def check(self, problem: Any) -> None:
         _needs_time(problem, self)
+        _check_values(self)
         if self.derivative is not None and problem.axes.axis(self.derivative) != problem.axes.count - 1:
             raise ConfigError(f"Initial: derivative: given {self.derivative!r}, needed is the name of time")
 
@@ -211,6 +210,7 @@ class Terminal(Condition):
 
     def check(self, problem: Any) -> None:
         _needs_time(problem, self)
+        _check_values(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,6 +263,8 @@ class Observations(Condition):
         return x[:, -1]
 
     def check(self, problem: Any) -> None:
+        if any(map(_is_trained, (self.at, self.values, self.noise))):
+            raise ConfigError("given an unknown; points, values and noise are numbers that are known")
         if self.noise is not None and not (number(self.noise) or 0.0) > 0:
             raise ConfigError(f"noise: given {self.noise!r:.60}, needed is a number above 0")
         if isinstance(self.at, str | Path):  # which is read where a run begins
@@ -338,6 +340,21 @@ class Integral(Condition):
 def slope(u: Ansatz, x: Tensor, v: Tensor) -> Tensor:
     """v . grad u (N,) for a direction (N, d) at each point."""
     return u.taylor(x, v.unsqueeze(1), (1,)).terms[0][:, 0, 0]
+
+
+def _check_values(condition: Condition) -> None:
+    """Raises ConfigError where a value is neither a number nor a function, or would keep an unknown as it is."""
+    for name in ("value", "flux", "a", "b"):
+        stated = getattr(condition, name, 0.0)
+        if _is_trained(stated):
+            why = "which changes as it is trained: read it in a function of x"
+            raise ConfigError(f"{name}: given an unknown, {why}, {name}=lambda x: self.a")
+        if not callable(stated) and number(stated) is None:
+            raise ConfigError(f"{name}: given {stated!r:.60}, needed is a number, or a function of x")
+
+
+def _is_trained(value: Any) -> bool:
+    return isinstance(value, Unknown) or getattr(value, "requires_grad", False)
 
 
 def _needs_time(problem: Any, condition: Condition) -> None:

@@ -1,6 +1,6 @@
 """Unknowns of an equation: numbers, vectors and functions that are found with its solution, from observations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Self, overload
 
@@ -158,9 +158,19 @@ class Function:
 
 
 def unknowns_of(problem: Any) -> dict[str, Unknown]:
-    """The unknowns that are attributes of a problem, by name, in the order in which they are stated."""
+    """The unknowns that are attributes of a problem, by name, in the order in which they are stated.
+
+    Raises:
+        ConfigError: one is not an attribute of the class, but in a list, or of the object alone; none would be trained.
+    """
     classes = reversed(type(problem).__mro__)
     names = {name: value for cls in classes for name, value in vars(cls).items()} | vars(problem)
+    for name, value in names.items():
+        held = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        loose = isinstance(value, Unknown) and not isinstance(getattr(type(problem), name, None), Unknown)
+        if (loose and value is vars(problem).get(name)) or any(isinstance(part, Unknown) for part in held):
+            hint = "in the body of the class, a = Unknown(1.0), and Unknown([1.0, 0.0]) is a vector"
+            raise ConfigError(f"{type(problem).__name__}.{name}: unknowns are attributes of their own, {hint}")
     found = {name: vars(problem).get(name, value) for name, value in names.items() if isinstance(value, Unknown)}
     return {name: value for name, value in found.items() if isinstance(value, Unknown)}
 

@@ -206,7 +206,7 @@ class RunFile:
     def log(self, row: Mapping[str, float]) -> None:
         """Append a row to the history; a column that is new is NaN before."""
         rows = len(next(iter(self.history.values()), ()))
-        for name in self.history.keys() | row.keys():
+        for name in dict.fromkeys([*self.history, *row]):  # in one order in every process
             self.history.setdefault(name, [float("nan")] * rows).append(float(row.get(name, float("nan"))))
 
     def save(self) -> None:

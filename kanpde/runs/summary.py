@@ -70,9 +70,15 @@ def few_unknowns(row: Mapping[str, float]) -> str:
 
 def _unknown(columns: Iterable[str], most: int) -> list[str]:
     """Columns of unknowns: all, or else those that are one number, or else none, as far as they are few enough."""
-    every = [name for name in columns if name.startswith(UNKNOWN)]
+    every = sorted((name for name in columns if name.startswith(UNKNOWN)), key=_by_numbers)
     numbers = [name for name in every if not re.search(r"\.\d+$", name)]
     return next((found for found in (every, numbers) if len(found) <= most), [])
+
+
+def _by_numbers(name: str) -> list[str | float]:
+    """What names are sorted by: b.2 comes before b.10, c(x = -1) before c(x = -0.5)."""
+    parts = re.split(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)", name)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def off_grid(run: RunFile) -> str | None:

@@ -334,6 +334,10 @@ def check_gradient(plan: "Plan") -> None:
         raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
     n = max(2, min(64, CHECKED // problem.domain.dim))
     x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=torch.float64)
+    v = _lengths(problem, x) * directions(*x.shape, stream(1, "check"), dtype=x.dtype)
+    within = problem.domain.contains(x + STEPS[0] * v) & problem.domain.contains(x - STEPS[0] * v)
+    if within.any():  # a source that is interpolated is known inside the domain only
+        x, v = x[within], v[within]
     jet = held_jet(plan, x)
     parts = {
         "the residual": lambda x: torch.stack(list(problem.equations(jet, x).values()), 1),
@@ -347,7 +351,7 @@ def check_gradient(plan: "Plan") -> None:
             "lift": lambda x, of=of: _numbers(of.lift(x)),
         }
     for name, function in parts.items():
-        if not _is_differentiable(function, x, _lengths(problem, x)):
+        if not _is_differentiable(function, x, v):
             of = name if name == "the residual" else f"{name}(x) of the problem"
             raise ConfigError(f"{reader}: {of} cannot be differentiated by x (a detached source?): {remedy}")
 
@@ -367,9 +371,8 @@ def _lengths(problem, x: Tensor) -> Tensor:
     return torch.where(reach > 0, reach, torch.ones_like(reach))
 
 
-def _is_differentiable(function, x: Tensor, lengths: Tensor) -> bool:
-    """Whether a function of points has the slopes that automatic differentiation says, wherever it is finite."""
-    v = lengths * directions(*x.shape, stream(1, "check"), dtype=x.dtype)
+def _is_differentiable(function, x: Tensor, v: Tensor) -> bool:
+    """Whether a function of points has the slopes along v that automatic differentiation says, where it is finite."""
     with torch.no_grad():
         value = function(x)
     if value is None or len(value) != len(x):

@@ -88,7 +88,8 @@ def determined(objective: Objective, u: Ansatz, points: Points) -> "Determined |
         s = torch.where(known[:, None], s, s / size)
     count = int(known.sum())
     misfit = misfits[known].square().sum().div(max(1, count - k)).sqrt().item() if count else float("nan")
-    names = [name for name, part in _parts(u.problem_parameters) for _ in range(part.numel())]
+    parts = _parts(u.problem_parameters)
+    names = [name + (f".{i}" if part.numel() > 1 else "") for name, part in parts for i in range(part.numel())]
     return Determined(*_errors(problem, u.problem_parameters, own, s, names), misfit, count)
 
 

@@ -259,12 +259,12 @@ class Evaluator:
             floors = found.result()
             if plain is not None:
                 floors |= {name: min(floor, floors[name]) for name, floor in plain.result().items()}
-        except ZeroDivisionError:
+        except (ZeroDivisionError, OverflowError) as error:
             if column is not None or of_u:
                 return {}
-            raise ConfigError(
-                "the solution that is known is zero at all test points: relative errors are undefined"
-            ) from None
+            zero = isinstance(error, ZeroDivisionError)
+            what = "zero at all test points" if zero else "so large that its squares are no numbers"
+            raise ConfigError(f"the solution that is known is {what}: relative errors are undefined") from None
         if self.problem.fits_rows:  # one that could not be fitted, and has no Taylor polynomial
             return {name: floor for name, floor in floors.items() if floor < 1 or name == "constant"}
         return floors

@@ -168,7 +168,7 @@ class Equation:
         weight = problem.importance_weights(x).sqrt() if loss.weighs else x.new_ones(len(x))
         lengths = x.new_ones(1) if loss.frame is None else loss.frame.lengths.to(x)
         at = x.detach().requires_grad_()
-        source = problem.source(at) if problem.has_source else at.new_zeros(len(x))
+        source = torch.as_tensor(problem.source(at) if problem.has_source else 0.0).to(at).expand(len(x))  # or a number
         g, slope_of_g = source.detach(), gradient_of(source, at).detach()
 
         @torch.enable_grad()
