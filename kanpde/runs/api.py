@@ -88,7 +88,7 @@ def begin(
         with blaming(plan.problem, RunFailed):
             training = ResidualTraining(plan, run)
         if plan.config.start_from:
-            start_from(training.u.net, Path(plan.config.start_from))
+            start_from(training.u, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
         with blaming(plan.problem, RunFailed):
             run.floors = training.evaluator.floors()

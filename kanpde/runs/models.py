@@ -60,16 +60,18 @@ def opened(
     return plan, u.eval()
 
 
-def start_from(net: nn.Module, path: Path) -> None:
-    """Give a network the best weights of another run; generated weights may start from the free ones of a KAN.
+def start_from(u: Ansatz, path: Path) -> None:
+    """Give u the best weights of another run, its polynomial too; generated weights may start from a KAN's free ones.
 
     Raises:
         ConfigError: the run has another network, or no checkpoint.
     """
-    checkpoint = path.with_suffix(".pt")
+    checkpoint, net = path.with_suffix(".pt"), u.net
     with fitting(checkpoint):
         best = load_checkpoint(checkpoint)["best"]["weights"]
         weights = {name.removeprefix("net."): value for name, value in best.items() if name.startswith("net.")}
+        if u.start is not None:
+            u.start.load_state_dict({k.removeprefix("start."): v for k, v in best.items() if k.startswith("start.")})
         if weights.keys() >= net.state_dict().keys():  # older runs have several names of a shared meta-learner
             net.load_state_dict(weights)
         else:

@@ -3,6 +3,7 @@
 import copy
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,10 @@ from kanpde.kan.sparsity import sparsity
 from kanpde.operators import Forward
 from kanpde.operators.autograd import check_nested
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, rates
+from kanpde.problems import Problem
 from kanpde.problems.conditions import Dirichlet, Initial, Integral, Neumann, Periodic, Robin, Terminal
 from kanpde.problems.frames import centre_and_lengths, largest_factor
-from kanpde.problems.reading import ALONE
+from kanpde.problems.reading import ALONE, any_jet
 from kanpde.training import evaluation, memory, statements
 from kanpde.training.cuts import inside
 from kanpde.training.losses import OWN
@@ -332,28 +334,48 @@ def check_gradient(plan: "Plan") -> None:
         reader, remedy = f"start: {config.start}", "say start: network"
     if problem.fits_rows:
         raise ConfigError("loss.gradient: a fit has no equation whose gradient vanishes; use the solver fit, or none")
+    if hidden := _hidden(problem, config.points.law, lambda x: held_jet(plan, x), plan.hard):
+        of = hidden if hidden == "the residual" else f"{hidden}(x) of the problem"
+        raise ConfigError(f"{reader}: {of} cannot be differentiated by x (a detached source?): {remedy}")
+
+
+@torch.enable_grad()
+def hides_gradient(problem: Problem, law: str, hard: bool) -> bool:
+    """Whether automatic differentiation by x misses a part of the equation, of u = 0 or of any jet.
+
+    False where it fails at such numbers, or for reasons that are said where it is called in earnest.
+    """
+    drawn = lambda shape: torch.randn(shape, generator=stream(2, "check"), dtype=torch.float64)
+    nothing = lambda shape: torch.zeros(shape, dtype=torch.float64)
+    try:
+        return any(
+            _hidden(problem, law, lambda x, fill=fill: any_jet(problem, x, fill), hard) for fill in (nothing, drawn)
+        )
+    except Exception:
+        return False
+
+
+def _hidden(problem: Problem, law: str, jet_at: Callable[[Tensor], Jet | Jets], hard: bool) -> str | None:
+    """The part of the equation that automatic differentiation by x does not see; None: it sees all."""
     n = max(2, min(64, CHECKED // problem.domain.dim))
-    x = problem.domain.interior(n, stream(0, "check"), config.points.law, dtype=torch.float64)
+    x = problem.domain.interior(n, stream(0, "check"), law, dtype=torch.float64)
     v = _lengths(problem, x) * directions(*x.shape, stream(1, "check"), dtype=x.dtype)
     within = problem.domain.contains(x + STEPS[0] * v) & problem.domain.contains(x - STEPS[0] * v)
     if within.any():  # a source that is interpolated is known inside the domain only
         x, v = x[within], v[within]
-    jet = held_jet(plan, x)
+    jet = jet_at(x)
     parts = {
         "the residual": lambda x: torch.stack(list(problem.equations(jet, x).values()), 1),
         "coefficients": problem.coefficients,
         "directions": problem.directions,
     }
-    for field in problem.fields if plan.hard else ():
+    for field in problem.fields if hard else ():
         of = problem.of(field)
         parts |= {
             "factor": lambda x, of=of: _numbers(of.factor(x)),
             "lift": lambda x, of=of: _numbers(of.lift(x)),
         }
-    for name, function in parts.items():
-        if not _is_differentiable(function, x, v):
-            of = name if name == "the residual" else f"{name}(x) of the problem"
-            raise ConfigError(f"{reader}: {of} cannot be differentiated by x (a detached source?): {remedy}")
+    return next((name for name, function in parts.items() if not _is_differentiable(function, x, v)), None)
 
 
 def _numbers(field: Field | None) -> Tensor | None:

@@ -90,6 +90,11 @@ class ResidualTraining(Training):
         """Whether the network is trained beside what is there before it: a start in closed form, or former stages."""
         return self.u.start is not None or bool(self.config.stages)
 
+    @property
+    def climbs(self) -> bool:
+        """Whether that is found first, and measured alone; weights of another run begin with what they had beside."""
+        return self.beside and not self.config.start_from
+
     def _pools(self) -> dict[str, Pool]:
         points, of = self.config.points, draws(self.u.problem, self.config.points.law)
         kind = {"sequence": points.sequence, "dtype": self.u.like.dtype}
@@ -160,7 +165,7 @@ class ResidualTraining(Training):
         drawn, kept, rows = stream(self.config.seed, "start"), None, []
         last = asked if asked in ladder.RUNGS else ladder.RUNGS[-1]
         with self._alone():
-            for rung in ladder.climb(plan, drawn, last) if self.tested.start is not None else ():
+            for rung in ladder.climb(plan, drawn, last) if self.climbs and self.tested.start is not None else ():
                 self.tested.start.load_state_dict(rung.state)
                 terms = self.validation(self.tested)
                 score = self.objective.total(terms)
@@ -175,7 +180,8 @@ class ResidualTraining(Training):
         for u in {self.u, self.tested}:
             if kept is not None:
                 u.start.load_state_dict(kept[2].state)
-            start.scale_of(u.net).mul_(self.objective.unit)
+            if self.climbs:
+                start.scale_of(u.net).mul_(self.objective.unit)
         if kept is None:
             return
         rung = kept[2]
@@ -186,7 +192,7 @@ class ResidualTraining(Training):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Before the first step what is measured and kept is a start in closed form alone, without the network."""
-        if self.step or not self.beside:
+        if self.step or not self.climbs:
             yield
             return
         scale = start.scale_of(self.tested.net)
@@ -355,7 +361,7 @@ class ResidualTraining(Training):
             **self._watched(),
         }
         self.run.log(state.row)
-        if self.u.start is not None and not state.step and self.plan.knows:
+        if self.u.start is not None and self.climbs and not state.step and self.plan.knows:
             self.run.floors["start"] = state.row["rel_l2"]
 
     def _note_start(self) -> None:

@@ -49,6 +49,7 @@ from kanpde.problems.fitting import Units
 from kanpde.problems.frames import Frame, check_domain, grid_range, largest_factor
 from kanpde.problems.interest import Interest, points_of_interest
 from kanpde.problems.references import Reference
+from kanpde.records.run import RunFile, RunFileError
 from kanpde.training import checks, ladder, start
 from kanpde.training.known import Known
 from kanpde.training.losses import Loss
@@ -427,13 +428,29 @@ def _start(config: RunConfig, problem: Problem) -> str:
     Raises:
         ConfigError: one of the user's is not for it.
     """
-    reason = without_ladder(config, problem) if config.start in ladder.STARTS else None
-    if reason is None:
+    if config.start not in ladder.STARTS:
         return config.start
-    if (config._solver or {}).get("start") == config.start:
-        far = problem.n_inputs >= HIGH_DIM and len(problem.fields) == 1 and config.constraint == "hard"
-        return "constant" if far else "network"  # from zero a constant takes longer than slopes, which are many
-    raise ConfigError(f"start: {config.start} {reason}; say start: network")
+    reason, hard = without_ladder(config, problem), config.constraint == "hard"
+    if (config._solver or {}).get("start") != config.start:
+        if reason is not None:
+            raise ConfigError(f"start: {config.start} {reason}; say start: network")
+        return config.start
+    if config.start_from:
+        return _former_start(config.start_from)
+    unread = config.loss.gradient == "none"  # else a run is refused for what hides the gradient
+    if reason is None and not (unread and checks.hides_gradient(problem, str(config.points.law), hard)):
+        return config.start
+    far = problem.n_inputs >= HIGH_DIM and len(problem.fields) == 1 and hard
+    return "constant" if far else "network"  # from zero a constant takes longer than slopes, which are many
+
+
+def _former_start(path: str) -> str:
+    """The start of a run whose weights another begins with: its polynomial comes with them."""
+    try:
+        former = RunFile.open(path).config.get("start", "network")
+    except RunFileError:  # which is said where the weights are read
+        return "network"
+    return former if former in ladder.STARTS else "network"
 
 
 def without_ladder(config: RunConfig, problem: Problem) -> str | None:
