@@ -196,7 +196,7 @@ def test_out_of_memory_is_tried_once_more_with_half_the_points(tmp_path, monkeyp
             return super().__call__(u, x, *args, **kwargs)
 
     monkeypatch.setitem(OPERATORS, "forward", Small)
-    whole = {**SMALL, "phases": [PhaseConfig(steps=2)]}
+    whole = {**SMALL, "phases": [PhaseConfig(steps=2)], "start": "network"}
     with pytest.warns(UserWarning, match="out of memory: from now on 15 points at a time"):
         run = kanpde.train(Poisson(4), out=tmp_path / "a.h5", **whole)
     most[0] = 100

@@ -174,6 +174,7 @@ def test_kept_and_last_weights_far_apart_are_a_warning(tmp_path):
         warnings.simplefilter("error")
         run = run_of(Poisson(3), tmp_path / "run.h5", phases=[{"steps": 60, "lr": 1e-2}])
     training = SimpleNamespace(
+        u=SimpleNamespace(start=None),
         objective=SimpleNamespace(total=lambda terms: sum(terms.values())),
         best={"terms": {"interior": 1.0, "boundary": 1e-3}, "step": 10},
         plan=SimpleNamespace(dtype=torch.float32),

@@ -129,7 +129,7 @@ def test_resuming_gives_bit_for_bit_the_uninterrupted_run(tmp_path, case, stop_a
 
 
 def test_training_reduces_the_error(tmp_path):
-    given = {"backbone": {"name": "kan", "widths": [8]}, "evaluation": {"every": 20}}
+    given = {"backbone": {"name": "kan", "widths": [8]}, "evaluation": {"every": 20}, "start": "network"}
     run = small(tmp_path, phases=[{**ADAM, "steps": 100, "lr": 1e-2}], **given)
     assert run.history["rel_l2"][-1] < 0.3 * run.history["rel_l2"][0]
     assert run.rel_l2 == pytest.approx(min(run.history["rel_l2"]), rel=0.2)
@@ -142,7 +142,8 @@ def test_variance_of_a_stochastic_operator_is_logged(tmp_path):
 
 
 def test_lbfgs_lowers_the_loss_on_frozen_points(tmp_path):
-    run = small(tmp_path, phases=[{**LBFGS, "steps": 30}], backbone={"name": "kan", "widths": [4]}, dtype="float64")
+    given = {"backbone": {"name": "kan", "widths": [4]}, "dtype": "float64", "start": "network"}
+    run = small(tmp_path, phases=[{**LBFGS, "steps": 30}], **given)
     losses = run.history["loss"][1:]
     assert all(b <= a for a, b in itertools.pairwise(losses)) and losses[-1] < 0.1 * losses[0]
 
@@ -368,7 +369,7 @@ class Unknown(kanpde.Problem):
 
 
 def test_problem_without_exact_solution_trains_on_the_loss(tmp_path):
-    run = small(tmp_path, problem=Unknown(2), steps=20, backbone={"name": "kan", "widths": [4]})
+    run = small(tmp_path, problem=Unknown(2), steps=20, backbone={"name": "kan", "widths": [4]}, start="network")
     assert np.isnan(run.history["rel_l2"]).all() and np.isnan(run.rel_l2)
     assert run.history["validation"][-1] < run.history["validation"][0]
     assert (
@@ -537,7 +538,7 @@ def test_gradient_enhanced_runs_learn(tmp_path, optimizer, widths):
     """From as many points, less error than without the gradient; both of few points."""
     points = {**SMALL["points"], "interior": 4, "refresh": "fixed"}
     given = {"backbone": {"name": "kan", "widths": widths}, "seed": 1, "points": points, "evaluation": {"every": 50}}
-    given["phases"] = [{**ADAM, "optimizer": optimizer, "steps": 60, "lr": 1e-2}]
+    given |= {"phases": [{**ADAM, "optimizer": optimizer, "steps": 60, "lr": 1e-2}], "start": "network"}
     errors = {
         gradient: small(tmp_path, gradient, loss={"gradient": gradient}, **given).history["rel_l2"][-1]
         for gradient in ("none", "almost_everywhere")
@@ -548,7 +549,7 @@ def test_gradient_enhanced_runs_learn(tmp_path, optimizer, widths):
 def test_average_is_that_of_the_weights_of_all_steps(tmp_path):
     seen = []
     note = lambda state: seen.append([p.detach().clone() for p in state.u.parameters()]) and None
-    run = small(tmp_path, phases=[ADAM], average=0.75, on_step=note)
+    run = small(tmp_path, phases=[ADAM], average=0.75, on_step=note, start="network")
     wanted = seen[0]
     for weights in seen[1:]:
         wanted = [0.75 * a + 0.25 * b for a, b in zip(wanted, weights, strict=True)]

@@ -223,14 +223,14 @@ def test_the_start_in_closed_form_is_the_same_function_on_a_large_ball():
 
 def test_units_as_given_are_those_of_x(tmp_path):
     problem = Sine(1, 1e3)
-    plan = planned(problem, {**SMALL, "backbone": KAN, "units": "given"})
+    plan = planned(problem, {**SMALL, "backbone": KAN, "units": "given", "start": "network"})
     assert len(plan.net) == 2 and plan.loss.factor(problem) == 0.5
 
 
 def test_a_run_of_before_units_opens_and_goes_on_as_it_was(tmp_path):
     """A result file whose configuration has no such key: the network has no maps, and the loss its old scale."""
     problem, out = Sine(1, 2.0), tmp_path / "old.h5"
-    run = kanpde.train(problem, out=out, steps=2, backbone=KAN, units="given", **SMALL)
+    run = kanpde.train(problem, out=out, steps=2, backbone=KAN, units="given", start="network", **SMALL)
     run.attrs["config"] = run.attrs["config"].replace("units: given\n", "")
     run.save()
     u, losses = Run.open(out).load_model(problem=problem), list(Run.open(out).history["loss"])

@@ -470,7 +470,7 @@ def test_a_run_says_how_wrong_it_is_in_its_file(tmp_path, monkeypatch):
 
 def test_a_resumed_run_is_verified_anew_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(verifying, "FEWEST", 0.0)
-    path = quick(tmp_path, Poisson(4), steps=4).path
+    path = quick(tmp_path, Poisson(4), steps=4, start="network").path
     before = kanpde.Run.open(path).verification
     plan = agreeing(kanpde.Run.open(path), None, None, {}, [], 8)
     again = go_on(kanpde.Run.open(path), plan)
@@ -541,7 +541,7 @@ def test_points_of_ones_own_are_corrected(tmp_path):
 
 
 def test_a_second_network_corrects_a_run(tmp_path):
-    run = quick(tmp_path, Poisson(3))
+    run = quick(tmp_path, Poisson(3), start="network")
     second = kanpde.correct(run, steps=40)
     assert second.path.name == "run-corrected.h5" and second.rel_l2 < 0.5 * run.rel_l2
     assert second.config["stages"][0]["backbone"]["name"] == "mlp"

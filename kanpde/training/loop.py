@@ -25,7 +25,7 @@ from kanpde.records.run import RunFile
 from kanpde.training import ladder, remaining, start, verifying
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.determined import determined
-from kanpde.training.evaluation import Evaluator
+from kanpde.training.evaluation import LEAST, Evaluator
 from kanpde.training.losses import Points
 from kanpde.training.meshes import meshes
 from kanpde.training.objective import Objective
@@ -371,9 +371,12 @@ class ResidualTraining(Training):
 
     def _remaining(self) -> remaining.Sizes:
         """What is left of equations and conditions at the held-out points."""
-        u = self.tested
+        of = partial(remaining.remaining, self.tested, self.plan.operator, self.evaluator.held_out)
         with torch.set_grad_enabled(self.config.loss.gradient != "none"):  # as the loss at these points is
-            return remaining.remaining(u, self.plan.operator, self.evaluator.held_out, self.objective.micro_batch)
+            try:
+                return of(self.objective.micro_batch)
+            except torch.OutOfMemoryError:
+                return of(LEAST)
 
     def _watched(self) -> dict[str, float]:
         """The relative l2 error of the best weights as it is estimated, where the run is to end by it."""

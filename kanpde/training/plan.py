@@ -111,7 +111,7 @@ class Plan:
         with blaming(problem, ConfigError):
             if not stored:
                 enter(config)
-                config = resolved(config, problem)
+                config = resolved(config, problem, net)
             frame = Frame.of(problem) if config.units == "frame" else None
             operator = _operator(config, problem)
             loss = _loss(config, problem, operator, frame)
@@ -367,9 +367,11 @@ def configured(problem: Problem, overrides: Mapping) -> RunConfig:
     return validate(located(merge({**solver, "problem": named}, overrides), Path()), steps, unstated(solver, overrides))
 
 
-def resolved(config: RunConfig, problem: Problem) -> RunConfig:
+def resolved(config: RunConfig, problem: Problem, net: nn.Module | None = None) -> RunConfig:
     """The configuration with defaults that depend on the problem filled in: law, point counts, backbone options, units.
 
+    Args:
+        net: one that is given, which stays as it is.
     Raises:
         ConfigError: the domain does not know the law, or lacks a member.
     """
@@ -391,7 +393,7 @@ def resolved(config: RunConfig, problem: Problem) -> RunConfig:
     changes["loss"] = config.loss.model_copy(update={"weights": weights, "balance": _balance(config, problem)})
     changes["problem"] = {**config.problem, **problem.settings()}
     changes["reference"] = _reference(config, problem)
-    changes["start"] = _start(config.model_copy(update=changes), problem)
+    changes["start"] = _start(config.model_copy(update=changes), problem, net)
     changes["units"] = config.units or ("frame" if Frame.of(problem) else None)
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
@@ -422,7 +424,7 @@ def _balance(config: RunConfig, problem: Problem) -> dict | None:
     return dict(BALANCED)
 
 
-def _start(config: RunConfig, problem: Problem) -> str:
+def _start(config: RunConfig, problem: Problem, net: nn.Module | None) -> str:
     """The start that is stated; where that of a solver is not for the problem, in many dimensions the best constant.
 
     Raises:
@@ -437,6 +439,8 @@ def _start(config: RunConfig, problem: Problem) -> str:
         return config.start
     if config.start_from:
         return _former_start(config.start_from)
+    if net is not None and problem.n_inputs < HIGH_DIM:
+        return "network"
     unread = config.loss.gradient == "none"  # else a run is refused for what hides the gradient
     if reason is None and not (unread and checks.hides_gradient(problem, str(config.points.law), hard)):
         return config.start
