@@ -205,8 +205,8 @@ def drawn(rows: Sequence[Row]) -> Figure:
     across = min(4, max(len(cases), 1))
     down = -(-len(cases) // across) or 1
     figure = Figure(figsize=(3 * across, 2.3 * down), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).flat
-    for ax, case in zip(panels, cases, strict=False):
+    panels = iter(figure.subplots(down, across, squeeze=False).flat)
+    for case, ax in zip(cases, panels, strict=False):
         own = [row for row in rows if row["case"] == case]
         for seed, colour in zip(sorted({row["seed"] for row in own}, key=int), COLOURS, strict=False):
             points = [(float(row["wall_seconds"]), float(row["error"])) for row in own if row["seed"] == seed]
@@ -217,7 +217,7 @@ def drawn(rows: Sequence[Row]) -> Figure:
         ax.tick_params(labelsize=8)
         ax.grid(alpha=0.25, lw=0.5)
         ax.spines[["top", "right"]].set_visible(False)
-    for ax in list(panels):
+    for ax in panels:
         ax.set_axis_off()
     figure.supxlabel("seconds of the loop", fontsize=10)
     figure.supylabel("relative l2 error", fontsize=10)
