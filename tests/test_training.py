@@ -16,7 +16,7 @@ from kanpde.config import PhaseConfig, validate
 from kanpde.domains import Box
 from kanpde.ground.errors import ConfigError
 from kanpde.optim.optimisers import schedule
-from kanpde.problems import Poisson
+from kanpde.problems import Poisson, Schroedinger
 from kanpde.runs.names import release, reserve
 from kanpde.runs.stored import config_of
 from kanpde.training import loop as training
@@ -577,6 +577,46 @@ def test_emphasis_weighs_the_points_and_balance_the_terms(tmp_path):
     assert run.history["weights/boundary"][-1] == saved["balance"]["weights"]["boundary"] != 1
     plain = small(tmp_path, "plain", phases=phases, points=kept, constraint="soft", loss={"gradient": "none"})
     assert run.history["terms/interior"][1] < plain.history["terms/interior"][1]
+
+
+def test_gauss_newton_sees_the_emphasis_of_points(tmp_path):
+    """|r|^2 is the weighted loss, of a system too, and J its derivative; a step keeps the weights, then they follow."""
+    given = {"solver": "low_dim", "backbone": {"name": "mlp", "widths": [5]}, **SMALL}
+    given |= {"loss": {"emphasis": {"name": "causal", "bins": 4, "epsilon": 2.0}, "weights": {"initial_re": 9.0}}}
+    made = training.ResidualTraining(planned(Schroedinger(), given), Run(tmp_path / "run.h5"))
+    o, probes, points = made.objective, made.streams["operator"], {name: pool() for name, pool in made.pools.items()}
+    parameters = list(made.u.parameters())
+    system = o.system(points, probes, parameters)
+    r, j = map(torch.cat, zip(*system.blocks(), strict=True))
+    weighed = o.at(points, probes, o.weighing(points, probes))
+    torch.testing.assert_close(r.square().sum().item(), weighed)
+    assert weighed < 0.9 * o.at(points, probes)
+    squares = system.residual().square().sum()
+    torch.testing.assert_close(squares.item(), weighed)
+    slope = torch.cat([g.flatten() for g in torch.autograd.grad(squares, parameters)])
+    torch.testing.assert_close(2 * r @ j, slope)
+    before = o.emphasis.losses.clone()
+    optimizer = training.make_optimizer(made.config.phases[0], made.u)
+    for _ in range(10):
+        made._step(made.config.phases[0], optimizer, 150)
+    assert o.emphasis.losses[0] < 0.7 * before[0]  # the first bin is solved first
+
+
+def test_points_that_stay_choose_the_steps_themselves(tmp_path):
+    """Of Gauss-Newton: others are drawn for it only where the next step has others anyway."""
+    drawn = {}
+    for refresh in (1, 3, "fixed"):
+        given = {"solver": "low_dim", "backbone": {"name": "mlp", "widths": [5]}}
+        given["points"] = {**SMALL["points"], "refresh": refresh}
+        made = training.ResidualTraining(planned(Poisson(2), given), Run(tmp_path / "run.h5"))
+        pool, counts = made.pools["interior"], []
+        draw = pool.draw
+        pool.draw = lambda counts=counts, draw=draw: counts.append(1) or draw()
+        optimizer = training.make_optimizer(made.config.phases[0], made.u)
+        for _ in range(4):
+            made._step(made.config.phases[0], optimizer, 150)
+        drawn[refresh] = len(counts)
+    assert drawn == {1: 8, 3: 2, "fixed": 1}
 
 
 def test_an_average_starts_from_the_weights_that_a_run_starts_from(tmp_path):

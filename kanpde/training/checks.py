@@ -203,8 +203,8 @@ def check_phase(phase: PhaseConfig, plan: "Plan") -> None:
         return
     if not plan.operator.transforms:
         raise ConfigError(f"phases: {phase.optimizer} needs the operator forward, given {config.operator['name']}")
-    if config.loss.directions or config.loss.emphasis:
-        raise ConfigError(f"phases: {phase.optimizer} has neither loss.directions nor loss.emphasis")
+    if config.loss.directions:
+        raise ConfigError(f"phases: {phase.optimizer} has no loss.directions")
 
 
 def check_grids(plan: "Plan") -> None:

@@ -293,11 +293,12 @@ class ResidualTraining(Training):
             probes.set_state(start)
 
     def _step_of_system(self, optimizer: torch.optim.Optimizer, points: Points) -> None:
-        """Steps are chosen by the loss at points that they have not seen, but for points that are fixed."""
+        """Steps are chosen by the loss at points that they have not seen, but where points stay for several steps."""
         probes, objective = self.streams["operator"], self.objective
-        unseen = {name: x if pool.refresh == "fixed" else pool.draw() for (name, pool), x in self._paired(points)}
+        unseen = {name: pool.draw() if pool.refresh == 1 else x for (name, pool), x in self._paired(points)}
         system = objective.system(points, probes, optimizer.param_groups[0]["params"])
-        optimizer.step(system, lambda: objective.at(unseen, probes))
+        emphasis = objective.weighing(unseen, probes)
+        optimizer.step(system, lambda: objective.at(unseen, probes, emphasis))
         objective.measure(points, probes)
 
     def _paired(self, points: Points):

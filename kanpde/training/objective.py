@@ -74,7 +74,7 @@ class Objective:
 
     def _backward(self, points: Points, probes: torch.Generator, adapt: bool) -> Tensor:
         sums, seen = {}, []
-        parts, start = list(self._parts(points, self._emphasis(points, probes))), probes.get_state()
+        parts, start = list(self._parts(points, self.weighing(points, probes))), probes.get_state()
         if self.balance and adapt and len(parts) > 1:
             self.balance.update_by_parts(self._shares(parts, probes), self._trained(), probes)
         after = probes.get_state()
@@ -143,7 +143,7 @@ class Objective:
         with metrics.saved_memory(self.u) as saved:
             yield saved
 
-    def _emphasis(self, points: Points, probes: torch.Generator) -> dict[str, Tensor]:
+    def weighing(self, points: Points, probes: torch.Generator) -> dict[str, Tensor]:
         """The weights of the interior points by what was seen before; of those not seen yet, by their residuals now."""
         if self.emphasis is None:
             return {}
@@ -200,13 +200,24 @@ class Objective:
             return ""
         return f"; its residual is not finite at {first_not_finite(r if len(r) == len(x) else r.mT, x)}"
 
-    def at(self, points: Points, probes: torch.Generator) -> float:
-        """The loss at these points, without a gradient by the parameters."""
-        return self.total(self.values(self.u, points, probes))
+    def at(self, points: Points, probes: torch.Generator, emphasis: Points | None = None) -> float:
+        """The loss at these points, without a gradient by the parameters.
+
+        Args:
+            emphasis: the weights of points, by term, as they are to stay: `weighing`.
+        """
+        if not emphasis:
+            return self.total(self.values(self.u, points, probes))
+        with torch.no_grad():
+            residuals = self.loss.residuals(self.u, self.operator.uncompiled(), points, probes)
+            terms = self.loss.means(residuals, emphasis) | self.loss.extra_terms(self.u)
+        return self.total({name: term.item() for name, term in terms.items()})
 
     def measure(self, points: Points, probes: torch.Generator) -> None:
-        """Note the terms at these points."""
+        """Note the terms at these points, of which an emphasis is told."""
         self._note(self.values(self.u, points, probes))
+        if self.emphasis is not None:
+            self.emphasis.update(points["interior"], self.residual(points["interior"], probes))
 
     def values(self, u: Ansatz, points: Points, probes: torch.Generator) -> dict[str, float]:
         """The terms of u at these points, not yet weighted, without the emphasis of a point and without a graph."""
@@ -231,7 +242,8 @@ class Objective:
 
     def system(self, points: Points, probes: torch.Generator, parameters: Sequence[Tensor]) -> Residuals:
         """The residuals at these points, whose squares add up to the loss."""
-        return Residuals(self, points, probes, parameters)
+        weighing = self.weighing(points, probes)
+        return Residuals(self, points, probes, parameters, weighing.get(self.loss.equations[0]))
 
     def state_dict(self) -> dict:
         state = {"micro_batch": self.micro_batch, "saved_bytes": self.saved_bytes}

@@ -25,11 +25,22 @@ class Residuals:
 
     A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one vectorised
     reverse pass through the jet of single points; that of a fit by a KAN without norms from a plain one.
+
+    Args:
+        emphasis: the weights (N,) of the interior points; None: all the same.
     """
 
-    def __init__(self, objective: "Objective", points: Points, probes: torch.Generator, parameters: Sequence[Tensor]):
+    def __init__(
+        self,
+        objective: "Objective",
+        points: Points,
+        probes: torch.Generator,
+        parameters: Sequence[Tensor],
+        emphasis: Tensor | None = None,
+    ):
         self.objective, self.points, self.probes = objective, points, probes
         self.parameters = parameters
+        self.roots = {} if emphasis is None else {"interior": emphasis.sqrt()}
         self.leaves = {str(i): p.detach() for i, p in enumerate(parameters)}
         self.names = self._names()
 
@@ -42,8 +53,11 @@ class Residuals:
 
     def residual(self) -> Tensor:
         o = self.objective
-        found = o.loss.residuals(o.u, o.operator, self.points, self.probes)
-        return torch.cat([*(self._rooted(name, r) for name, r in found.items()), *self._extra()])
+        found = []
+        for name, x in self.points.items():
+            of_name = o.loss.residuals(o.u, o.operator, {name: x}, self.probes)
+            found += [self._rooted(key, _times(r, self.roots.get(name))) for key, r in of_name.items()]
+        return torch.cat([*found, *self._extra()])
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
@@ -56,8 +70,14 @@ class Residuals:
         plainly, numbers = self._fits_plainly(), sum(map(torch.numel, self.parameters))
         numbers = max(numbers, weights_of(self.objective.u.net)) if plainly else numbers
         block = self._of_values if plainly else self._of_jets(name)
-        for x in self.points[name].split(max(BLOCK, BLOCK_NUMBERS // numbers)):
-            yield block(x)
+        x, size = self.points[name], max(BLOCK, BLOCK_NUMBERS // numbers)
+        roots = self.roots.get(name, x.new_ones(len(x)))
+        for part, root in zip(x.split(size), roots.split(size), strict=True):
+            r, j = block(part)
+            if name in self.roots:  # the residuals of a point follow one another
+                root = root.repeat_interleave(len(r) // len(part))
+                r, j = r * root, _times(j, root)
+            yield r, j
 
     def blocks_of_terms(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Those of terms without points."""
@@ -131,3 +151,8 @@ class _AtOnePoint(nn.Module):
         found = o.loss.residuals(self.u, o.operator, {self.name: x.unsqueeze(0)}, system.probes)
         n = len(system.points[self.name])
         return torch.cat([system._rooted(name, r, n) for name, r in found.items()])
+
+
+def _times(r: Tensor, root: Tensor | None) -> Tensor:
+    """r (N,) or (N, m), each row times its root (N,); None: as it is."""
+    return r if root is None else r * root.reshape(-1, *[1] * (r.ndim - 1))
