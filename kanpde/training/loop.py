@@ -25,7 +25,7 @@ from kanpde.records.run import RunFile
 from kanpde.training import ladder, remaining, start, verifying
 from kanpde.training.checkpoints import refine_grids
 from kanpde.training.determined import determined
-from kanpde.training.evaluation import LEAST, Evaluator
+from kanpde.training.evaluation import Evaluator
 from kanpde.training.losses import Points
 from kanpde.training.meshes import meshes
 from kanpde.training.objective import Objective
@@ -377,7 +377,7 @@ class ResidualTraining(Training):
             try:
                 return of(self.objective.micro_batch)
             except torch.OutOfMemoryError:
-                return of(LEAST)
+                return of(1)  # at a time
 
     def _watched(self) -> dict[str, float]:
         """The relative l2 error of the best weights as it is estimated, where the run is to end by it."""
