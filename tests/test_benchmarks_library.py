@@ -20,7 +20,7 @@ def test_a_run_its_table_and_its_curve(tmp_path, monkeypatch):
     assert [part.split("=")[0] for part in row["fields"].split()] == ["u", "v", "p"]
     assert 0 < float(row["cpu_seconds"]) < 100 and float(row["error"]) < 2
     text = (tmp_path / "library.md").read_text()
-    assert f"| `stokes` | {float(row['error']):.2g} | 1e-03, missed |" in text
+    assert f"| `stokes` | {float(row['error']):.2g} | 3e-02, missed |" in text
     curve = (tmp_path / "library_curves.csv").read_text()
     steps = [int(line.split(",")[2]) for line in curve.splitlines()[1:]]
     assert steps == [0, 1, 2] and (tmp_path / "figures" / "library.png").stat().st_size > 5_000
@@ -32,8 +32,8 @@ def test_a_run_its_table_and_its_curve(tmp_path, monkeypatch):
         library.main(["--cases", "stoke"])
 
 
-def test_every_equation_has_a_target_and_lines():
-    assert set(library.TARGETS) == set(LOW_DIM)
+def test_targets_are_of_equations_and_lines_are_counted():
+    assert set(library.TARGETS) < set(LOW_DIM)
     assert library.reference("kdv") == "computed, to 1e-10" and library.reference("wave") == "closed"
     assert library.yaml_lines("fokker_planck") >= 2
     assert 5 < library.class_lines(LOW_DIM["kdv"]) < library.class_lines(LOW_DIM["elasticity"]) < 80

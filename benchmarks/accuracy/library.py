@@ -47,23 +47,18 @@ from kanpde.records.run import replacing
 from kanpde.runs.models import Run
 from kanpde.runs.summary import worst_time
 
-TARGETS = {  # the relative l2 errors that were asked for
+TARGETS = {  # the relative l2 errors that were asked for, where any was
     "burgers": 1e-3,
     "allen_cahn_1d": 1e-2,
     "kdv": 1e-2,
-    "kuramoto_sivashinsky": 1e-2,
     "schroedinger": 1e-2,
     "wave": 1e-3,
-    "helmholtz": 1e-3,
-    "advection_diffusion": 1e-3,
-    "fokker_planck": 1e-3,
-    "black_scholes": 1e-3,
-    "stl_diffusion": 1e-3,
-    "inverse_diffusion": 1e-2,
-    "stokes": 1e-3,
-    "cavity": 1e-2,
+    "helmholtz": 1e-4,
+    "stl_diffusion": 3e-2,
+    "stokes": 3e-2,
+    "cavity": 3e-2,
     "plate": 1e-3,
-    "elasticity": 1e-2,
+    "elasticity": 3e-2,
 }
 NUMBERS = ("error", "worst_time", "worst_error", "steps", "cpu_seconds", "parameters", "yaml_lines", "class_lines")
 COLUMNS = ("case", "seed", *NUMBERS[:1], "fields", *NUMBERS[1:], "reference", "machine")
@@ -186,7 +181,7 @@ def line(case: str, rows: Sequence[Row]) -> list[str]:
     return [
         f"`{case}`",
         spread(of("error"), ".2g", ".1g"),
-        f"{TARGETS[case]:.0e}, {'reached' if mean <= TARGETS[case] else 'missed'}",
+        f"{asked:.0e}, {'reached' if mean <= asked else 'missed'}" if (asked := TARGETS.get(case)) else "-",
         ", ".join(f"{name} {value:.2g}" for name, value in fields.items()) or "-",
         f"{times[int(np.argmax(errors))]:.3g}: {max(errors):.2g}" if errors else "-",
         " ".join(row["seed"] for row in rows),
@@ -211,7 +206,8 @@ def drawn(rows: Sequence[Row]) -> Figure:
         for seed, colour in zip(sorted({row["seed"] for row in own}, key=int), COLOURS, strict=False):
             points = [(float(row["wall_seconds"]), float(row["error"])) for row in own if row["seed"] == seed]
             ax.plot(*zip(*points, strict=True), color=colour, lw=1.4, label=f"seed {seed}")
-        ax.axhline(TARGETS[case], color="0.4", lw=0.9, ls=(0, (4, 1.5)))
+        if case in TARGETS:
+            ax.axhline(TARGETS[case], color="0.4", lw=0.9, ls=(0, (4, 1.5)))
         ax.set(yscale="log", title=case)
         ax.title.set_fontsize(10)
         ax.tick_params(labelsize=8)
