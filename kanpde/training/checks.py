@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from kanpde.config import PhaseConfig, RunConfig, dump, resolve, validate
-from kanpde.domains.base import FEW, is_framed, numbers_across, resolution
+from kanpde.domains.base import FEW, is_framed, numbers_across, resolution, tells_inside
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import SOBOL_MAX_DIM, directions, stream
 from kanpde.jets.ansatz import Ansatz, Field
@@ -360,9 +360,9 @@ def _hidden(problem: Problem, law: str, jet_at: Callable[[Tensor], Jet | Jets], 
     n = max(2, min(64, CHECKED // problem.domain.dim))
     x = problem.domain.interior(n, stream(0, "check"), law, dtype=torch.float64)
     v = _lengths(problem, x) * directions(*x.shape, stream(1, "check"), dtype=x.dtype)
-    within = problem.domain.contains(x + STEPS[0] * v) & problem.domain.contains(x - STEPS[0] * v)
-    if within.any():  # a source that is interpolated is known inside the domain only
-        x, v = x[within], v[within]
+    if tells_inside(problem.domain):  # a source that is interpolated is known there only
+        within = problem.domain.contains(x + STEPS[0] * v) & problem.domain.contains(x - STEPS[0] * v)
+        x, v = (x[within], v[within]) if within.any() else (x, v)
     jet = jet_at(x)
     parts = {
         "the residual": lambda x: torch.stack(list(problem.equations(jet, x).values()), 1),
