@@ -213,7 +213,7 @@ def measured(cell: Cell) -> list[Row]:
     u = run.load_model(problem=trained)
     alone = residual(u)
     u.problem = problem
-    seconds = 0.2 if cell.quick else cell.seconds
+    seconds = 1.0 if cell.quick else cell.seconds
     found = verify(u, seconds=seconds, rel=REL, confidence=CONFIDENCE, law=str(run.attrs["law"]))
     true = error(u) if cell.what == "wrong" else run.rel_l2
     errors = true, found.rel_l2, found.low, found.high, float(run.history["wall_s"][-1]), found.seconds
