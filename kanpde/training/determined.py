@@ -29,8 +29,8 @@ from kanpde.training.losses import Points
 from kanpde.training.objective import Objective
 from kanpde.training.residuals import Residuals
 
-ROWS = 512  # points of the equation, and at most
-NUMBERS = 2**25  # in the Jacobian at them
+ROWS = 512  # points of each kind at most, observations aside
+NUMBERS = 2**25  # of the Jacobian at them at most
 MOST = 200  # unknown numbers
 SMALL = 1e3  # lambda: so many times the rounding of J J^T
 SHARE = 0.3  # of a direction from which an unknown is named in it
