@@ -243,3 +243,11 @@ def test_they_are_listed_with_their_equations(capsys):
     text = " ".join(out.split())
     assert all(name in text for name in LOW_DIM) and set(LOW_DIM) < set(PROBLEMS)
     assert all(kind().title.endswith((".", ":")) or len(kind().title) < 120 for kind in LOW_DIM.values())
+
+
+def test_a_result_is_named_by_what_there_is(tmp_path, monkeypatch, capsys, no_pictures):
+    """Of a problem of one dimension alone the name has none."""
+    monkeypatch.chdir(tmp_path)
+    args = [word for assignment in TINY for word in ("--set", assignment)]
+    call(capsys, "solve", "stokes", "--steps", 1, "--quiet", "--no-verify", *args)
+    assert [path.name for path in sorted((tmp_path / "runs").glob("*.h5"))] == ["stokes-chebykan-seed0.h5"]

@@ -49,9 +49,11 @@ def release(run: RunFile) -> None:
 def _stem(config: RunConfig) -> str:
     given = config.problem
     name = short(str(given["name"]))
-    which = given.get("equation") or (Path(given["file"]).stem if "file" in given else f"{given.get('dim', '')}d")
+    dim = f"{given['dim']}d" if "dim" in given else None  # of a problem of one dimension alone
+    which = given.get("equation") or (Path(given["file"]).stem if "file" in given else dim)
     backbone = short(config.backbone["name"])
-    stem = os.fsencode(f"{name}-{which}-{backbone}")[: LONGEST - 40].decode(errors="ignore")
+    stem = "-".join(filter(None, (name, which, backbone)))
+    stem = os.fsencode(stem)[: LONGEST - 40].decode(errors="ignore")
     return f"{stem}-seed{config.seed}"
 
 
