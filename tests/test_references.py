@@ -688,3 +688,31 @@ def test_a_reference_is_known_up_to_its_ends_in_single_precision():
     end = np.array([[np.float64(np.float32(pi / 2))] * 2])
     assert end[0, 0] > pi / 2 and through(end)[0, 0] == pytest.approx(pi / 2)
     assert np.isnan(through(end + 1e-5)).all()
+
+
+def test_a_field_that_is_zero_at_a_time_has_no_relative_error_then(tmp_path):
+    @dataclass(frozen=True)
+    class Turning(kanpde.Problem):
+        """(u, v)_t = (-v, u): cos t and sin t, which is zero at t = 0"""
+
+        dim: int = 1
+        coordinates = ("x", "t")
+        fields = ("u", "v")
+        conditions = (Initial(1.0, field="u"), Initial(0.0, field="v"))
+
+        @property
+        def domain(self):
+            return Cylinder(Box(1, 0, 1))
+
+        def residual(self, w, x):
+            return w.u.t + w.v.value, w.v.t - w.u.value
+
+    t, x = np.linspace(0, 1, 5), np.linspace(0, 1, 4)
+    u, v = (np.broadcast_to(f(t), (4, 5)) for f in (np.cos, np.sin))
+    np.savez(tmp_path / "turn.npz", x=x, t=t, u=u, v=v)
+    given = {"backbone": {"name": "mlp", "widths": [4]}, "reference": {"file": str(tmp_path / "turn.npz")}}
+    small = {"points": {"interior": 8, "validation": 16}, "slices": {"points": 3, "volume": 0}, "verify": False}
+    run = kanpde.train(Turning(), out=tmp_path / "run.h5", steps=1, **given, **small)
+    times = run.table("times")
+    assert np.isnan(times["fields/v/rel_l2"][0]) and np.isfinite(times["fields/v/rel_l2"][1:]).all()
+    assert times["rel_l2"][0] == times["fields/u/rel_l2"][0] < 1e-6

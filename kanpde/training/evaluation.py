@@ -34,6 +34,7 @@ CACHE = 2**24  # coordinates kept in memory rather than drawn again
 KEEP = 2**25  # coordinates written to the result file, and measured at every evaluation before the last
 JUDGED = 2**18  # coordinates of the points at which a PDE's loss is validated: a few steps' worth of work
 LEAST = 16  # but so many points
+ZERO = 1e-10  # of its root mean square, what a field is where it is zero
 TIMES, FEWEST = 512, 4  # at which errors are told apart, and points of each on average; else they are in intervals
 INTERVALS, PER_INTERVAL = 50, 20  # at most, and of so many points at least
 
@@ -202,7 +203,10 @@ class Evaluator:
             parts = t.argsort(stable=True).chunk(max(1, min(INTERVALS, len(t) // PER_INTERVAL)))
         else:
             parts = which.argsort(stable=True).split(count.tolist())
-        rows = [{"t": t[part].double().mean().item(), **self._errors(u[part], exact[part])} for part in parts]
+        size = lambda values: values.square().mean(0).sqrt()
+        least = ZERO * size(exact.nan_to_num())
+        there = lambda e: torch.where(size(e) > least, e, torch.nan)  # a field that is zero then has no relative error
+        rows = [{"t": t[part].double().mean().item(), **self._errors(u[part], there(exact[part]))} for part in parts]
         names = [name for name in rows[0] if name == "t" or name.endswith("rel_l2")]
         return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in names}
 
