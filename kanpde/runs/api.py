@@ -47,8 +47,9 @@ def train(
 
     Args:
         problem: a `Problem`.
-        net: any module (N, d) -> (N, 1); None builds the backbone of the configuration. The run's network is s net with
-            a start in closed form beside it (`start: ladder`, the default from d = 1000 on), c + s net with `constant`.
+        net: any module (N, d) -> (N, 1); None builds the backbone of the configuration. With `start: ladder` the
+            run's network is s net, beside a polynomial, with `constant` c + s net. Solvers ask for the former, but
+            below d = 1000 they leave a net that is given as it is.
         config: a `RunConfig`; without one, the dimension's default solver with `overrides`: solver="paper", steps=500,
             seed=1, backbone="kan", points={"interior": 200}, or any other key of a YAML.
         out: the result file; default a new one under runs/.
