@@ -16,6 +16,7 @@ from conftest import call, one_line
 
 from kanpde import Jet, Problem, Run, RunFailed, config, train
 from kanpde.domains import Ball
+from kanpde.ground import construct
 from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
 from kanpde.users import modules as user_modules
@@ -543,3 +544,12 @@ def test_a_full_disk_prints_nothing_of_its_own(folder, capfd):
     del run
     gc.collect()
     assert capfd.readouterr().err == "" and list(folder.iterdir()) == []
+
+
+def test_a_field_that_a_plain_class_restates_is_told_of():
+    class Mine(Problem):
+        dim = 2
+
+    with pytest.raises(ConfigError) as info:
+        construct.call("problem Mine", Mine, {})
+    assert one_line(info) == "problem Mine: dim: missing (dim = 2 in its class is read below @dataclass(frozen=True))"

@@ -221,6 +221,25 @@ def test_files_of_meshio(tmp_path, monkeypatch):
         rows_of(kanpde.Reference("series.xdmf"))
 
 
+def test_what_is_known_of_cells_is_read_at_their_centres(tmp_path):
+    grid = pyvista.RectilinearGrid([0.0, 0.2, 1.0], [0.0, 2.0], [0.0])
+    grid.cell_data["u"] = [3.0, 4.0]
+    grid.cast_to_unstructured_grid().save(tmp_path / "volumes.vtu")
+    found = rows_of(kanpde.Reference(tmp_path / "volumes.vtu", coordinates={"x": "x", "t": "y"}))
+    np.testing.assert_allclose(found[np.argsort(found[:, 0])], [[0.1, 1, 3], [0.6, 1, 4]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".csv"])
+def test_a_snapshot_is_at_the_time_that_is_stated(ending, tmp_path):
+    path = tmp_path / f"snapshot{ending}"
+    if ending == ".npz":
+        np.savez(path, x=X, u=U[:, 2])
+    else:
+        np.savetxt(path, np.stack([X, U[:, 2]], 1), delimiter=",", header="x,u", comments="")
+    found = rows_of(kanpde.Reference(path, coordinates={"x": "x", "t": 0.5}))
+    np.testing.assert_array_equal(found, np.stack([X, np.full_like(X, 0.5), U[:, 2]], 1))
+
+
 @pytest.mark.parametrize("ending", [".mat", ".h5"])
 def test_complex_arrays_are_two_fields(ending, tmp_path):
     path, psi = tmp_path / f"nls{ending}", V + 1j * W

@@ -160,7 +160,7 @@ class ReferenceConfig(Strict):
 
     file: str
     fields: dict[str, str] | None = None
-    coordinates: dict[str, str] | None = None
+    coordinates: dict[str, float | str] | None = None
     axes: list[str | list[str]] | None = None
     sample: Annotated[int, Field(ge=0)] | None = None
     units: dict[str, float] = {}

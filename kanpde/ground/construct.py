@@ -50,7 +50,10 @@ def call(label: str, function: Callable, options: Mapping[str, Any], *given, **f
             ) from None
     for p in free:
         if p.default is p.empty and p.name not in checked:
-            raise ConfigError(f"{label}: {p.name}: missing")
+            unread = ""
+            if p.name in vars(function):  # of a class that restates a field without being a dataclass of its own
+                unread = f" ({p.name} = {vars(function)[p.name]!r:.40} in its class is read below @dataclass(frozen=True))"
+            raise ConfigError(f"{label}: {p.name}: missing{unread}")
     try:
         return function(*given, **checked, **fixed)
     except (ValueError, TypeError, KeyError) as error:

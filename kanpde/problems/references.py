@@ -25,7 +25,8 @@ class Reference:
         file: .mat, .npz, .csv, .dat or .txt of COMSOL, .h5, or a mesh: `kanpde.records.arrays.read`.
         fields: names in the file by those of the fields; by default the same, of one field the only array that is left.
             A part of an array is `uu.real`, `uu.imag`, `uu.abs`, or `velocity[0]`.
-        coordinates: names in the file by those of the coordinates; by default the same, or such as tt, x-coordinate.
+        coordinates: names in the file by those of the coordinates; by default the same, or such as tt, x-coordinate. A
+            number stands for a coordinate that the file has not: t: 0.5 for a snapshot.
         axes: the coordinates in the order of the axes of the arrays, where their lengths do not tell; those that lie
             along one axis together as a list.
         sample: of arrays of several solutions, along the first axis, the number of the one that is meant.
@@ -37,7 +38,7 @@ class Reference:
 
     file: str
     fields: Mapping[str, str] | None = None
-    coordinates: Mapping[str, str] | None = None
+    coordinates: Mapping[str, str | float] | None = None
     axes: Sequence[str | Sequence[str]] | None = None
     sample: int | None = None
     units: Mapping[str, float] = field(default_factory=dict)
@@ -47,10 +48,14 @@ class Reference:
         if not isinstance(self.file, str | Path):
             raise ConfigError(f"reference: file: given {self.file!r:.60}, needed is the name of a file")
         object.__setattr__(self, "file", str(self.file))
-        for name in ("fields", "coordinates"):
+        named = lambda value: isinstance(value, str)
+        for name, needed, fits in (
+            ("fields", "names in the file", named),
+            ("coordinates", "names in the file, or numbers,", lambda value: named(value) or number(value) is not None),
+        ):
             given = getattr(self, name)
-            if given is not None and not _is_mapping(given, lambda value: isinstance(value, str)):
-                raise ConfigError(f"reference: {name}: given {given!r:.80}, needed are names in the file by their own")
+            if given is not None and not _is_mapping(given, fits):
+                raise ConfigError(f"reference: {name}: given {given!r:.80}, needed are {needed} by their own")
         for name in ("units", "shift"):
             if not _is_mapping(getattr(self, name), lambda value: number(value) is not None):
                 raise ConfigError(f"reference: {name}: given {getattr(self, name)!r:.80}, needed are numbers by name")
@@ -174,7 +179,7 @@ class Finding:
     def rows(self) -> Rows:
         """The rows of the file; of one that is streamed also each block of it."""
         coordinates, assumed = self.coordinates()
-        fields, more = self.fields(set(coordinates.values()))
+        fields, more = self.fields({there for there in coordinates.values() if isinstance(there, str)})
         order, said = self.reference.axes, [*assumed, *more]
         if order is None and self.contents.order and all(c in ("t", "x", "y", "z") for c in coordinates):
             order = [name for name in self.contents.order if name in coordinates]
@@ -187,7 +192,7 @@ class Finding:
 
     def _made(self, contents: Contents, coordinates: dict, fields: dict, order) -> tuple:
         """Shape, coordinates and values."""
-        read = {name: arrays.named(contents, there) for name, there in (coordinates | fields).items()}
+        read = {name: _found(contents, there) for name, there in (coordinates | fields).items()}
         read = {name: array for name, array in read.items() if array is not None}
         for name in fields:
             read[name] = self._real(name, fields[name], self._sampled(fields[name], read[name]).squeezed())
@@ -216,8 +221,8 @@ class Finding:
     # -----------------------------------------------------------------------------------------------------------
     # Names
 
-    def coordinates(self) -> tuple[dict[str, str], list[str]]:
-        """Their names in the file, and what has been assumed."""
+    def coordinates(self) -> tuple[dict[str, str | float], list[str]]:
+        """Their names in the file, or the number they have in all of it, and what has been assumed."""
         stated, there = self.reference.coordinates or {}, self.contents.arrays
         found, assumed, names = {}, [], names_of(self.problem)
         for axis, name in enumerate(names):
@@ -263,8 +268,8 @@ class Finding:
             f"nothing in it is called {some}; say fields: {{{fields[0]}: NAME}} (arrays: {_listed(there)})"
         )
 
-    def _there(self, name: str) -> str:
-        if arrays.named(self.contents, name) is None:
+    def _there(self, name: str | float) -> str | float:
+        if _found(self.contents, name) is None:
             raise self.error(suggest("array", name, list(self.contents.arrays)))
         return name
 
@@ -336,6 +341,11 @@ class Finding:
         if len(shape) > 1 and any(_ways(x, shape[:-1], False, self._last())):
             return f"; of {shape[-1]} components along the last axis say which: {name}: {there}[0]"
         return ""
+
+
+def _found(contents: Contents, there: str | float) -> Array | None:
+    """The array of a name, or a number as one."""
+    return arrays.named(contents, there) if isinstance(there, str) else Held(np.array([float(there)]))
 
 
 def _held(read: dict[str, Array]) -> dict[str, Array]:

@@ -238,7 +238,7 @@ def read(path: str | Path) -> Contents:
     """
     path = Path(path).expanduser()
     if not os.path.isfile(path):
-        raise ConfigError(f"{path}: no such file")
+        raise ConfigError(f"{path}: {'this is a folder' if os.path.isdir(path) else 'no such file'}")
     if not path.stat().st_size:
         raise ConfigError(f"{path}: the file is empty")
     found = READERS.get(path.suffix.lower(), _mesh)(path)
@@ -425,7 +425,10 @@ def _as_series(path: Path, names: list[Column], numbers: np.ndarray) -> Arrays:
 
 
 def _mesh(path: Path) -> Contents:
-    """The points of a mesh, x, y, z, and what is known at them; of a series of them at its times t."""
+    """The points of a mesh, x, y, z, and what is known at them; of a series of them at its times t.
+
+    Where all is known of cells, as of finite volumes, the points are their centres.
+    """
     try:
         empty = _empty_grids(path) if path.suffix.lower() in XDMF else set()
         with quiet():
@@ -486,12 +489,7 @@ def _one(path: Path, mesh, empty: Collection[str] = ()):
         mesh = blocks[0] if len(blocks) == 1 and isinstance(blocks[0], pyvista.DataSet) else blocks.combine()
     if not isinstance(mesh, pyvista.DataSet) or not mesh.n_points:
         raise ConfigError(f"{path}: there are no points in it")
-    if not len(mesh.point_data) and len(mesh.cell_data):
-        what = ", ".join(mesh.cell_data.keys())
-        raise ConfigError(
-            f"{path}: {what} are known of cells, needed is data at points (pyvista: cell_data_to_point_data)"
-        )
-    return mesh
+    return mesh.cell_centers() if not len(mesh.point_data) and len(mesh.cell_data) else mesh
 
 
 def _series(path: Path, reader, times: list[float], empty: Collection[str]) -> Arrays:
