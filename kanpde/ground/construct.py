@@ -52,7 +52,8 @@ def call(label: str, function: Callable, options: Mapping[str, Any], *given, **f
         if p.default is p.empty and p.name not in checked:
             unread = ""
             if p.name in vars(function):  # of a class that restates a field without being a dataclass of its own
-                unread = f" ({p.name} = {vars(function)[p.name]!r:.40} in its class is read below @dataclass(frozen=True))"
+                own = f"{p.name} = {vars(function)[p.name]!r:.40}"
+                unread = f" ({own} in its class is read below @dataclass(frozen=True))"
             raise ConfigError(f"{label}: {p.name}: missing{unread}")
     try:
         return function(*given, **checked, **fixed)
