@@ -32,6 +32,8 @@ from kanpde.jets.names import Coordinates, Index
 from kanpde.jets.nested import gradient_of
 from kanpde.jets.pieces import add
 
+HOOKS = "_jet_hooks"  # of a module: to its jets what its forward hooks are to values
+
 
 class MissingJetRule(TypeError):
     """A module has no rule by which a jet goes through it."""
@@ -192,7 +194,14 @@ def push(module: nn.Module, jet: Jet, wanted: Part = Part.FULL) -> Jet:
     Raises:
         MissingJetRule: the module's type has no rule.
     """
-    return _rule_of(module).push(module, jet, wanted)
+    return hooked(module, jet, _rule_of(module).push(module, jet, wanted))
+
+
+def hooked(module: nn.Module, given: Any, out: Any) -> Any:
+    """A jet that came out of a module, as its hooks under `HOOKS`, (module, given, out) -> out, hand it on."""
+    for hook in getattr(module, HOOKS, ()):
+        out = hook(module, given, out)
+    return out
 
 
 def _rule_of(module: nn.Module) -> _Rule:

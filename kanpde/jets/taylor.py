@@ -25,7 +25,7 @@ from math import comb, factorial, gcd
 import torch
 from torch import Tensor, nn
 
-from kanpde.jets.jet import Affine, LayerNorm, MissingJetRule, Product, Scaling, elementary
+from kanpde.jets.jet import Affine, LayerNorm, MissingJetRule, Product, Scaling, elementary, hooked
 from kanpde.jets.names import Index
 from kanpde.jets.nested import slopes
 
@@ -184,7 +184,7 @@ def push(module: nn.Module, y: Taylor) -> Taylor:
         return y.of(function(module, y.value, y.order))
     if not _serves(module):
         raise MissingJetRule(f"no Taylor rule for {type(module).__name__}: register one with kanpde.jets.taylor.rule")
-    return _RULES[type(module)](module, y)
+    return hooked(module, y, _RULES[type(module)](module, y))
 
 
 @rule(nn.Sequential)

@@ -13,7 +13,7 @@ Sources: Levenberg 1944, Marquardt 1963; energy natural gradient in residual spa
 Lin 2024 (arXiv 2401.10190), Guzman-Cordero et al. 2025 (arXiv 2505.12149).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -23,6 +23,7 @@ from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 
 SPREAD = 4.0  # between neighbouring candidates of the damping
 LEAST, MOST = 1e-15, 1e15  # of the damping
+PANEL = 256  # columns of the normal matrix at a time
 FLAT = 1e-6  # of the length of a column of J beside the longest: shorter ones count as if they had it
 
 
@@ -39,30 +40,56 @@ class System(Protocol):
 
 
 class Dense:
-    """mu -> p_mu from r and J as matrices, J of fewer columns where it is sketched; q holds beta."""
+    """mu -> p_mu from r and J, block by block, J of fewer columns where it is sketched; q holds beta.
 
-    def __init__(self, r: Tensor, j: Tensor, q: Tensor | None, scaling: float):
-        self.dtype, self.q, j = j.dtype, q, j.double()
-        self.r = r.double() if q is None else r.double() + j @ q.double()
-        self.roots = _roots(j, scaling)
-        self.j = j.div_(self.roots)  # in place: J may be most of the memory
-        self.wide = len(j) <= j.shape[1]
-        self.gram = self.j @ self.j.mT if self.wide else self.j.mT @ self.j
+    J is held as long as it has no more rows than columns; from then on J^T J and J^T r take its place.
+    """
+
+    def __init__(self, blocks: Iterable[tuple[Tensor, Tensor]], q: Tensor | None, scaling: float):
+        self.q, held, self.wide = q, [], True
+        for r, j in blocks:
+            self.dtype, r, j = j.dtype, r.double(), j.double()
+            r = r if q is None else r + j @ q.double()
+            if self.wide and sum(len(before) for before, _ in held) + len(r) > j.shape[1]:
+                self.wide, self.gram = False, j.new_zeros(j.shape[1], j.shape[1])
+                self.right = j.new_zeros(j.shape[1])
+                for before in held:
+                    self._add(*before)
+                held = []
+            if self.wide:
+                held.append((r, j))
+            else:
+                self._add(r, j)
+        if self.wide:
+            self.r, self.j = (torch.cat(parts) for parts in zip(*held, strict=True))
+            self.roots = _roots(torch.linalg.vector_norm(self.j, dim=0), scaling)
+            self.j /= self.roots
+            self.gram = self.j @ self.j.mT
+        else:
+            self.gram = self.gram.triu() + self.gram.triu(1).mT
+            self.roots = _roots(self.gram.diagonal().sqrt(), scaling)
+            self.gram /= self.roots * self.roots.unsqueeze(1)
+            self.right /= self.roots
         if not self.gram.isfinite().all():
             raise FloatingPointError("the Jacobian of the residuals is not finite")
+
+    def _add(self, r: Tensor, j: Tensor) -> None:
+        """The products of a block, of the symmetric one what is right of its diagonal in panels of columns."""
+        self.right += j.mT @ r
+        for start in range(0, j.shape[1], PANEL):
+            panel = slice(start, start + PANEL)
+            self.gram[panel, start:].addmm_(j[:, panel].mT, j[:, start:])
 
     def step(self, mu: float) -> Tensor:
         factor = _cholesky(self.gram, mu)
         solve = lambda b: torch.cholesky_solve(b.unsqueeze(1), factor).squeeze(1)
-        p = -(self.j.mT @ solve(self.r) if self.wide else solve(self.j.mT @ self.r))
-        p = p / self.roots
+        p = -(self.j.mT @ solve(self.r) if self.wide else solve(self.right)) / self.roots
         return (p if self.q is None else p + self.q).to(self.dtype)
 
 
-def _roots(j: Tensor, scaling: float) -> Tensor:
-    """The roots of the diagonal S."""
-    lengths = torch.linalg.vector_norm(j, dim=0)
-    return (lengths / lengths.max().clamp_min(torch.finfo(j.dtype).tiny)).clamp_min(FLAT) ** scaling
+def _roots(lengths: Tensor, scaling: float) -> Tensor:
+    """The roots of the diagonal S, from the lengths of the columns of J."""
+    return (lengths / lengths.max().clamp_min(torch.finfo(lengths.dtype).tiny)).clamp_min(FLAT) ** scaling
 
 
 def _cholesky(gram: Tensor, mu: float) -> Tensor:
@@ -194,24 +221,24 @@ class GaussNewton(torch.optim.Optimizer):
         if self.solver == "cg":
             return MatrixFree(system, parameters, q, self.rank, generator).step
         if self.columns is None:
-            return Dense(*self._sketched(system, None, generator), q, self.scaling).step
+            return Dense(self._sketched(system, None, generator), q, self.scaling).step
         sketch = CountSketch(sum(map(torch.numel, parameters)), self.columns, generator)
-        dense = Dense(*self._sketched(system, sketch, generator), None, self.scaling)
+        dense = Dense(self._sketched(system, sketch, generator), None, self.scaling)
         return lambda mu: sketch.transposed(dense.step(mu))
 
-    def _sketched(self, system: System, columns: CountSketch | None, generator: torch.Generator) -> tuple:
-        """r and J, sketched block by block as they come: the sketch of all rows is the sum of those of the blocks."""
-        rs, js = [], []
+    def _sketched(self, system: System, columns: CountSketch | None, generator: torch.Generator) -> Iterator[tuple]:
+        """r and J, sketched block by block: the sketch of all rows is the sum of those of the blocks."""
+        total = None
         for r, j in system.blocks():
             j = j if columns is None else columns(j, 1)
-            if self.rows is not None:
-                rows = CountSketch(len(r), self.rows, generator)
-                r, j = rows(r, 0), rows(j, 0)
-                if js:
-                    r, j = rs.pop().add_(r), js.pop().add_(j)
-            rs.append(r)
-            js.append(j)
-        return torch.cat(rs), torch.cat(js)
+            if self.rows is None:
+                yield r, j
+                continue
+            rows = CountSketch(len(r), self.rows, generator)
+            block = rows(r, 0), rows(j, 0)
+            total = block if total is None else (total[0].add_(block[0]), total[1].add_(block[1]))
+        if total is not None:
+            yield total
 
     def report(self) -> dict[str, float]:
         """Damping, and the share of steps that made the loss smaller."""

@@ -150,7 +150,7 @@ def _named(direction: Tensor, names: Sequence[str]) -> str:
     """a - 0.5 b: the unknowns in a direction, in the units of their scales."""
     sizes = direction / direction[direction.abs().argmax()]
     parts = [f"{size:+.2g} {name}" for name, size in zip(names, sizes.tolist(), strict=True) if abs(size) > SHARE]
-    return " ".join(parts).replace("+1 ", "").replace("-1 ", "- ").replace("+", "+ ").removeprefix("+ ")
+    return " ".join(parts).replace("+1 ", "+").replace("-1 ", "- ").replace("+", "+ ").removeprefix("+ ")
 
 
 def _parts(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -38,6 +38,7 @@ class Objective:
         self.terms: dict[str, float] | None = None
         self.value, self.saved_bytes, self.unit = float("nan"), float("nan"), 1.0
         self._shrunk = False
+        self.closed: dict[str, bool] = {}  # the terms whose Jacobian has been seen to come in closed form, or not
         self.alike = _alike(u.problem)
 
     def weights(self, names: Sequence[str]) -> dict[str, float]:

@@ -9,22 +9,23 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from kanpde.ground.errors import ConfigError
-from kanpde.jets.jet import Jet
-from kanpde.kan.kernels.jacobian import covers, jacobian, weights_of
+from kanpde.kan.kernels.jacobian import NotCovered, covers, jacobian, weights_of
 from kanpde.training.losses import Points
 
 if TYPE_CHECKING:
     from kanpde.training.objective import Objective
 
 BLOCK = 128  # points at least whose Jacobian exists at a time
+LOOKED_AT = 2  # points at which the one is compared with the other before it is used
 BLOCK_NUMBERS = 2**21  # of the Jacobian of these points, where the parameters are few
 
 
 class Residuals:
     """r (M,), all residuals of all terms with the roots of their weights, so that |r|^2 is the loss; and J = dr/dtheta.
 
-    A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one vectorised
-    reverse pass through the jet of single points; that of a fit by a KAN without norms from a plain one.
+    A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one reverse pass
+    through the jets of all of them (`kanpde.kan.kernels.jacobian`), or where that has no formula from a vectorised one
+    through the jet of single points.
 
     Args:
         emphasis: the weights (N,) of the interior points; None: all the same.
@@ -67,9 +68,9 @@ class Residuals:
 
     def blocks_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Those of the points of a term."""
-        plainly, numbers = self._fits_plainly(), sum(map(torch.numel, self.parameters))
-        numbers = max(numbers, weights_of(self.objective.u.net)) if plainly else numbers
-        block = self._of_values if plainly else self._of_jets(name)
+        closed, numbers = self.is_closed(name), sum(map(torch.numel, self.parameters))
+        numbers = max(numbers, weights_of(self.objective.u)) if closed else numbers
+        block = self._in_closed_form(name) if closed else self._of_jets(name)
         x, size = self.points[name], max(BLOCK, BLOCK_NUMBERS // numbers)
         roots = self.roots.get(name, x.new_ones(len(x)))
         for part, root in zip(x.split(size), roots.split(size), strict=True):
@@ -78,6 +79,24 @@ class Residuals:
                 root = root.repeat_interleave(len(r) // len(part))
                 r, j = r * root, _times(j, root)
             yield r, j
+
+    def is_closed(self, name: str) -> bool:
+        """Whether the Jacobian of a term comes from one reverse pass for all points: as is seen at a few, once."""
+        known = self.objective.closed
+        if name not in known:
+            known[name] = covers(self.objective.u, self.parameters) and self._agrees(
+                name, self.points[name][:LOOKED_AT]
+            )
+        return known[name]
+
+    def _agrees(self, name: str, x: Tensor) -> bool:
+        """Whether that is the one from reverse passes of single points, at points x."""
+        try:
+            (_, found), (_, wanted) = self._in_closed_form(name)(x), self._of_jets(name)(x)
+        except (NotCovered, RuntimeError):  # the latter from torch, of what has no second derivative
+            return False
+        slack = torch.finfo(wanted.dtype).eps ** 0.5 * wanted.abs().max()
+        return found.shape == wanted.shape and bool(((found - wanted).abs() <= slack).all())
 
     def blocks_of_terms(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Those of terms without points."""
@@ -91,19 +110,20 @@ class Residuals:
         options = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
         return torch.cat([g.reshape(1, -1) for g in torch.autograd.grad(r, self.parameters, **options)], 1)
 
-    def _fits_plainly(self) -> bool:
-        u, loss = self.objective.u, self.objective.loss
-        return u.problem.fits_rows and loss.residual == "square" and covers(u.net, self.parameters)
+    def _in_closed_form(self, name: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """x -> residuals of a term and their Jacobian, from one reverse pass for each residual of a point."""
+        o = self.objective
+        operator = o.operator.uncompiled()
 
-    def _of_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        o, times = self.objective, len(self.points["interior"]) / len(x)
+        def residuals(x: Tensor) -> Tensor:
+            found, times = o.loss.residuals(o.u, operator, {name: x}, self.probes), len(self.points[name]) / len(x)
+            return torch.cat([self._rooted(key, r, times).view(len(x), -1) for key, r in found.items()], 1)
 
-        def residual(y: Tensor) -> Tensor:
-            at_y = lambda *_, **__: Jet(y.squeeze(1))
-            found = o.loss.residuals(o.u, at_y, {"interior": x}, self.probes)
-            return self._rooted("interior", found["interior"], times)
+        def block(x: Tensor) -> tuple[Tensor, Tensor]:
+            r, j = jacobian(o.u, self.parameters, lambda: residuals(x))
+            return r.flatten(), j.flatten(0, 1)
 
-        return jacobian(o.u.net, o.u.problem.inputs_of(x), self.parameters, residual)
+        return block
 
     def _of_jets(self, name: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """x -> residuals of a term and their Jacobian."""
