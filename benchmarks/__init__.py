@@ -1,4 +1,4 @@
-"""Benchmarks, by rooms: common, paper, speed, images, accuracy, formulas. CSVs and tables lie in `results`.
+"""Benchmarks, by rooms (`ROOMS`). CSVs and tables lie in `results`.
 
 A benchmark is run by its name alone, `python -m benchmarks.operators`, whichever room it is in; code names the room,
 `benchmarks.speed.operators`, so that no module is loaded twice.
@@ -6,5 +6,5 @@ A benchmark is run by its name alone, `python -m benchmarks.operators`, whicheve
 
 from pathlib import Path
 
-ROOMS = ("common", "paper", "speed", "images", "accuracy", "formulas")
+ROOMS = ("common", "paper", "speed", "images", "accuracy", "formulas", "reliability")
 __path__ += [str(Path(__file__).with_name(room)) for room in ROOMS]

@@ -404,7 +404,7 @@ class ResidualTraining(Training):
         """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
         x = self.pools["interior"].points
         operator, loss = self.objective.operator, self.objective.loss
-        if x is None or operator.exact or len(self.u.problem.fields) > 1:
+        if x is None or operator.exact or len(self.u.problem.fields) > 1 or not self.u.problem.reads.second:
             return {}
         scale = loss.factor(self.u.problem)
         generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)
