@@ -8,7 +8,7 @@ import numpy as np
 
 from kanpde.plot.curves import ERRORS, plain
 from kanpde.records.run import RunFile, RunFileError
-from kanpde.records.sweep import Sweep
+from kanpde.records.sweep import Sweep, labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +27,13 @@ def learning_curves(sweep: Sweep) -> "Figure":
     """The relative l2 error, where no run knows it the validation loss, of the runs that have ended.
 
     A line is the geometric mean over the seeds, and its band a standard deviation of the logarithm: on this axis mean
-    and deviation, of numbers that are positive. Of curves against time a seed counts as long as it lasts.
+    and deviation, of numbers that are positive.
 
     Raises:
         RunFileError: no run has ended, or the curves of a panel cannot be told apart.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     groups = sweep.groups()
     runs = [run for each in groups.values() for run in each]
@@ -40,10 +41,10 @@ def learning_curves(sweep: Sweep) -> "Figure":
     if measure is None:
         raise RunFileError(f"{sweep.folder}: no run of the sweep has ended yet")
     rows = list(dict.fromkeys(values[:1] if len(sweep.keys) > 1 else () for values in groups))
-    labels = list(dict.fromkeys(_label(sweep, values) for values in groups))
-    if len(labels) > CURVES:
-        raise RunFileError(f"{sweep.folder}: {len(labels)} curves in a panel, at most {CURVES} can be told apart")
-    legend = LEGEND * -(-len(labels) // 3) if labels != [""] else 0.0
+    curves = list(dict.fromkeys(_label(sweep, values) for values in groups))
+    if len(curves) > CURVES:
+        raise RunFileError(f"{sweep.folder}: {len(curves)} curves in a panel, at most {CURVES} can be told apart")
+    legend = LEGEND * -(-len(curves) // 3) if curves != [""] else 0.0
     size = WIDTH, 1.1 + ROW * len(rows) + legend
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), 2, sharey=True, sharex="col", squeeze=False)
@@ -51,14 +52,15 @@ def learning_curves(sweep: Sweep) -> "Figure":
         for ax, against in zip(panels, AGAINST, strict=True):
             for values, each in groups.items():
                 if values[: len(row)] == row:
-                    number = labels.index(_label(sweep, values))
-                    _draw(ax, each, measure, against, labels[number], number)
+                    number = curves.index(_label(sweep, values))
+                    _draw(ax, each, measure, against, curves[number], number)
             ax.set_yscale("log")
             ax.grid(which="major", color="0.9")
             ax.set_axisbelow(True)
+            ax.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=against == "step"))
         panels[0].set_ylabel(MEASURES[measure])
         if row:
-            panels[0].set_title(plain(f"{_short(sweep, 0)} = {row[0]}"), loc="left", fontsize="medium")
+            panels[0].set_title(plain(f"{labels(sweep.keys)[sweep.keys[0]]} = {row[0]}"), loc="left", fontsize="medium")
     for ax, label in zip(axes[-1], AGAINST.values(), strict=True):
         ax.set_xlabel(label)
     figure.suptitle(_title(sweep, runs), fontsize="large")
@@ -79,27 +81,26 @@ def _draw(ax: "Axes", runs: Sequence[RunFile], measure: str, against: str, label
     if not curves:
         return
     x, logs = _together(curves, against)
-    seeds = np.isfinite(logs).sum(0)
-    mean = np.nanmean(logs, 0)
+    mean = logs.mean(0)
     style = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number // len(COLOURS)]}
     marker = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
     ax.plot(x, np.exp(mean), linewidth=1.6, label=plain(label) or None, **style, **marker)
-    several = seeds > 1
-    if several.any():
-        deviation = np.nanstd(logs[:, several], 0, ddof=1)
-        low, high = np.exp(mean[several] - deviation), np.exp(mean[several] + deviation)
-        ax.fill_between(x[several], low, high, color=style["color"], alpha=0.2, linewidth=0)
+    if len(logs) > 1:
+        deviation = logs.std(0, ddof=1)
+        ax.fill_between(
+            x, np.exp(mean - deviation), np.exp(mean + deviation), color=style["color"], alpha=0.2, linewidth=0
+        )
 
 
 def _together(curves: Sequence[tuple[np.ndarray, np.ndarray]], against: str) -> tuple[np.ndarray, np.ndarray]:
-    """x (n,) and the logarithms of all curves there (seeds, n), NaN before the first and after the last point of each.
+    """x (n,) from where all have begun, and the logarithms of all curves there (seeds, n).
 
-    Steps are those there are; times, which are another of each run, are POINTS.
+    Steps are those there are; times, which are another of each run, are POINTS. A run that has ended stays as it is.
     """
     every = np.unique(np.concatenate([x for x, _ in curves]))
-    x = every if against == "step" else np.linspace(max(x[0] for x, _ in curves), every[-1], POINTS)
-    logs = [np.interp(x, at, np.log(y), left=np.nan, right=np.nan) for at, y in curves]
-    return x, np.stack(logs)
+    first = max(x[0] for x, _ in curves)
+    x = every[every >= first] if against == "step" else np.linspace(first, every[-1], POINTS)
+    return x, np.stack([np.interp(x, at, np.log(y)) for at, y in curves])
 
 
 def _curve(run: RunFile, measure: str, against: str) -> tuple[np.ndarray, np.ndarray]:
@@ -113,15 +114,8 @@ def _curve(run: RunFile, measure: str, against: str) -> tuple[np.ndarray, np.nda
 
 def _label(sweep: Sweep, values: tuple) -> str:
     """The values by which curves of a panel differ: words alone, all else behind its key."""
-    first = 1 if len(sweep.keys) > 1 else 0
-    pairs = [(_short(sweep, i), value) for i, value in enumerate(values)][first:]
+    pairs = list(zip(labels(sweep.keys).values(), values, strict=True))[len(sweep.keys) > 1 :]
     return ", ".join(value if value.isidentifier() else f"{key} = {value}" for key, value in pairs)
-
-
-def _short(sweep: Sweep, number: int) -> str:
-    """The last part of a key, or all of it where another ends alike."""
-    last = [key.rpartition(".")[2] for key in sweep.keys]
-    return last[number] if last.count(last[number]) == 1 else sweep.keys[number]
 
 
 def _title(sweep: Sweep, runs: Sequence[RunFile]) -> str:

@@ -34,6 +34,8 @@ MEASURED = {  # column: what it is called
     "time_s": "time (s)",
     "peak_memory_mb": "memory (MB)",
 }
+WHOLE = 20  # letters of a value that are not broken into lines
+ALIKE = ("parameters", "peak_memory_mb")  # of all runs of a group, as good as
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,12 @@ class Sweep:
         return found
 
 
+def labels(keys: Iterable[str]) -> dict[str, str]:
+    """Keys by what tables and names call them: their last parts, or all of a key where another ends alike."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    return {key: short if list(last.values()).count(short) == 1 else key for key, short in last.items()}
+
+
 def said(value: Any) -> str:
     """A value as a user would write it."""
     return value if isinstance(value, str) else repr(value) if isinstance(value, float) else written(value)
@@ -137,8 +145,12 @@ def rich_table(sweep: Sweep) -> "Table":
     problem = Path(str(sweep.stated["problem"])).stem
     title = f"{problem}: mean ± sample standard deviation over the runs of a group"
     made = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in heading:
-        made.add_column(name, overflow="fold", justify="left" if name in sweep.keys else "right")
+    for number, name in enumerate(heading):
+        of_keys = number < len(sweep.keys)
+        fits = of_keys and all(len(line[number]) <= WHOLE for line in lines)
+        made.add_column(
+            name if of_keys else name.replace(" ", "\n"), no_wrap=fits, justify="left" if of_keys else "right"
+        )
     for line in lines:
         made.add_row(*map(Text, line))
     return made
@@ -148,7 +160,7 @@ def table(sweep: Sweep, format: str) -> str:
     """The rows as "markdown", or as "csv" with a column for each mean and each deviation."""
     if format == "markdown":
         heading, lines = _cells(sweep)
-        rule = [":--" if name in sweep.keys else "--:" for name in heading]
+        rule = [":--" if number < len(sweep.keys) else "--:" for number in range(len(heading))]
         escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in [heading, rule, *escaped])
     found, text = rows(sweep), io.StringIO()
@@ -164,8 +176,10 @@ def _cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """Heading and lines of the table that people read."""
     found = rows(sweep)
     shown, plain = _shown(found), [*sweep.keys, "runs"]
-    lines = [[*(row[name] for name in plain), *(_cell(*row[name]) for name in shown)] for row in found]
-    return [*plain, *(MEASURED[name] for name in shown)], lines
+    if {"rel_l2", "estimated"} & set(shown):
+        shown.remove("validation")  # which says less
+    lines = [[*(row[name] for name in plain), *(_cell(name, *row[name]) for name in shown)] for row in found]
+    return [*labels(sweep.keys).values(), "runs", *(MEASURED[name] for name in shown)], lines
 
 
 def _shown(found: Iterable[Mapping]) -> list[str]:
@@ -173,10 +187,11 @@ def _shown(found: Iterable[Mapping]) -> list[str]:
     return [name for name in MEASURED if any(row[name][0] == row[name][0] for row in found)]
 
 
-def _cell(mean: float, deviation: float) -> str:
+def _cell(name: str, mean: float, deviation: float) -> str:
     if mean != mean:
         return ""
-    return f"{_number(mean, 3)} ± {_number(deviation, 2)}" if deviation > 0 else _number(mean, 3)
+    alike = name in ALIKE or not deviation > 0
+    return _number(mean, 3) if alike else f"{_number(mean, 3)} ± {_number(deviation, 2)}"
 
 
 def _number(value: float, digits: int) -> str:

@@ -15,7 +15,7 @@ from kanpde.config.reading import read_yaml
 from kanpde.ground.errors import ConfigError, shown
 from kanpde.ground.metrics import resident_bytes
 from kanpde.records.run import RunFile
-from kanpde.records.sweep import FILE, Sweep, said
+from kanpde.records.sweep import FILE, Sweep, labels, said
 from kanpde.runs.names import check_out
 from kanpde.runs.stored import check_same, config_of
 from kanpde.sweeps.cells import Cell
@@ -89,12 +89,11 @@ def named(over: Mapping[str, Sequence]) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: two have one name.
     """
-    last = [key.rpartition(".")[2] for key in over]
-    labels = {key: short if last.count(short) == 1 else key for key, short in zip(over, last, strict=True)}
     found: dict[str, dict[str, Any]] = {}
+    short = labels(over)
     for values in product(*over.values()):
         cell = dict(zip(over, values, strict=True))
-        name = "-".join(_part(labels[key], value) for key, value in cell.items())
+        name = "-".join(_part(short[key], value) for key, value in cell.items())
         name = name if len(name) <= 150 else f"{name[:150]}-{_digest(name)}"
         if name in found:
             raise ConfigError(f"sweep: {found[name]} and {cell} would have one name, {name}")
@@ -127,23 +126,29 @@ def planned(base: Base, over: Mapping[str, Sequence], folder: Path, yes: bool = 
         most = f"needed are at most {MOST:,}" if count > MOST else f"--yes begins more than {UNASKED}"
         sizes = " x ".join(str(len(values)) for values in over.values())
         raise ConfigError(f"the grid has {count:,} cells ({sizes}); {most}")
+    there = _there(folder)
+    if there is not None and there.over.keys() == over.keys():
+        over = {key: over[key] for key in there.over}  # in whose order cells are named
     sweep = Sweep(folder, base.stated, over, named(over))
-    _check_folder(sweep)
+    if there is not None:
+        _check_contains(sweep, there)
     return sweep, [_checked(base, sweep, name, values) for name, values in sweep.cells.items()]
 
 
-def _check_folder(sweep: Sweep) -> None:
-    """Raises ConfigError where the folder holds another sweep; one that is a part of this one is extended."""
-    if sweep.folder.exists() and not sweep.folder.is_dir():
-        raise ConfigError(f"--out {sweep.folder}: a file; needed is a folder")
-    if not (sweep.folder / FILE).is_file():
-        return
-    there, ours = Sweep.open(sweep.folder), dict(sweep.cells)
+def _there(folder: Path) -> Sweep | None:
+    """The sweep that a folder holds."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder}: a file; needed is a folder")
+    return Sweep.open(folder) if (folder / FILE).exists() else None
+
+
+def _check_contains(sweep: Sweep, there: Sweep) -> None:
+    """Raises ConfigError where the sweep of the folder is no part of this one, which would extend it."""
     for key, value in sweep.stated.items():
         if there.stated.get(key) != value:
             was = said(there.stated.get(key))
             raise ConfigError(f"--out {sweep.folder}: a sweep with {key} {was}, given {said(value)}; choose another")
-    missing = [name for name, values in there.cells.items() if ours.get(name) != values]
+    missing = [name for name, values in there.cells.items() if sweep.cells.get(name) != values]
     if missing:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         hint = "a sweep that contains the former one extends it"

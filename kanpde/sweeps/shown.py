@@ -57,7 +57,8 @@ def table(cells: Sequence[Cell], most: int | None = None) -> Table:
     made = Table(caption=caption + more, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     why = any(cell.reason for cell in shown)
     for name in ("cell", "state", "step", "loss", "rel l2", "time", "left", *["reason"] * why):
-        made.add_column(name, justify="left" if name in ("cell", "state", "reason") else "right", overflow="fold")
+        wraps = name in ("cell", "reason")
+        made.add_column(name, justify="left" if wraps else "right", overflow="fold", no_wrap=not wraps)
     for cell in shown:
         texts = [cell.name, cell.state, *_numbers(cell).values(), *[cell.reason] * why]
         made.add_row(*map(Text, texts), style=STYLES.get(cell.state))
@@ -65,7 +66,7 @@ def table(cells: Sequence[Cell], most: int | None = None) -> Table:
 
 
 def planned(cells: Sequence[Cell]) -> Table:
-    """What would run: cells, steps, memory by the estimate, and whether they have begun."""
+    """What would run: cells, steps, memory by the estimate, and whether they have a result."""
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("cell", "state", "steps", "memory"):
         made.add_column(name, justify="right" if name in ("steps", "memory") else "left", overflow="fold")
