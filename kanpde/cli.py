@@ -339,20 +339,20 @@ def sweep(
         return
     if address is not None and engine == "local":
         raise ConfigError(f"--address {address}: it is that of a Ray cluster; say --engine ray")
-    with running.held(out):
-        planned.save()
-        left = [cell for cell in cells if not cell.ended]
-        running_on = engines.Local(left, jobs) if engine == "local" else engines.Cluster(left, jobs, address)
-        say.print(f"{len(cells)} runs, {len(cells) - len(left)} of them finished; {running_on}")
-        try:
+    left = [cell for cell in cells if not cell.ended]
+    at = engines.Local(left, jobs) if engine == "local" else engines.Cluster(left, jobs, address)
+    try:
+        with running.held(out):
+            planned.save()
+            say.print(f"{len(cells)} runs, {len(cells) - len(left)} of them finished; {at}")
             with shown.Shown(say, cells) as tell:
-                running.work(cells, running_on, tell)
-        except KeyboardInterrupt:
-            say.print(shown.table(cells))
-            say.print("interrupted; the same command goes on")
-            raise SystemExit(INTERRUPTED) from None
-        finally:
-            running_on.close()
+                running.work(cells, at, tell)
+    except KeyboardInterrupt:
+        say.print(shown.table(cells))
+        say.print("interrupted; the same command goes on")
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        at.close()
     say.print(shown.table(cells))
     if not all(cell.state == "finished" for cell in cells):
         say.print("the same command tries those again that have no result")

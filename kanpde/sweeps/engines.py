@@ -150,7 +150,11 @@ class Cluster(Engine):
 def in_task(words: Sequence[str], log: Path, threads: int, folder: str) -> int:
     """The work of a task of Ray, which is cancelled by a KeyboardInterrupt: that is passed on."""
     os.chdir(folder)
-    process = program(words, log, threads)
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a program inherits what Ray blocks
+    try:
+        process = program(words, log, threads)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         while process.poll() is None:
             time.sleep(PAUSE)
