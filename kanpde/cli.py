@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,7 @@ from kanpde.records.run import replacing
 from kanpde.records.sweep import Sweep
 from kanpde.runs.models import Run
 from kanpde.solve import INTERRUPTED, console, run_app, run_plan, solve
+from kanpde.training.training import RunFailed
 from kanpde.users.listing import members_in, shipped
 
 app = typer.Typer(
@@ -357,6 +359,68 @@ def sweep(
     if not all(cell.state == "finished" for cell in cells):
         say.print("the same command tries those again that have no result")
         raise SystemExit(1)
+
+
+@app.command()
+def tune(
+    words: Annotated[list[str], typer.Argument(metavar="PROBLEM", help="YAML file, or a shipped name.")],
+    out: Annotated[Path, typer.Option(help="Folder of the search; the same command again goes on there.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES ...", help="What is searched: phases.0.lr=1e-4..1e-2:log backbone=kan,fastkan."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="In all, those of former calls included.")] = 30,
+    minutes: Annotated[float | None, typer.Option(min=0, help="That this call may take.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search; that of the training is --set seed=1.")] = 0,
+    solver: Annotated[str | None, typer.Option(help="YAML file, or shipped.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser updates of each trial.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Any value of all trials: a.b=c.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Search settings with a budget by Optuna: the least loss at held-out points, never by the exact solution.
+
+    VALUES are a..b, numbers between with a logarithm as a..b:log, or a list with commas. The best settings are printed
+    as YAML, and <out>/best.yaml is a file for `kanpde solve`. A trial that is worse than the median of those before it
+    is given up. Ctrl-C stores the state; the same command goes on.
+    """
+    from kanpde.sweeps import running
+    from kanpde.sweeps.grid import Base
+    from kanpde.sweeps.tune import Search, check, space
+    from kanpde.sweeps.values import keyed
+
+    say = Console(quiet=True) if quiet else console
+    problem, over = _problem_and_over(words, over)
+    base, searched = Base.of(problem, solver, steps, sets), space(over)
+    check(base, searched)
+    search = Search(base, searched, keyed(over), out, seed)
+
+    def tell(trial, run) -> None:
+        values = ", ".join(
+            f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in trial.params.items()
+        )
+        loss = "" if trial.value is None else f" {trial.value:.3e}"
+        reason = f": {trial.user_attrs['reason']}" if "reason" in trial.user_attrs else ""
+        say.print(f"trial {trial.number} {trial.state.name.lower()}{loss}  {values}{reason}")
+
+    with running.held(out):
+        study = search.study()
+        interrupted = False
+        try:
+            search.run(study, trials, 60 * minutes if minutes is not None else float("inf"), tell)
+        except KeyboardInterrupt:
+            interrupted = True
+    if best := search.best(study):
+        say.print(f"best of {len(study.trials)} trials, held-out loss {study.best_value:.3e}:")
+        say.print(yaml.safe_dump(best, sort_keys=False, default_flow_style=None).rstrip())
+        say.print(f"settings  {out / 'best.yaml'}")
+    if interrupted:
+        say.print("interrupted; the same command goes on")
+        raise SystemExit(INTERRUPTED)
+    if not best:
+        raise RunFailed(f"no trial has ended with a loss; {out} has their files")
 
 
 def _problem_and_over(words: list[str], over: list[str] | None) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from kanpde.ground.metrics import available_bytes
 from kanpde.sweeps.cells import INTERRUPTED, Cell
 
 PAUSE = 0.1  # seconds between two looks at a process
+SECONDS = 5  # for an answer of a cluster
 SHARE = 0.9  # of the memory that is free
 
 
@@ -100,10 +102,11 @@ class Cluster(Engine):
             import ray
         except ImportError:
             raise ConfigError("--engine ray: Ray is not installed: pip install 'kanpde[scale]'") from None
-        self.ray, self.cells = ray, {}
+        self.ray = ray
         try:
+            _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
             ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(f"--engine ray: {' '.join(str(error).split())}") from None
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cores = int(sum(node.get("CPU", 0) for node in nodes))
@@ -145,6 +148,16 @@ class Cluster(Engine):
 
     def close(self) -> None:
         self.ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError where host:port answers no connection, which Ray tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise OSError(f"there is no cluster at {address} ({error})") from None
 
 
 def in_task(words: Sequence[str], log: Path, threads: int, folder: str) -> int:
