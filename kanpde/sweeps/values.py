@@ -1,6 +1,7 @@
 """What a user states of settings that vary: KEY=VALUES words, and the `sweep` of a file, as lists of values by key."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,9 +52,9 @@ def expanded(key: str, given: Any) -> list:
     values = [value for item in given for value in _range(key, item)]
     if not values:
         raise ConfigError(f"sweep: {key}: an empty list; needed is a value at least")
-    texts = [written(value) for value in values]
-    if twice := next((text for text in texts if texts.count(text) > 1), None):
-        raise ConfigError(f"sweep: {key}: {shown(twice)} stands twice")
+    twice = [text for text, count in Counter(map(written, values)).items() if count > 1]
+    if twice:
+        raise ConfigError(f"sweep: {key}: {shown(twice[0])} stands twice")
     return values
 
 
