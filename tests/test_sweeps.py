@@ -561,6 +561,22 @@ def test_a_trial_that_is_broken_off_goes_on_with_its_run(folder, capsys, optuna,
     assert Run.open(path).attrs["steps"] == 2
 
 
+def test_a_trial_of_a_process_that_was_killed_is_tried_again(folder, capsys, optuna, monkeypatch):
+    from kanpde.sweeps import tune as of
+
+    begin = of.begin
+
+    def gone(*_, **__):
+        raise RuntimeError("gone")
+
+    monkeypatch.setattr(of, "begin", gone)
+    with pytest.raises(RuntimeError, match="gone"):
+        tune(capsys, RATES, trials=1)
+    monkeypatch.setattr(of, "begin", begin)
+    code, out, _ = tune(capsys, RATES, trials=1)
+    assert code == 0 and out.count("complete") == 1 and [p.name for p in Path("out").glob("*.h5")] == ["trial-0000.h5"]
+
+
 def test_a_budget_of_time_ends_a_search_and_bad_trials_are_given_up(folder, capsys, optuna):
     began = time.monotonic()
     code, out, _ = tune(capsys, RATES, trials=10**6, more=["--minutes", 0.01, "--steps", 10**6])
