@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import one_line
+from rich.console import Console
 from test_solve import call
 
 from kanpde import Run, cli, solve
@@ -23,7 +24,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.plot.sweep import learning_curves
 from kanpde.records.run import RunFileError
 from kanpde.records.sweep import Sweep, spread
-from kanpde.sweeps import engines, grid, running
+from kanpde.sweeps import engines, grid, running, shown
 from kanpde.sweeps.grid import Base
 from kanpde.sweeps.values import keyed, listed
 from kanpde.training import known
@@ -302,6 +303,32 @@ def test_ctrl_c_is_passed_on_and_the_same_command_goes_on(folder, capsys, here):
     assert code == 0 and [name for name, _ in here[1].done] == ["seed1", "seed2"] and "1 of them finished" in out
 
 
+def test_the_folder_may_be_no_file(folder, capsys, here):
+    Path("out").write_text("")
+    for command in (lambda: sweep(capsys, "seed=0..1"), lambda: tune(capsys, RATES)):
+        code, _, err = command()
+        assert code == 2 and "a file; needed is a folder" in err
+    assert Path("out").read_text() == ""
+
+
+def test_on_a_terminal_there_is_one_table(tmp_path):
+    cells = [grid.Cell(f"c{n:02}", tmp_path / f"c{n}.h5", [], 20, 1, False) for n in range(30)]
+    cells[29].state, cells[29].reason = "failed", "step 3: the loss is nan"
+    cells[28].begin()
+    cells[28].row = {"step": 10.0, "loss": 0.5, "rel_l2": float("nan"), "wall_s": 61.0, "steps_per_s": 0.1}
+    screen = io.StringIO()
+    with shown.Shown(Console(file=screen, force_terminal=True, width=100, height=20), cells) as tell:
+        tell(None)
+    text = screen.getvalue()
+    assert "10/20" in text and "5.00e-01" in text and "1:01" in text and "1:40" in text and "nan" in text
+    assert "1 running" in text and "28 waiting" in text and "18 more cells" in text and "c28" in text
+    plain = Console(file=io.StringIO(), width=100)
+    with shown.Shown(plain, cells) as tell:
+        tell(None)
+        tell(cells[29])
+    assert plain.file.getvalue() == "c29 failed: step 3: the loss is nan (0 of 30)\n"
+
+
 def test_two_commands_never_work_in_one_folder(folder, capsys, here):
     with running.held(Path("out")):
         code, _, err = sweep(capsys, "seed=0..1")
@@ -573,8 +600,14 @@ def test_a_trial_of_a_process_that_was_killed_is_tried_again(folder, capsys, opt
     with pytest.raises(RuntimeError, match="gone"):
         tune(capsys, RATES, trials=1)
     monkeypatch.setattr(of, "begin", begin)
+    journal = Path("out/trials.log")
+    journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "tri')  # in the middle of a line
     code, out, _ = tune(capsys, RATES, trials=1)
     assert code == 0 and out.count("complete") == 1 and [p.name for p in Path("out").glob("*.h5")] == ["trial-0000.h5"]
+    assert tune(capsys, RATES, trials=2)[0] == 0
+    journal.write_text("no\njournal\n")
+    code, _, err = tune(capsys, RATES, trials=3)
+    assert code == 2 and "a damaged journal" in err and err.count("\n") == 1
 
 
 def test_a_budget_of_time_ends_a_search_and_bad_trials_are_given_up(folder, capsys, optuna):

@@ -137,8 +137,6 @@ def planned(base: Base, over: Mapping[str, Sequence], folder: Path, yes: bool = 
 
 def _there(folder: Path) -> Sweep | None:
     """The sweep that a folder holds."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder}: a file; needed is a folder")
     return Sweep.open(folder) if (folder / FILE).exists() else None
 
 

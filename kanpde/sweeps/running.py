@@ -76,6 +76,8 @@ def held(folder: Path) -> Iterator[None]:
         ConfigError: another is at work there, or it cannot be written.
     """
     lock = folder / "working.lock"
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder}: a file; needed is a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         claim(lock)

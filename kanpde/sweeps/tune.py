@@ -1,6 +1,7 @@
 """A search for settings with a budget, by Optuna: what it minimises is the held-out loss, and it never reads u*."""
 
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -134,7 +135,7 @@ class Search:
         """Optuna's, with the trials that there are; what a process left that was killed is tried again.
 
         Raises:
-            ConfigError: Optuna is not installed, or the folder has another search.
+            ConfigError: Optuna is not installed; the folder has another search, or a journal that is none.
         """
         try:
             import optuna
@@ -144,9 +145,12 @@ class Search:
 
         self._check_folder()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / "trials.log")))
-        pruner = optuna.pruners.MedianPruner(n_warmup_steps=self._steps() // QUARTER)
-        study = optuna.create_study(storage=storage, study_name="tune", load_if_exists=True, pruner=pruner)
+        journal, pruner = _mended(self.folder / "trials.log"), optuna.pruners.MedianPruner(5, self._steps() // QUARTER)
+        try:
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+            study = optuna.create_study(storage=storage, study_name="tune", load_if_exists=True, pruner=pruner)
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"{journal}: a damaged journal of Optuna; restore it, or choose another folder") from None
         study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
         for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
             self._put_back(study, trial)
@@ -237,6 +241,13 @@ class Search:
         with replacing(self.folder / "best.yaml") as temporary:
             plan = Plan.of(self.base.config(values), blind=True)
             temporary.write_text(f"{head}\n{named}{dump(plan.config)}", encoding="utf-8")
+
+
+def _mended(journal: Path) -> Path:
+    """Without a last line that has no end, of a process that was killed: Optuna would write on in that line."""
+    if journal.is_file() and (text := journal.read_bytes()) and not text.endswith(b"\n"):
+        os.truncate(journal, text.rfind(b"\n") + 1)
+    return journal
 
 
 class _Watch:
