@@ -1,5 +1,6 @@
 """The console script `kanpde`: solve, sweep, tune, verify, correct, plot, compare, predict, explain, recover, ..."""
 
+import os
 import re
 import sys
 import warnings
@@ -46,7 +47,7 @@ def plot(
     """
     from kanpde.plot import plot_run, plot_sweep
 
-    draw, opened = (plot_sweep, Sweep.open(run)) if run.is_dir() else (plot_run, Run.open(run))
+    draw, opened = (plot_sweep, Sweep.open(run)) if os.path.isdir(run) else (plot_run, Run.open(run))
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,13 +165,13 @@ def compare(
     from kanpde.records import compare as comparison
     from kanpde.records import sweep as of_sweeps
 
-    for folder in (path for path in runs if path.is_dir()):
+    for folder in (path for path in runs if os.path.isdir(path)):
         opened = of_sweeps.Sweep.open(folder)
         if style == "table":
             console.print(of_sweeps.rich_table(opened))
         else:
             print(of_sweeps.table(opened, style), end="")
-    rows = [comparison.summary(Run.open(path)) for path in runs if not path.is_dir()]
+    rows = [comparison.summary(Run.open(path)) for path in runs if not os.path.isdir(path)]
     if rows and style == "table":
         console.print(comparison.rich_table(rows))
     elif rows:
@@ -425,7 +426,7 @@ def tune(
 
 def _problem_and_over(words: list[str], over: list[str] | None) -> tuple[str, list[str]]:
     """The problem, and all KEY=VALUES: those behind the first of an --over come as words of their own."""
-    problems = [word for word in words if "=" not in word or Path(word).is_file()]
+    problems = [word for word in words if "=" not in word or os.path.isfile(word)]
     if len(problems) != 1:
         given = f"given {', '.join(problems)}" if problems else "none is given"
         raise ConfigError(f"needed is one problem, {given}; what varies is KEY=VALUES, without spaces or in quotes")
