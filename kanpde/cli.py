@@ -1,5 +1,6 @@
-"""The console script `kanpde`: solve, verify, correct, plot, compare, predict, explain, recover, folds, list."""
+"""The console script `kanpde`: solve, sweep, tune, verify, correct, plot, compare, predict, explain, recover, ..."""
 
+import os
 import re
 import sys
 import warnings
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,8 +17,10 @@ from kanpde.config import load
 from kanpde.ground.errors import ConfigError
 from kanpde.records import columns
 from kanpde.records.run import replacing
+from kanpde.records.sweep import Sweep
 from kanpde.runs.models import Run
 from kanpde.solve import INTERRUPTED, console, run_app, run_plan, solve
+from kanpde.training.training import RunFailed
 from kanpde.users.listing import members_in, shipped
 
 app = typer.Typer(
@@ -30,24 +34,26 @@ app.command()(solve)
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
+    run: Annotated[Path, typer.Argument(help="A result file (.h5), or the folder of a sweep.")],
     folder: Annotated[Path | None, typer.Option(help="Where the pictures go; default beside the result file.")] = None,
 ) -> None:
     """Draw the pictures of a run, as far as it has the data, and write files for ParaView.
+
+    Of a sweep, sweep.png: learning curves against step and time, with bands over the seeds.
 
     Convergence; u, u* and the error in the problem's coordinates, at several times, of a system for each field; the
     error against |x| and its quantiles; a volume cut open and a surface. ParaView opens -domain.vtu, with time
     -domain.pvd.
     """
-    from kanpde.plot import plot_run
+    from kanpde.plot import plot_run, plot_sweep
 
-    opened = Run.open(run)
+    draw, opened = (plot_sweep, Sweep.open(run)) if os.path.isdir(run) else (plot_run, Run.open(run))
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", RuntimeWarning)
-            paths = plot_run(opened, folder)
+            paths = draw(opened, folder)
     except OSError as error:
         raise ConfigError(f"{folder or run.parent}: pictures cannot be written ({error.strerror or error})") from None
     for warning in said:
@@ -147,18 +153,28 @@ def correct(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Result files (.h5).")],
+    runs: Annotated[list[Path], typer.Argument(help="Result files (.h5), or folders of sweeps.")],
     style: Annotated[
         Literal["table", "markdown", "csv"], typer.Option("--format", help="table, markdown or csv.")
     ] = "table",
 ) -> None:
-    """Compare runs in a table: error, skill against the constant floor, parameters, time, memory."""
-    from kanpde.records import compare as comparison
+    """Compare runs in a table: error, skill against the constant floor, parameters, time, memory.
 
-    rows = [comparison.summary(Run.open(path)) for path in runs]
-    if style == "table":
+    Of the folder of a sweep, mean ± sample standard deviation over the seeds of each combination of the other keys.
+    """
+    from kanpde.records import compare as comparison
+    from kanpde.records import sweep as of_sweeps
+
+    for folder in (path for path in runs if os.path.isdir(path)):
+        opened = of_sweeps.Sweep.open(folder)
+        if style == "table":
+            console.print(of_sweeps.rich_table(opened))
+        else:
+            print(of_sweeps.table(opened, style), end="")
+    rows = [comparison.summary(Run.open(path)) for path in runs if not os.path.isdir(path)]
+    if rows and style == "table":
         console.print(comparison.rich_table(rows))
-    else:
+    elif rows:
         print(comparison.table(rows, style), end="")
 
 
@@ -286,6 +302,135 @@ def folds(
         raise SystemExit(INTERRUPTED) from None
     for name, (mean, deviation) in found.items():
         console.print(f"{name:17}{mean:.6g} ± {deviation:.2g}")
+
+
+@app.command()
+def sweep(
+    words: Annotated[list[str], typer.Argument(metavar="PROBLEM", help="YAML file, or a shipped name.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs; the same command again goes on there.")],
+    over: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUES ...", help="What varies: backbone=kan,metakan seed=0..4.")
+    ] = None,
+    solver: Annotated[str | None, typer.Option(help="YAML file, or shipped.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser updates of each run.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Any value of all runs: a.b=c.")] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster: auto, or host:port.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default by cores and memory.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Begin a grid of more than 100 runs, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the runs; begin none.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run a grid: each combination of the values is an ordinary run, <out>/<name>.h5, checkpoint and log beside it.
+
+    VALUES are a list with commas, YAML each, or a range a..b with both ends; the problem's file may have them under
+    `sweep`. Every run is checked before the first begins. The same command again leaves what is finished, goes on with
+    what is not, and one with more values adds runs. Ctrl-C lets the runs store their state.
+
+    Exit codes: 0 all finished, 1 some failed, 2 a bad call, 130 interrupted.
+    """
+    from kanpde.sweeps import engines, grid, running, shown
+
+    say = Console(quiet=True) if quiet else console
+    problem, over = _problem_and_over(words, over)
+    base = grid.Base.of(problem, solver, steps, sets)
+    planned, cells = grid.planned(base, grid.stated(problem, over), out, yes)
+    if dry_run:
+        say.print(shown.planned(cells))
+        return
+    if address is not None and engine == "local":
+        raise ConfigError(f"--address {address}: it is that of a Ray cluster; say --engine ray")
+    left = [cell for cell in cells if not cell.ended]
+    at = engines.Local(left, jobs) if engine == "local" else engines.Cluster(left, jobs, address)
+    try:
+        with running.held(out):
+            planned.save()
+            say.print(f"{len(cells)} runs, {len(cells) - len(left)} of them finished; {at}")
+            with shown.Shown(say, cells) as tell:
+                running.work(cells, at, tell)
+    except KeyboardInterrupt:
+        say.print(shown.table(cells))
+        say.print("interrupted; the same command goes on")
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        at.close()
+    say.print(shown.table(cells))
+    if not all(cell.state == "finished" for cell in cells):
+        say.print("the same command tries those again that have no result")
+        raise SystemExit(1)
+
+
+@app.command()
+def tune(
+    words: Annotated[list[str], typer.Argument(metavar="PROBLEM", help="YAML file, or a shipped name.")],
+    out: Annotated[Path, typer.Option(help="Folder of the search; the same command again goes on there.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES ...", help="What is searched: phases.0.lr=1e-4..1e-2:log backbone=kan,fastkan."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="In all, those of former calls included.")] = 30,
+    minutes: Annotated[float | None, typer.Option(min=0, help="That this call may take.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search; that of the training is --set seed=1.")] = 0,
+    solver: Annotated[str | None, typer.Option(help="YAML file, or shipped.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser updates of each trial.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Any value of all trials: a.b=c.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Search settings with a budget by Optuna: the least loss at held-out points, never by the exact solution.
+
+    VALUES are a..b, numbers between with a logarithm as a..b:log, or a list with commas. The best settings are printed
+    as YAML, and <out>/best.yaml is a file for `kanpde solve`. A trial that is worse than the median of those before it
+    is given up. Ctrl-C stores the state; the same command goes on.
+    """
+    from kanpde.sweeps import running
+    from kanpde.sweeps.grid import Base
+    from kanpde.sweeps.tune import Search, check, space
+    from kanpde.sweeps.values import keyed
+
+    say = Console(quiet=True) if quiet else console
+    problem, over = _problem_and_over(words, over)
+    base, searched = Base.of(problem, solver, steps, sets), space(over)
+    check(base, searched)
+    search = Search(base, searched, keyed(over), out, seed)
+
+    def tell(trial, run) -> None:
+        values = ", ".join(
+            f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in trial.params.items()
+        )
+        loss = "" if trial.value is None else f" {trial.value:.3e}"
+        reason = f": {trial.user_attrs['reason']}" if "reason" in trial.user_attrs else ""
+        say.print(f"trial {trial.number} {trial.state.name.lower()}{loss}  {values}{reason}")
+
+    with running.held(out):
+        study = search.study()
+        interrupted = False
+        try:
+            search.run(study, trials, 60 * minutes if minutes is not None else float("inf"), tell)
+        except KeyboardInterrupt:
+            interrupted = True
+    if best := search.best(study):
+        say.print(f"best of {len(study.trials)} trials, held-out loss {study.best_value:.3e}:")
+        say.print(yaml.safe_dump(best, sort_keys=False, default_flow_style=None).rstrip())
+        say.print(f"settings  {out / 'best.yaml'}")
+    if interrupted:
+        say.print("interrupted; the same command goes on")
+        raise SystemExit(INTERRUPTED)
+    if not best:
+        raise RunFailed(f"no trial has ended with a loss; {out} has their files")
+
+
+def _problem_and_over(words: list[str], over: list[str] | None) -> tuple[str, list[str]]:
+    """The problem, and all KEY=VALUES: those behind the first of an --over come as words of their own."""
+    problems = [word for word in words if "=" not in word or os.path.isfile(word)]
+    if len(problems) != 1:
+        given = f"given {', '.join(problems)}" if problems else "none is given"
+        raise ConfigError(f"needed is one problem, {given}; what varies is KEY=VALUES, without spaces or in quotes")
+    return problems[0], [*(over or []), *(word for word in words if word not in problems)]
 
 
 @app.command(name="list")

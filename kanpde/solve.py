@@ -263,7 +263,7 @@ class _progress:
         if not state.step and "start" in state.run.attrs:
             self.say.print(f"start     {summary.start(state.run)}")
         left = (state.steps - state.step) / state.steps_per_s if state.steps_per_s > 0 else float("nan")
-        remaining = "" if left != left else f"  {_duration(left)} left"
+        remaining = "" if left != left else f"  {summary.duration(left)} left"
         error = "" if row["rel_l2"] != row["rel_l2"] else f"rel l2 {row['rel_l2']:.2e}  "
         error += summary.few_unknowns(row)
         self.text = f"{error}{row['steps_per_s']:.1f} steps/s  {row['peak_memory_bytes'] / 2**20:.0f} MB{remaining}"
@@ -273,17 +273,11 @@ class _progress:
             self.say.print(f"step {state.step}/{state.steps}  loss {_number(state.loss)}  {self.text}")
         if state.step == state.steps and self.config.verify and not state.u.problem.fits_rows:
             if seconds := verifying.seconds_for(row["wall_s"], self.config.stop.to):
-                self.say.print(f"verifying the error without a solution, for {_duration(seconds)} at most")
+                self.say.print(f"verifying the error without a solution, for {summary.duration(seconds)} at most")
 
 
 def _number(value: float, digits: int = 2) -> str:
     return "-" if value != value else f"{value:.{digits}e}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def _result_table(run: Run) -> Table:
@@ -317,7 +311,7 @@ def _result_table(run: Run) -> Table:
     losses = _number(attrs["validation_best"], 3), _number(attrs["validation_last"], 3)
     table.add_row("validation loss, and of the last", *losses)
     _add_parameters(table, run)
-    table.add_row("time", _duration(wall), "")
+    table.add_row("time", summary.duration(wall), "")
     table.add_row("peak memory", f"{memory / 2**20:,.0f} MB", "")
     return table
 

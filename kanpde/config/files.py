@@ -36,6 +36,7 @@ def load(
     path = find("problems", str(problem))
     tree = read_yaml(path)
     own = tree.pop("solver", None)
+    tree.pop("sweep", None)  # which is that of `kanpde sweep`
     named = solver or own
     below = read_yaml(find("solvers", str(named or "default")))
     stated = merge(tree, overrides or {})

@@ -5,7 +5,7 @@ import resource
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager, suppress
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 
 import torch
@@ -163,6 +163,15 @@ def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
         return 0
+
+
+def available_bytes() -> float:
+    """What is free on this machine, caches included, where the system says so, else infinity."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return inf
 
 
 def give_back() -> None:

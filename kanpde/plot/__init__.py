@@ -12,8 +12,10 @@ from kanpde.plot.panels import curves_at_times, over_time, planes, side_by_side
 from kanpde.plot.parity import parity
 from kanpde.plot.similarity import similarity_figure
 from kanpde.plot.slices import Slice, slice_2d
+from kanpde.plot.sweep import learning_curves
 from kanpde.plot.volumes import grid_3d, mesh_3d, render_3d, save_vtk
 from kanpde.records.run import RunFile
+from kanpde.records.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +26,7 @@ __all__ = [
     "convergence",
     "curves_at_times",
     "grid_3d",
+    "learning_curves",
     "main_pictures",
     "mesh_3d",
     "network_graph",
@@ -31,6 +34,7 @@ __all__ = [
     "parity",
     "planes",
     "plot_run",
+    "plot_sweep",
     "quantiles",
     "radial",
     "render_3d",
@@ -101,6 +105,13 @@ def plot_run(run: RunFile, folder: str | Path | None = None, vtk: bool = True, r
     if render:
         paths += _render(run, folder)
     return paths
+
+
+def plot_sweep(sweep: Sweep, folder: str | Path | None = None) -> list[Path]:
+    """Write the learning curves of a sweep as sweep.png, in its own folder by default, and return the path."""
+    path = (sweep.folder if folder is None else Path(folder)) / "sweep.png"
+    learning_curves(sweep).savefig(path, dpi=DPI)
+    return [path]
 
 
 def _at_times(run: RunFile, mesh: str) -> bool:

@@ -89,9 +89,10 @@ def check_reference(run: RunFile, plan: Plan) -> None:
 
 
 def _agreeing_problem(path: Path) -> dict:
-    """A problem's file, less its dimension, which --dim sets as a rule, and its solver, which the run has."""
+    """A problem's file, less its dimension, which --dim sets as a rule, its sweep, and its solver, which a run has."""
     tree = located(read_yaml(path), path.parent)
-    tree.pop("solver", None)
+    for key in ("solver", "sweep"):
+        tree.pop(key, None)
     if isinstance(tree.get("problem"), Mapping):
         tree["problem"] = {key: value for key, value in tree["problem"].items() if key != "dim"}
     return tree

@@ -130,3 +130,9 @@ def _kept(run: RunFile) -> int:
     steps: Sequence[float] = run.history["step"]
     found = np.flatnonzero(np.asarray(steps) == run.attrs.get("best_step", -1))
     return int(found[-1]) if len(found) else len(steps) - 1
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

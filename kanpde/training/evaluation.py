@@ -282,9 +282,9 @@ class Evaluator:
 
     def solution(self, x: Tensor) -> Tensor | None:
         """u* at points x (N, d): of a reference between its points; None: it is not known."""
-        if self.config.reference is None:
-            return self.problem.exact_fields(x)
-        return None if self.plan.known is None else self.plan.known.at(x)
+        if not self.knows:
+            return None
+        return self.problem.exact_fields(x) if self.plan.known is None else self.plan.known.at(x)
 
 
 def _joined(blocks: list) -> tuple[Tensor, Tensor | None]:

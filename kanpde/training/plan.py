@@ -80,6 +80,7 @@ class Plan:
         met: names of the conditions that u meets whatever the network is; the others are terms.
         counts: points a step by kind: interior, and those that constraint and domain leave a term for.
         stored: whether it is that of a run that there is.
+        blind: whether the solution is read nowhere, known or not: what is chosen by such a run knows nothing of it.
     """
 
     config: RunConfig
@@ -93,10 +94,17 @@ class Plan:
     met: frozenset[str]
     counts: dict[str, int]
     stored: bool = False
+    blind: bool = False
 
     @classmethod
     def of(
-        cls, config: RunConfig, problem: Problem | None = None, net: nn.Module | None = None, *, stored: bool = False
+        cls,
+        config: RunConfig,
+        problem: Problem | None = None,
+        net: nn.Module | None = None,
+        *,
+        stored: bool = False,
+        blind: bool = False,
     ) -> "Plan":
         """The plan of a configuration, on these very objects where they are given.
 
@@ -104,6 +112,7 @@ class Plan:
             problem, net: None: those of the configuration.
             stored: the configuration is that of a result: complete, and checked when that run was made. A checkpoint
                 will be loaded, so what only an untrained network needs, and the rows of a fit, are not looked at.
+            blind: see the attribute.
         Raises:
             ConfigError: in one line, what can be known to fail before the first step.
         """
@@ -129,6 +138,7 @@ class Plan:
                 met=met,
                 counts=_counts(config, problem, met),
                 stored=stored,
+                blind=blind,
             )
             if not stored:
                 checks.check(plan)
@@ -158,7 +168,7 @@ class Plan:
     @cached_property
     def known(self) -> Known | None:
         """The reference at the points of its errors; None: there is none, or it is gone since the run was begun."""
-        if self.config.reference is None:
+        if self.config.reference is None or self.blind:
             return None
         reference = Reference(**self.config.reference.model_dump())
         if self.stored and not os.path.isfile(reference.file):
@@ -169,7 +179,9 @@ class Plan:
     @property
     def knows(self) -> bool:
         """Whether errors are known: against the reference, where there is one, or else an exact solution."""
-        return self.problem.has_exact if self.config.reference is None else self.known is not None
+        if self.config.reference is None:
+            return self.problem.has_exact and not self.blind
+        return self.known is not None
 
     @property
     def interest(self) -> list[Interest]:

@@ -1,0 +1,1 @@
+"""Sweeps: grids of runs, here or on a cluster, and a search among settings."""
