@@ -8,7 +8,7 @@ from functools import cache, cached_property
 import numpy as np
 import pytest
 import torch
-from conftest import configuration, interrupt_after, planned
+from conftest import interrupt_after, planned
 
 import kanpde
 from kanpde import Run
@@ -17,7 +17,6 @@ from kanpde.domains import Box
 from kanpde.ground.errors import ConfigError
 from kanpde.optim.optimisers import schedule
 from kanpde.problems import Poisson, Schroedinger
-from kanpde.runs.names import release, reserve
 from kanpde.runs.stored import config_of
 from kanpde.training import loop as training
 from kanpde.training.objective import Objective
@@ -477,16 +476,6 @@ def test_law_that_the_domain_does_not_have_is_refused(tmp_path):
     assert small(tmp_path, problem=Unknown(2), steps=1).attrs["law"] == "volume"
     with pytest.raises(ConfigError, match="volume"):
         small(tmp_path, "radial", problem=Unknown(2), points={**SMALL["points"], "law": "radial"})
-
-
-def test_names_are_reserved_before_anything_is_computed(tmp_path, monkeypatch):
-    """Two runs started together never share a file."""
-    monkeypatch.chdir(tmp_path)
-    config = configuration(Poisson(4), {})
-    paths = [reserve(None, config) for _ in range(3)]
-    assert len(set(paths)) == 3 and all(path.with_suffix(".pt").exists() for path in paths)
-    release(Run(paths[0]))
-    assert reserve(None, config) == paths[0]
 
 
 def test_callback_that_raises_leaves_a_failed_run_and_its_checkpoint(tmp_path):

@@ -36,6 +36,8 @@ import h5py
 import numpy as np
 import yaml
 
+from kanpde.records.lock import Lock
+
 SCHEMA_VERSION = 1
 TABLES = ("times", "points_of_interest", "residuals")  # groups of columns
 
@@ -64,6 +66,7 @@ class RunFile:
         self._meshes: dict[str, dict[str, np.ndarray]] | None = {}
         self._verification: dict | None = {}
         self._tables: dict[str, dict] = {name: {} for name in TABLES}
+        self.lock: Lock | None = None  # held by who trains it
 
     @classmethod
     def open(cls, path: str | Path) -> Self:

@@ -1,6 +1,7 @@
 """The two calls that make a run: train and resume."""
 
 import copy
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError
 from kanpde.kan.network import count_parameters
 from kanpde.problems.base import Problem, own
+from kanpde.records.lock import Lock
 from kanpde.runs import summary
-from kanpde.runs.claims import remove_leftovers
 from kanpde.runs.models import Run, start_from
-from kanpde.runs.names import release, reserve
+from kanpde.runs.names import reserve
 from kanpde.runs.stored import check_reference, check_rows, config_of, extended
 from kanpde.training import statements
-from kanpde.training.checkpoints import fitting, load_checkpoint
+from kanpde.training.checkpoints import checkpoint_of, fitting
 from kanpde.training.checks import check_device
 from kanpde.training.loop import Callback, ResidualTraining
 from kanpde.training.plan import Plan, configured
@@ -82,9 +83,9 @@ def begin(
     on_evaluation: Callback | None = None,
 ) -> Run:
     """The run of a plan, on its objects themselves; otherwise as `train`."""
-    run = Run(reserve(out, plan.config))
-    remove_leftovers(run.path)
-    try:
+    with reserve(out, plan.config) as lock:
+        run = Run(lock.result)
+        run.lock = lock
         run.attrs = attributes(plan)
         with blaming(plan.problem, RunFailed):
             training = ResidualTraining(plan, run)
@@ -94,9 +95,7 @@ def begin(
         with blaming(plan.problem, RunFailed):
             run.floors = training.evaluator.floors()
         training.drive(on_step, on_evaluation)
-        return run
-    finally:
-        release(run)
+    return run
 
 
 @torch.inference_mode(False)
@@ -130,12 +129,17 @@ def resume(
 
 def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> Run:
     """`resume` on the objects of a plan themselves."""
-    remove_leftovers(run.path)
+    with Lock(run.path).take() as run.lock:
+        run.attrs = Run.open(run.path).attrs  # as they are now that nobody else writes
+        return _go_on(run, plan, on_step, on_evaluation)
+
+
+def _go_on(run: Run, plan: Plan, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
     check_rows(run, plan.problem)
     check_device(plan.config.device)
     with blaming(plan.problem, ConfigError):
         training = ResidualTraining(plan, run)
-    saved = load_checkpoint(run.checkpoint)
+    saved = checkpoint_of(run)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)
     if training.state.step >= plan.config.steps and run.attrs["status"] in ENDED:
@@ -160,6 +164,7 @@ def attributes(plan: Plan) -> dict:
     """What the result file says of the run."""
     config, problem = plan.config, plan.problem
     return {
+        "id": uuid.uuid4().hex,
         "config": dump(config),
         "seed": config.seed,
         "problem": short_name(config.problem, problem),
