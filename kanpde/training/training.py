@@ -115,9 +115,12 @@ class Training:
             raise WriteFailed(f"{run.path} cannot be written ({reason}){intact}") from None
 
     def fail(self, message: str) -> None:
-        """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint."""
+        """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint.
+
+        What the file says of the best weights stays what the checkpoint has.
+        """
         if self.run.path.exists():
-            self.run.attrs.update(status="failed", message=message, finished=now(), **self.progress)
+            self.run.attrs.update(status="failed", message=message, finished=now())
             with suppress(OSError, RuntimeError):
                 self.run.save()
 
