@@ -1,7 +1,9 @@
 """The two calls that make a run: train and resume."""
 
 import copy
+import json
 import uuid
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from kanpde.records.lock import Lock
 from kanpde.runs import summary
 from kanpde.runs.models import Run, start_from
 from kanpde.runs.names import reserve
+from kanpde.runs.sessions import device_name, differences, session, sessions
 from kanpde.runs.stored import check_reference, check_rows, config_of, extended
 from kanpde.training import statements
 from kanpde.training.checkpoints import checkpoint_of, fitting
@@ -155,6 +158,11 @@ def _go_on(run: Run, plan: Plan, on_step: Callback | None, on_evaluation: Callba
     of_fields = (f"rel_l2_best/{name}" for name in run.fields)
     for name in (*of_the_end, *said, *of_fields, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
+    former, now_there = sessions(run), session(plan.config, training.step)
+    if changed := differences(former[-1], now_there):
+        said = "not bit for bit what it would have been without a pause"
+        warnings.warn(f"{run.path} goes on with {', '.join(changed)}: {said}", stacklevel=2)
+    run.attrs["sessions"] = json.dumps([*former, now_there])
     run.attrs["config"] = dump(plan.config)
     training.drive(on_step, on_evaluation)
     return run
@@ -178,6 +186,7 @@ def attributes(plan: Plan) -> dict:
         "device": device_name(config.device),
         "torch_version": str(torch.__version__),
         "threads": torch.get_num_threads(),
+        "sessions": json.dumps([session(config)]),
         "started": now(),
         "law": config.points.law,
         **({"conditions": plan.conditions} if problem.conditions else {}),
@@ -186,7 +195,3 @@ def attributes(plan: Plan) -> dict:
         **({"reference": known.says, "reference_sha256": known.sha256} if (known := plan.known) else {}),
         **kept_with(config, problem),
     }
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
