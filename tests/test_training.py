@@ -246,9 +246,10 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Objective, "_note", lambda self, terms, *_: vars(self).update(terms=terms, value=0.0))
     with pytest.raises(kanpde.RunFailed, match="weights are not finite"):
-        small(tmp_path, steps=20, on_step=spoil)
+        small(tmp_path, steps=80, on_step=spoil)
     saved = torch.load(tmp_path / "run.pt", weights_only=True)
-    assert saved["step"] == 5 and all(w.isfinite().all() for w in saved["weights"].values())
+    assert saved["step"] == 55, "after ten returns to the best state"
+    assert all(w.isfinite().all() for w in saved["weights"].values())
 
 
 def test_run_killed_before_its_last_pictures_is_finished_by_resuming(tmp_path, monkeypatch):
@@ -587,7 +588,7 @@ def test_gauss_newton_sees_the_emphasis_of_points(tmp_path):
     before = o.emphasis.losses.clone()
     optimizer = training.make_optimizer(made.config.phases[0], made.u)
     for _ in range(10):
-        made._step(made.config.phases[0], optimizer, 150)
+        made._update(optimizer, made.config.phases[0], 1.0)
     assert o.emphasis.losses[0] < 0.7 * before[0]  # the first bin is solved first
 
 
@@ -603,7 +604,7 @@ def test_points_that_stay_choose_the_steps_themselves(tmp_path):
         pool.draw = lambda counts=counts, draw=draw: counts.append(1) or draw()
         optimizer = training.make_optimizer(made.config.phases[0], made.u)
         for _ in range(4):
-            made._step(made.config.phases[0], optimizer, 150)
+            made._update(optimizer, made.config.phases[0], 1.0)
         drawn[refresh] = len(counts)
     assert drawn == {1: 8, 3: 2, "fixed": 1}
 
