@@ -158,7 +158,8 @@ def rerun(
     from kanpde.runs.rerun import rerun as repeated
 
     say = Console(quiet=True) if quiet else console
-    found = repeated(run, out, lambda state: say.print(f"step {state.step}/{state.steps}  loss {state.loss:.2e}"))
+    show = lambda state: say.print(f"step {state.step}/{state.steps}  loss {state.loss:.2e}")
+    found = repeated(run, out, on_evaluation=show)
     say.print(f"{run}: {found}")
     if found.first is not None:
         raise SystemExit(1)

@@ -1,14 +1,16 @@
 """A run once more from what its file holds, and how far its history is the same."""
 
+import copy
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from kanpde.ground.errors import ConfigError
-from kanpde.problems.base import own
+from kanpde.problems.base import Problem, own
 from kanpde.records.run import RunFile
 from kanpde.runs.api import begin
 from kanpde.runs.models import Run
@@ -54,22 +56,30 @@ class Repeat:
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def rerun(run: str | Path | Run, out: str | Path | None = None, on_evaluation: Callback | None = None) -> Repeat:
+def rerun(
+    run: str | Path | Run,
+    out: str | Path | None = None,
+    *,
+    problem: Problem | None = None,
+    net: nn.Module | None = None,
+    on_evaluation: Callback | None = None,
+) -> Repeat:
     """Train a run again from the configuration in its file, and compare the histories bit for bit.
 
     Args:
         out: where the second result goes; None: nowhere.
+        problem, net: those of the run, where they were made in Python; the network as it was given to `train`.
     Raises:
-        ConfigError: files that the run reads have changed, or it was made of objects of Python.
+        ConfigError: files that the run reads have changed.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     config = config_of(run)
     if file := changed(config, run.attrs):
         raise ConfigError(f"{run.path}: {file} has changed since the run; restore it")
     enter(config)
-    problem = own(problem_of(config.problem))
+    problem = own(problem_of(config.problem) if problem is None else problem)
     check_rows(run, problem)
-    plan = Plan.of(config, problem)
+    plan = Plan.of(config, problem, copy.deepcopy(net))
     with tempfile.TemporaryDirectory() as folder:
         second = begin(plan, out or Path(folder) / "rerun.h5", on_evaluation=on_evaluation)
     return compared(run, second)

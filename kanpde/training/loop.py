@@ -352,9 +352,8 @@ class ResidualTraining(Training):
         best, total = self.best, self.objective.total
         early = best["step"] < self.config.evaluation.best_from
         if best["weights"] is None or early or total(terms) < total(best["terms"]):
-            adapted = copy.deepcopy(self.objective.adapted())
-            kept = {"terms": terms, "step": self.state.step, "weights": weights_of(self.tested), "adapted": adapted}
-            self.best = kept | {"stale": 0, "scale": None}
+            kept = {"terms": terms, "step": self.state.step, "weights": weights_of(self.tested), "stale": 0}
+            self.best = kept | {"scale": None, "adapted": copy.deepcopy(self.objective.adapted())}
         else:
             best["stale"] += 1
 
