@@ -13,6 +13,7 @@ from kanpde.problems import Problem, Reference, Unknown
 from kanpde.runs.api import resume, train
 from kanpde.runs.corrected import correct
 from kanpde.runs.models import Run
+from kanpde.runs.rerun import rerun
 from kanpde.runs.verified import verify
 from kanpde.training.training import RunFailed
 from kanpde.verification import NotVerifiable, Verification
@@ -39,6 +40,7 @@ __all__ = [
     "count_parameters",
     "operators",
     "problems",
+    "rerun",
     "resume",
     "testing",
     "train",

@@ -1,4 +1,4 @@
-"""The console script `kanpde`: solve, sweep, tune, verify, correct, plot, compare, predict, explain, recover, ..."""
+"""The console script `kanpde`, a command a function; what they do is the library's."""
 
 import os
 import re
@@ -149,6 +149,26 @@ def correct(
         console.print(f"{len(found.u):,} rows written to {out}; error of u {found}, {found.method}")
     if found.high == float("inf"):
         print("kanpde: the error is too large for a correction that is linear in it", file=sys.stderr)
+
+
+@app.command()
+def rerun(
+    run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
+    out: Annotated[Path | None, typer.Option(help="Keep the second result there (.h5); default nowhere.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train a run again from what its file holds, and say whether the history is the same bit for bit.
+
+    Exit code 1: it is not; the line says from which step on, and what is no longer as it was: torch, threads, device.
+    """
+    from kanpde.runs.rerun import rerun as repeated
+
+    say = Console(quiet=True) if quiet else console
+    show = lambda state: say.print(f"step {state.step}/{state.steps}  loss {state.loss:.2e}")
+    found = repeated(run, out, on_evaluation=show)
+    say.print(f"{run}: {found}")
+    if found.first is not None:
+        raise SystemExit(1)
 
 
 @app.command()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kanpde import Run
-from kanpde.records import RunFileError
+from kanpde.records import RunFileError, seal
 
 
 def written(path):
@@ -85,3 +85,32 @@ def test_files_that_are_no_results_are_one_line(tmp_path):
         with pytest.raises(RunFileError, match=says) as info:
             Run.open(tmp_path / f"{name}.h5")
         assert "\n" not in str(info.value)
+
+
+def test_a_file_that_is_as_it_was_written_is_read_without_another_process(tmp_path, monkeypatch):
+    path = written(tmp_path / "new.h5").path
+    monkeypatch.setattr(seal.subprocess, "run", lambda *_, **__: pytest.fail("the checksum is right"))
+    assert Run.open(path).history["step"].tolist() == [0, 10]
+
+
+@pytest.mark.parametrize("read", ["import os; os.abort()", "import time; time.sleep(60)"])
+def test_a_damaged_file_cannot_take_this_process_with_it(tmp_path, monkeypatch, read):
+    """What crashes or blocks the HDF5 library does so elsewhere; what it reads is read here too."""
+    path = written(tmp_path / "new.h5").path
+    with h5py.File(path, "a") as file:
+        file.attrs["note"] = "of another program"
+    assert Run.open(path).attrs["note"] == "of another program"
+    path.write_bytes(path.read_bytes() + b"more")
+    monkeypatch.setattr(seal, "PATIENCE", 1)
+    monkeypatch.setattr(seal, "READ", read)
+    with pytest.raises(RunFileError, match="a damaged file") as info:
+        Run.open(path)
+    assert "\n" not in str(info.value)
+
+
+def test_a_file_that_says_that_it_is_huge_is_not_read(tmp_path):
+    path = written(tmp_path / "new.h5").path
+    with h5py.File(path, "a") as file:
+        file.create_dataset("field/huge", shape=(10**12,), dtype="f8")
+    with pytest.raises(RunFileError, match="a damaged file"):
+        Run.open(path)

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 import numpy as np
 import pytest
 import torch
-from conftest import configuration, interrupt_after, planned
+from conftest import interrupt_after, planned
 
 import kanpde
 from kanpde import Run
@@ -17,7 +17,6 @@ from kanpde.domains import Box
 from kanpde.ground.errors import ConfigError
 from kanpde.optim.optimisers import schedule
 from kanpde.problems import Poisson, Schroedinger
-from kanpde.runs.names import release, reserve
 from kanpde.runs.stored import config_of
 from kanpde.training import loop as training
 from kanpde.training.objective import Objective
@@ -241,15 +240,16 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     """A gradient can be NaN where the loss is not: the next evaluation must not replace the good checkpoint."""
 
     def spoil(state):
-        if state.step == 9:
+        if state.step >= 9:
             with torch.no_grad():
                 next(state.u.net.parameters()).fill_(float("nan"))
 
     monkeypatch.setattr(Objective, "_note", lambda self, terms, *_: vars(self).update(terms=terms, value=0.0))
     with pytest.raises(kanpde.RunFailed, match="weights are not finite"):
-        small(tmp_path, steps=20, on_step=spoil)
+        small(tmp_path, steps=80, on_step=spoil)
     saved = torch.load(tmp_path / "run.pt", weights_only=True)
-    assert saved["step"] == 5 and all(w.isfinite().all() for w in saved["weights"].values())
+    assert saved["step"] == 55, "after ten returns to the best state"
+    assert all(w.isfinite().all() for w in saved["weights"].values())
 
 
 def test_run_killed_before_its_last_pictures_is_finished_by_resuming(tmp_path, monkeypatch):
@@ -479,16 +479,6 @@ def test_law_that_the_domain_does_not_have_is_refused(tmp_path):
         small(tmp_path, "radial", problem=Unknown(2), points={**SMALL["points"], "law": "radial"})
 
 
-def test_names_are_reserved_before_anything_is_computed(tmp_path, monkeypatch):
-    """Two runs started together never share a file."""
-    monkeypatch.chdir(tmp_path)
-    config = configuration(Poisson(4), {})
-    paths = [reserve(None, config) for _ in range(3)]
-    assert len(set(paths)) == 3 and all(path.with_suffix(".pt").exists() for path in paths)
-    release(Run(paths[0]))
-    assert reserve(None, config) == paths[0]
-
-
 def test_callback_that_raises_leaves_a_failed_run_and_its_checkpoint(tmp_path):
     def explode(state):
         if state.step == 7:
@@ -598,7 +588,7 @@ def test_gauss_newton_sees_the_emphasis_of_points(tmp_path):
     before = o.emphasis.losses.clone()
     optimizer = training.make_optimizer(made.config.phases[0], made.u)
     for _ in range(10):
-        made._step(made.config.phases[0], optimizer, 150)
+        made._update(optimizer, made.config.phases[0], 1.0)
     assert o.emphasis.losses[0] < 0.7 * before[0]  # the first bin is solved first
 
 
@@ -614,7 +604,7 @@ def test_points_that_stay_choose_the_steps_themselves(tmp_path):
         pool.draw = lambda counts=counts, draw=draw: counts.append(1) or draw()
         optimizer = training.make_optimizer(made.config.phases[0], made.u)
         for _ in range(4):
-            made._step(made.config.phases[0], optimizer, 150)
+            made._update(optimizer, made.config.phases[0], 1.0)
         drawn[refresh] = len(counts)
     assert drawn == {1: 8, 3: 2, "fixed": 1}
 

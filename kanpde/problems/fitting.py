@@ -35,11 +35,18 @@ class Units:
 
     @classmethod
     def of(cls, rows: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> "Units":
-        """Of training rows (N, d + 1); the box is that of the rows where it is not given."""
+        """Of training rows (N, d + 1); the box is that of the rows where it is not given.
+
+        Raises:
+            ConfigError: observations that vary by less than the root of the least number.
+        """
         x, y = rows[:, :-1].double(), rows[:, -1].double()
         low, high = x.amin(0) if low is None else low, x.amax(0) if high is None else high
         high = torch.where(high > low, high, low + low.abs().clamp_min(1))  # an input that does not vary
         std = y.std(correction=0).item()
+        if std == 0 and y.min() < y.max():
+            varies = f"varies by {(y.max() - y.min()).item():.0e}"
+            raise ConfigError(f"problem: the observation {varies}, whose square is no number; state it in other units")
         return cls(low, high, y.mean().item(), std if std > 0 else 1.0)
 
     @classmethod
@@ -168,7 +175,7 @@ class Sample:
                 kept = of_size(kept[:n])
                 shift = torch.randn(n, generator=generator, device=kept.device, dtype=kept.dtype)
                 kept[:, y] += noise * kept[:, y].std(correction=0) * shift
-                return kept
+                return of_size(kept)
         raise ConfigError(f"problem: of {TRIES * n:,} points in its ranges, {len(kept):,} have a finite value")
 
     def interior(self, n: int, generator: torch.Generator, law="volume", sequence="random", dtype=None) -> Tensor:

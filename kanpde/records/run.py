@@ -1,6 +1,9 @@
 """The result file: one HDF5 file a run, replaced whole at every write, so that a reader always finds a good one.
 
+Before the HDF5 there are 512 bytes, a user block, with a checksum of the rest: see `kanpde.records.seal`.
+
 attrs     schema_version status config seed problem dim backbone parameters device torch_version started finished ...
+          id, which the checkpoint has too; sessions, retreats: JSON lists of mappings
 history/  a row per evaluation: step loss rel_l2 rel_l1 rmse linf wall_s steps_per_s peak_memory_bytes
           saved_memory_bytes lr validation (the weighted loss at held-out points), terms/<name> of the step's points,
           held_out/<name> of the held-out points, weights/<name>
@@ -36,6 +39,9 @@ import h5py
 import numpy as np
 import yaml
 
+from kanpde.records.lock import Lock
+from kanpde.records.seal import SEAL, sealed, sound
+
 SCHEMA_VERSION = 1
 TABLES = ("times", "points_of_interest", "residuals")  # groups of columns
 
@@ -64,6 +70,7 @@ class RunFile:
         self._meshes: dict[str, dict[str, np.ndarray]] | None = {}
         self._verification: dict | None = {}
         self._tables: dict[str, dict] = {name: {} for name in TABLES}
+        self.lock: Lock | None = None  # held by who trains it
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -218,10 +225,11 @@ class RunFile:
         with replacing(self.path) as temporary:
             image = io.BytesIO()  # h5py prints pages where its own writing to a full disk fails
             self._write(image)
+            sealed(image.getbuffer())
             temporary.write_bytes(image.getbuffer())
 
     def _write(self, image: io.BytesIO) -> None:
-        with h5py.File(image, "w") as file:
+        with h5py.File(image, "w", userblock_size=SEAL) as file:
             file.attrs.update({"schema_version": SCHEMA_VERSION, **self.attrs})
             file.create_group("history")
             for name, column in self.history.items():
@@ -292,12 +300,17 @@ class _reading:
     def __enter__(self) -> h5py.File:
         if not os.path.isfile(self.path):
             raise RunFileError(f"{self.path}: no such file")
+        if not sound(self.path):
+            raise RunFileError(f"{self.path}: a damaged file, which the HDF5 library cannot be trusted with")
         try:
             self.file = h5py.File(self.path, "r")
         except OSError:
             raise RunFileError(f"{self.path}: not a readable HDF5 file") from None
-        version = self.file.attrs.get("schema_version")
-        if not isinstance(version, int | np.integer) or "history" not in self.file:
+        try:
+            version, has_history = self.file.attrs.get("schema_version"), "history" in self.file
+        except (OSError, KeyError, RuntimeError, ValueError):
+            version, has_history = None, False
+        if not isinstance(version, int | np.integer) or not has_history:
             self.file.close()
             raise RunFileError(f"{self.path}: an HDF5 file, but not a kanpde result")
         if version > SCHEMA_VERSION:

@@ -1,6 +1,9 @@
 """The two calls that make a run: train and resume."""
 
 import copy
+import json
+import uuid
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,14 @@ from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError
 from kanpde.kan.network import count_parameters
 from kanpde.problems.base import Problem, own
+from kanpde.records.lock import Lock
 from kanpde.runs import summary
-from kanpde.runs.claims import remove_leftovers
 from kanpde.runs.models import Run, start_from
-from kanpde.runs.names import release, reserve
+from kanpde.runs.names import reserve
+from kanpde.runs.sessions import device_name, differences, session, sessions
 from kanpde.runs.stored import check_reference, check_rows, config_of, extended
 from kanpde.training import statements
-from kanpde.training.checkpoints import fitting, load_checkpoint
+from kanpde.training.checkpoints import checkpoint_of, fitting
 from kanpde.training.checks import check_device
 from kanpde.training.loop import Callback, ResidualTraining
 from kanpde.training.plan import Plan, configured
@@ -82,9 +86,9 @@ def begin(
     on_evaluation: Callback | None = None,
 ) -> Run:
     """The run of a plan, on its objects themselves; otherwise as `train`."""
-    run = Run(reserve(out, plan.config))
-    remove_leftovers(run.path)
-    try:
+    with reserve(out, plan.config) as lock:
+        run = Run(lock.result)
+        run.lock = lock
         run.attrs = attributes(plan)
         with blaming(plan.problem, RunFailed):
             training = ResidualTraining(plan, run)
@@ -94,9 +98,7 @@ def begin(
         with blaming(plan.problem, RunFailed):
             run.floors = training.evaluator.floors()
         training.drive(on_step, on_evaluation)
-        return run
-    finally:
-        release(run)
+    return run
 
 
 @torch.inference_mode(False)
@@ -130,12 +132,17 @@ def resume(
 
 def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> Run:
     """`resume` on the objects of a plan themselves."""
-    remove_leftovers(run.path)
+    with Lock(run.path).take() as run.lock:
+        run.attrs = Run.open(run.path).attrs  # as they are now that nobody else writes
+        return _go_on(run, plan, on_step, on_evaluation)
+
+
+def _go_on(run: Run, plan: Plan, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
     check_rows(run, plan.problem)
     check_device(plan.config.device)
     with blaming(plan.problem, ConfigError):
         training = ResidualTraining(plan, run)
-    saved = load_checkpoint(run.checkpoint)
+    saved = checkpoint_of(run)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)
     if training.state.step >= plan.config.steps and run.attrs["status"] in ENDED:
@@ -151,6 +158,11 @@ def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: 
     of_fields = (f"rel_l2_best/{name}" for name in run.fields)
     for name in (*of_the_end, *said, *of_fields, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
+    former, now_there = sessions(run), session(plan.config, training.step)
+    if changed := differences(former[-1], now_there):
+        said = "not bit for bit what it would have been without a pause"
+        warnings.warn(f"{run.path} goes on with {', '.join(changed)}: {said}", stacklevel=2)
+    run.attrs["sessions"] = json.dumps([*former, now_there])
     run.attrs["config"] = dump(plan.config)
     training.drive(on_step, on_evaluation)
     return run
@@ -160,6 +172,7 @@ def attributes(plan: Plan) -> dict:
     """What the result file says of the run."""
     config, problem = plan.config, plan.problem
     return {
+        "id": uuid.uuid4().hex,
         "config": dump(config),
         "seed": config.seed,
         "problem": short_name(config.problem, problem),
@@ -173,6 +186,7 @@ def attributes(plan: Plan) -> dict:
         "device": device_name(config.device),
         "torch_version": str(torch.__version__),
         "threads": torch.get_num_threads(),
+        "sessions": json.dumps([session(config)]),
         "started": now(),
         "law": config.points.law,
         **({"conditions": plan.conditions} if problem.conditions else {}),
@@ -181,7 +195,3 @@ def attributes(plan: Plan) -> dict:
         **({"reference": known.says, "reference_sha256": known.sha256} if (known := plan.known) else {}),
         **kept_with(config, problem),
     }
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device

@@ -11,7 +11,7 @@ from kanpde.problems import Problem
 from kanpde.problems.base import own
 from kanpde.records.run import RunFile
 from kanpde.runs.stored import config_of
-from kanpde.training.checkpoints import fitting, last_weights, load_checkpoint, refine_grids
+from kanpde.training.checkpoints import checkpoint_of, fitting, last_weights, load_checkpoint, refine_grids
 from kanpde.training.plan import Plan
 from kanpde.users.members import enter, kept_in, problem_of
 
@@ -53,7 +53,7 @@ def opened(
     enter(config, kept, trust)
     plan = Plan.of(config, own(problem), copy.deepcopy(net), stored=True)
     u = plan.ansatz("cpu")
-    saved = load_checkpoint(run.checkpoint)
+    saved = checkpoint_of(run)
     with fitting(run.checkpoint):
         refine_grids(u.net, config, saved)
         u.load_state_dict(saved["best"]["weights"] if best else last_weights(saved))

@@ -5,20 +5,19 @@ from pathlib import Path
 
 from kanpde.config import RunConfig
 from kanpde.ground.errors import ConfigError, shown
-from kanpde.records.run import RunFile
-from kanpde.runs.claims import claim, occupied
+from kanpde.records.lock import Lock, Locked, was_killed
 from kanpde.users.members import short
 
 LONGEST = 200  # bytes of a file's name, so that those of its pictures and of temporary files are not too long
 
 
-def reserve(out: str | Path | None, config: RunConfig) -> Path:
-    """Where the result goes: the file asked for, which must not exist, or a new one under runs/.
+def reserve(out: str | Path | None, config: RunConfig) -> Lock:
+    """Where the result goes, locked: the file asked for, which must not exist, or a new one under runs/.
 
-    A checkpoint without weights holds the name until the first evaluation, so that two runs never share one.
+    What a run left that was killed before its first result is removed.
 
     Raises:
-        ConfigError: the file exists, or its folder cannot be written.
+        ConfigError: the file exists, another run has the name, or the folder cannot be written.
     """
     check_out(out)
     path = Path(os.path.expanduser(out)) if out is not None else Path("runs") / f"{_stem(config)}.h5"
@@ -26,24 +25,35 @@ def reserve(out: str | Path | None, config: RunConfig) -> Path:
     again = 1
     while True:
         try:
-            if path.exists():
-                raise FileExistsError
-            claim(path.with_suffix(".pt"))
-            return path
-        except FileExistsError:
+            if occupied(path) is None:
+                return _locked(path)
             if out is not None:
                 check_out(out)
-                raise ConfigError(f"--out {out}: another run has just taken this name") from None
-            again += 1
-            path = path.with_name(f"{_stem(config)}-{again}.h5")
-        except OSError as error:
-            raise ConfigError(f"{path.parent}: the folder cannot be written ({error.strerror})") from None
+        except Locked:
+            if out is not None:
+                raise
+        again += 1
+        path = path.with_name(f"{_stem(config)}-{again}.h5")
 
 
-def release(run: RunFile) -> None:
-    """Give up a name under which no result was written."""
-    if not run.path.exists():
-        run.checkpoint.unlink(missing_ok=True)
+def _locked(path: Path) -> Lock:
+    """The lock of a name without a result; a checkpoint that is there is that of a run that was killed."""
+    lock = Lock(path).take()
+    if path.exists():  # its writer was done in the meantime
+        lock.release()
+        raise Locked(f"{path}: another run has just taken this name")
+    path.with_suffix(".pt").unlink(missing_ok=True)
+    return lock
+
+
+def occupied(path: Path) -> str | None:
+    """Why a name has no room for a new result, and what to do; None: it has, unless a run at work has locked it."""
+    checkpoint = path.with_suffix(".pt")
+    if os.path.exists(path):  # False of a name too long, too
+        return f"{path} exists; choose another name, or --resume {path}"
+    if os.path.exists(checkpoint) and not was_killed(path):
+        return f"{checkpoint} exists, but no {path} to resume; choose another name, or remove it"
+    return None
 
 
 def _stem(config: RunConfig) -> str:

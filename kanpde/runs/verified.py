@@ -11,6 +11,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz
 from kanpde.problems.base import Problem
 from kanpde.records import columns
+from kanpde.records.lock import Lock
 from kanpde.records.run import RunFile
 from kanpde.runs.models import Run, opened
 from kanpde.runs.predict import rows_for
@@ -170,10 +171,17 @@ def verified_slice(
 
 
 def _save(run: Run) -> None:
-    """Write the file of a run, unless its training does."""
+    """Write the file of a run, unless its training does.
+
+    Raises:
+        Locked: another process writes it. WriteFailed: it has changed since it was read, or cannot be written.
+    """
     if run.attrs.get("status") == "running":
         return
     try:
-        run.save()
+        with Lock(run.path).take():
+            if Run.open(run.path).attrs.get("finished") != run.attrs.get("finished"):
+                raise WriteFailed(f"{run.path}: the run has gone on since it was opened; the estimate is not kept")
+            run.save()
     except OSError as error:
         raise WriteFailed(f"{run.path} cannot be written ({error.strerror or error})") from None

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kanpde.ground.errors import ConfigError
-from kanpde.runs.claims import claim
+from kanpde.records.lock import Lock
+from kanpde.records.sweep import FILE
 from kanpde.sweeps.cells import INTERRUPTED, Cell
 from kanpde.sweeps.engines import PAUSE, Engine
 
@@ -75,19 +76,9 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another is at work there, or it cannot be written.
     """
-    lock = folder / "working.lock"
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder}: a file; needed is a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        claim(lock)
-    except FileExistsError:
-        raise ConfigError(
-            f"--out {folder}: another command is at work there; if it is gone from its machine, remove {lock}"
-        ) from None
     except OSError as error:
         raise ConfigError(f"--out {folder}: the folder cannot be written ({error.strerror})") from None
-    try:
+    with Lock(folder / FILE).take():
         yield
-    finally:
-        lock.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from torch import nn
 from kanpde.config import RunConfig
 from kanpde.ground.errors import ConfigError
 from kanpde.kan.grids import extend_grid
-from kanpde.records.run import RunFileError
+from kanpde.records.run import RunFile, RunFileError
 
 
 def refine_grids(net: nn.Module, config: RunConfig, saved: dict) -> None:
@@ -49,3 +49,17 @@ def load_checkpoint(path: Path) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # pickle, zip and torch each have their own
         raise ConfigError(f"{path}: not a readable checkpoint") from None
+
+
+def checkpoint_of(run: RunFile) -> dict:
+    """The checkpoint of an opened result.
+
+    Raises:
+        ConfigError: it is missing or broken, or that of another run.
+    """
+    saved = load_checkpoint(run.checkpoint)
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{run.checkpoint}: not a checkpoint of kanpde")
+    if saved.get("id") != run.attrs.get("id"):
+        raise ConfigError(f"{run.checkpoint}: the checkpoint of another run than {run.path}")
+    return saved

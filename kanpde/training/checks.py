@@ -205,6 +205,11 @@ def check_phase(phase: PhaseConfig, plan: "Plan") -> None:
         raise ConfigError(f"phases: {phase.optimizer} needs the operator forward, given {config.operator['name']}")
     if config.loss.directions:
         raise ConfigError(f"phases: {phase.optimizer} has no loss.directions")
+    each = len(plan.loss.equations) + (plan.problem.n_inputs if config.loss.gradient != "none" else 0)
+    most, rows = sum(plan.counts.values()) * each, phase.options.get("rows")
+    if isinstance(rows, int) and rows > most:
+        given = f"given {rows:,}, a step has {most:,} residuals"
+        raise ConfigError(f"optimizer {phase.optimizer}: rows: {given}, which a sketch is to make fewer")
 
 
 def check_grids(plan: "Plan") -> None:

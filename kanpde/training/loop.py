@@ -35,6 +35,9 @@ from kanpde.users.code import blaming
 
 OF_UNKNOWNS = ("standard_errors", "undetermined", "misfit_over_noise", "misfit_disagrees", "no_standard_errors")
 FACTOR = 2  # by which losses differ that a user is told of
+GROWN = 1e4  # times the first validation loss, from where a run goes back to its best state
+RETREATS = 10  # of a run at most, each with half the rates of before
+SHARE, SECONDS = 100, 10.0  # files are written whole once a hundredth of the rows is new, and after so many seconds
 
 
 @dataclass
@@ -77,7 +80,9 @@ class ResidualTraining(Training):
         self.evaluator = Evaluator(plan, self.tested)
         self.watch = verifying.Watch(config.stop.to, config.points.law) if config.stop.to else None
         self.state = State(run, self.u, steps=config.steps)
-        self.best: dict = {"terms": None, "step": 0, "weights": None, "stale": 0}
+        self.best: dict = {"terms": None, "step": 0, "weights": None, "stale": 0, "scale": None, "adapted": None}
+        self.retreats: list[dict] = []
+        self.written = 0, 0.0  # rows of the history in the files, and at which second
         self.optimizer: torch.optim.Optimizer | None = None
 
     @property
@@ -146,9 +151,9 @@ class ResidualTraining(Training):
                 yield False
             if self.evaluate(on_evaluation):
                 return
-        for phase, optimizer, last in self._phases():
+        for phase, last in self._phases():
             while state.step < last:
-                self._step(phase, optimizer, last)
+                self._step(phase, last)
                 stop = bool(on_step and on_step(state))
                 if self._due():
                     stop = self.evaluate(on_evaluation) or stop
@@ -210,7 +215,7 @@ class ResidualTraining(Training):
         return step % self.config.evaluation.every == 0 or step == self.state.steps or out_of_time
 
     def _phases(self):
-        """(phase, its optimiser, its last step) for the phases not yet done; the optimiser of a resumed one goes on."""
+        """(phase, its last step) for the phases not yet done, with its optimiser; that of a resumed one goes on."""
         last = 0
         for number, phase in enumerate(self.config.phases):
             last += phase.steps
@@ -222,7 +227,7 @@ class ResidualTraining(Training):
                 self.optimizer = make_optimizer(phase, self.u)
                 for pool in self.pools.values():
                     pool.freeze() if OPTIMISERS[phase.optimizer].keeps_points else pool.thaw()
-            yield phase, self.optimizer, last
+            yield phase, last
 
     def _change_grids(self, phase: PhaseConfig) -> None:
         """Other grids for the network, its average and the best one so far, which stay the functions they are."""
@@ -247,28 +252,58 @@ class ResidualTraining(Training):
             best.load_state_dict(self.best["weights"])
         return best
 
-    def _step(self, phase: PhaseConfig, optimizer: torch.optim.Optimizer, last: int) -> None:
-        """One update. Points are drawn once, so that every evaluation of the loss within it sees the same."""
+    def _step(self, phase: PhaseConfig, last: int) -> None:
+        """One update, or a return to the best state. Points are drawn once, so that all of it sees the same."""
         state = self.state
-        factor = schedule(phase, state.step - (last - phase.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
         try:
-            points = {name: pool() for name, pool in self.pools.items()}
-            if OPTIMISERS[phase.optimizer].wants_system:
-                self._step_of_system(optimizer, points)
-            else:
-                self._step_of_loss(optimizer, points, frozen=OPTIMISERS[phase.optimizer].keeps_points)
+            self._update(self.optimizer, phase, schedule(phase, state.step - (last - phase.steps)))
         except FloatingPointError as error:
-            raise RunFailed(f"step {state.step + 1}: {error}") from None
+            self._retreat(f"step {state.step + 1}: {error}")
         except Exception as error:  # of SOAP where gradients overflow, or from a damaged checkpoint
             if not of_optimizer(error):
                 raise
-            raise RunFailed(f"step {state.step + 1}: {phase.optimizer}: {' '.join(str(error).split())}") from error
+            self._retreat(f"step {state.step + 1}: {phase.optimizer}: {' '.join(str(error).split())}")
+        else:
+            state.terms, state.loss = self.objective.terms, self.objective.value
+            if self.average is not None:
+                self.average.update_parameters(self.u)
         state.step += 1
-        state.terms, state.loss = self.objective.terms, self.objective.value
+
+    def _update(self, optimizer: torch.optim.Optimizer, phase: PhaseConfig, factor: float) -> None:
+        """A step of the optimiser, at `factor` times its rates, halved with every return to the best state."""
+        factor *= 0.5 ** len(self.retreats)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        points = {name: pool() for name, pool in self.pools.items()}
+        if OPTIMISERS[phase.optimizer].wants_system:
+            self._step_of_system(optimizer, points)
+        else:
+            self._step_of_loss(optimizer, points, frozen=OPTIMISERS[phase.optimizer].keeps_points)
+
+    def _retreat(self, why: str) -> None:
+        """Back to the best state with half the rates: its weights, what weighed the loss then, a new optimiser.
+
+        Raises:
+            RunFailed: there is no best state yet, or it has been `RETREATS` times.
+        """
+        best, state = self.best, self.state
+        if best["weights"] is None:
+            raise RunFailed(why)
+        if len(self.retreats) == RETREATS:
+            first = next((each["why"] for each in self.retreats if each["to"] == best["step"]), why)
+            raise RunFailed(f"{first}; {RETREATS} returns to the best state, each with half the rates, have not helped")
+        self.retreats.append({"step": state.step, "to": best["step"], "why": why})
+        self.run.attrs["retreats"] = json.dumps(self.retreats)
+        for u in {self.u, self.tested}:
+            u.load_state_dict(best["weights"])
         if self.average is not None:
-            self.average.update_parameters(self.u)
+            self.average.n_averaged.zero_()
+        if best["scale"] is not None:
+            start.scale_of(self.u.net).copy_(best["scale"])
+        if best["adapted"] is not None:
+            self.objective.load_adapted(copy.deepcopy(best["adapted"]))
+        if self.optimizer is not None:
+            self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
 
     def _step_of_loss(self, optimizer: torch.optim.Optimizer, points: Points, frozen: bool) -> None:
         probes, first = self.streams["operator"], None
@@ -317,29 +352,57 @@ class ResidualTraining(Training):
         best, total = self.best, self.objective.total
         early = best["step"] < self.config.evaluation.best_from
         if best["weights"] is None or early or total(terms) < total(best["terms"]):
-            self.best = {"terms": terms, "step": self.state.step, "weights": weights_of(self.tested), "stale": 0}
+            kept = {"terms": terms, "step": self.state.step, "weights": weights_of(self.tested), "stale": 0}
+            self.best = kept | {"scale": None, "adapted": copy.deepcopy(self.objective.adapted())}
         else:
             best["stale"] += 1
 
     def evaluate(self, on_evaluation: Callback | None = None) -> bool:
-        """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop."""
+        """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop.
+
+        The files hold a row before `on_evaluation` tells of it, but in long histories, which would be written whole
+        every time: there they are behind by `SECONDS` or a `SHARE`-th of the rows at most.
+        """
         give_back()
         with self._alone():
             self._measure()
+        if self.climbs and not self.state.step:
+            self.best["scale"] = start.scale_of(self.u.net).clone()  # without which these weights learn nothing
+        rows, (written, at), seconds = len(self.run.history["step"]), self.written, self.clock.seconds()
+        if SHARE * (rows - written) >= rows or seconds - at >= SECONDS:
+            self.save("running")
+            self.written = rows, seconds
         asked = bool(on_evaluation and on_evaluation(self.state))
-        self.save("running")
         return asked or self.stopped() is not None
+
+    def _validated(self) -> dict[str, float]:
+        """The terms at the held-out points, if need be after a return to the best state."""
+        terms = self.validation(self.tested)
+        if (why := self._diverged(terms)) is None:
+            return terms
+        self._retreat(f"step {self.state.step}: {why}")
+        return self.validation(self.tested)
+
+    def _diverged(self, terms: dict[str, float]) -> str | None:
+        """What says that the run has diverged, of its weights and these terms."""
+        score, before = self.objective.total(terms), self.objective.total(self._first(terms))
+        if not all(p.isfinite().all() for p in self.u.parameters()):
+            return "the weights are not finite"
+        if not abs(score) < float("inf"):
+            bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
+            return f"the loss term {bad} is {terms.get(bad, score)} at held-out points"
+        if score > GROWN * max(before, torch.finfo(self.plan.dtype).eps):
+            return f"the validation loss is {score:.3g}, at first it was {before:.3g}"
+        return None
+
+    def _first(self, terms: dict[str, float]) -> dict[str, float]:
+        """These terms as the first evaluation found them."""
+        return {name: self.run.history.get(f"held_out/{name}", [float("nan")])[0] for name in terms}
 
     def _measure(self) -> None:
         """The errors as a row of the history, and the best weights."""
-        state = self.state
-        terms = self.validation(self.tested)
+        state, terms = self.state, self._validated()
         score = self.objective.total(terms)
-        if not all(p.isfinite().all() for p in self.u.parameters()):
-            raise RunFailed(f"step {state.step}: the weights are not finite")
-        if not abs(score) < float("inf"):
-            bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
-            raise RunFailed(f"step {state.step}: the loss term {bad} is {terms.get(bad, score)} at held-out points")
         self._keep_best(terms)
         state.steps_per_s = self.clock.rate(state.step)
         state.row = {
@@ -518,8 +581,11 @@ class ResidualTraining(Training):
         from_start = self.u.start is not None and not best["step"]
         if best["step"] != self.state.step and apart and not from_start:
             warnings.warn(f"kept (step {best['step']}) and last weights differ in {', '.join(apart)}", stacklevel=2)
-        columns = {name: self.run.history.get(f"held_out/{name}", [float("nan")]) for name in last}
-        before, after = total({name: column[0] for name, column in columns.items()}), total(last)
+        if self.retreats:
+            at = ", ".join(str(each["step"]) for each in self.retreats)
+            half = f"with rates halved each time, in the end {0.5 ** len(self.retreats):.2g} of those asked for"
+            warnings.warn(f"diverged at step {at} and went back to the best state, {half}", stacklevel=2)
+        before, after = total(self._first(last)), total(last)
         if not after > FACTOR * max(before, 0):
             return "finished"
         if self.u.start is not None:
@@ -545,7 +611,8 @@ class ResidualTraining(Training):
             "loss": state.loss,
             "terms": state.terms,
             "row": state.row,
-            "history": self.run.history,
+            "history": {name: torch.tensor(rows, dtype=torch.float64) for name, rows in self.run.history.items()},
+            "retreats": self.retreats,
             "floors": self.run.floors,
             "objective": self.objective.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -566,11 +633,14 @@ class ResidualTraining(Training):
             generator.set_state(saved["streams"][name].cpu())
         for name, pool in self.pools.items():
             pool.load_state_dict(saved["pools"][name], self.device)
-        self.run.history = {k: [float(number) for number in v] for k, v in saved["history"].items()}
+        rows = {k: torch.as_tensor(v, dtype=torch.float64).tolist() for k, v in saved["history"].items()}
+        self.run.history = rows  # lists in older checkpoints
+        self.retreats = [dict(each) for each in saved.get("retreats", ())]
         self.run.floors = saved["floors"]
         self.objective.load_state_dict(saved["objective"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         self.elapsed = float(saved["elapsed"])
-        self.best = {"terms": None, **{name: saved["best"][name] for name in ("step", "weights", "stale")}}
-        self.best["terms"] = saved["best"].get("terms") or self.validation(self._of_best())  # of older runs: none
+        self.best |= saved["best"]
+        self.best["terms"] = self.best["terms"] or self.validation(self._of_best())  # of older runs: none
+        self.written = len(self.run.history["step"]), self.elapsed

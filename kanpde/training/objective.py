@@ -249,14 +249,19 @@ class Objective:
     def state_dict(self) -> dict:
         state = {"micro_batch": self.micro_batch, "saved_bytes": self.saved_bytes}
         state |= {"terms": self.terms, "value": self.value, "unit": self.unit}
-        for name in ("balance", "emphasis"):
-            part = getattr(self, name)
-            state[name] = None if part is None else part.state_dict()
-        return state
+        return state | self.adapted()
 
     def load_state_dict(self, state: dict) -> None:
         self.micro_batch, self.saved_bytes = state["micro_batch"], state["saved_bytes"]
         self.terms, self.value, self.unit = state["terms"], state["value"], state.get("unit", 1.0)
+        self.load_adapted(state)
+
+    def adapted(self) -> dict:
+        """The states of what follows the residuals: balance and emphasis."""
+        parts = {"balance": self.balance, "emphasis": self.emphasis}
+        return {name: None if part is None else part.state_dict() for name, part in parts.items()}
+
+    def load_adapted(self, state: dict) -> None:
         for name in ("balance", "emphasis"):
             if state[name] is not None:
                 device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor, nn
 
+from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import PeakMemory
 from kanpde.ground.session import Clock, interruptible
 from kanpde.records.run import RunFile, replacing
@@ -98,20 +99,28 @@ class Training:
         run = self.run
         run.attrs.update(status=status, finished=now(), **self.progress)
         try:
+            run.path.parent.mkdir(parents=True, exist_ok=True)  # a folder that is gone is no reason to lose a run
+            if run.lock is not None:
+                run.lock.keep()
             with replacing(run.checkpoint) as temporary:
-                torch.save(self.state_dict(), temporary)
+                torch.save({"id": run.attrs.get("id"), **self.state_dict()}, temporary)
             run.save()
+        except ConfigError as error:
+            raise WriteFailed(f"{run.path} cannot be written ({error})") from None
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            if shutil.disk_usage(run.path.parent).free < 2**20:
+            if run.path.parent.is_dir() and shutil.disk_usage(run.path.parent).free < 2**20:
                 reason = "no space left on the disk"
             intact = "; the last good file is intact" if run.path.exists() else ""
             raise WriteFailed(f"{run.path} cannot be written ({reason}){intact}") from None
 
     def fail(self, message: str) -> None:
-        """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint."""
+        """Say in the result file, if there is one and it can be written, why the run ended; leave the checkpoint.
+
+        What the file says of the best weights stays what the checkpoint has.
+        """
         if self.run.path.exists():
-            self.run.attrs.update(status="failed", message=message, finished=now(), **self.progress)
+            self.run.attrs.update(status="failed", message=message, finished=now())
             with suppress(OSError, RuntimeError):
                 self.run.save()
 

@@ -1,0 +1,141 @@
+"""A run of many steps: time of a step and memory as it goes, while another process reads its file.
+
+    python -m benchmarks.long_runs [--steps 100000] [--every 50] [--out benchmarks/results/long_runs.md]
+
+A small network, as what could grow with the steps is all around it: history, checkpoint, result file, what Python and
+torch keep. Every second this process reads the whole file, by `Run.open` and by h5py alone, and the resident memory of
+the run. The time of a step is that of all that happens between two evaluations, evaluation and writing included.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+
+from benchmarks.common.machine import machine
+from benchmarks.common.study import RESULTS, Parser, Row, at_least, deliver, exiting, keep, kept, markdown
+from kanpde.ground.errors import ConfigError
+from kanpde.records.run import RunFileError, replacing
+from kanpde.runs.models import Run
+
+COLUMNS = ("step", "ms", "memory_mb", "file_kb", "reads", "failed_reads")
+SETS = ("points.interior=16", "points.test=100", "points.validation=50", "backbone.widths=[3]", "slices.points=5")
+SETS += ("slices.volume=0", "compile=false")
+WINDOWS = 100  # of steps, a row each
+
+
+def words(steps: int, every: int, out: Path) -> list[str]:
+    """The command of the run."""
+    sets = [word for setting in (*SETS, f"evaluation.every={every}") for word in ("--set", setting)]
+    run = ["poisson", "--dim", "2", "--backbone", "kan", "--solver", "adam", "--steps", str(steps), "--no-verify"]
+    return [sys.executable, "-m", "kanpde.solve", *run, *sets, "--out", str(out), "--quiet"]
+
+
+def measure(steps: int, every: int) -> list[Row]:
+    """A row for each window of steps: the last step, the median time of one, and what was seen from outside."""
+    with tempfile.TemporaryDirectory(prefix="long-runs-") as folder:
+        out = Path(folder) / "long.h5"
+        process = subprocess.Popen(words(steps, every, out), env=os.environ | {"OMP_NUM_THREADS": "1"})
+        seen = [{"step": 0, "reads": 0, "failed_reads": 0}]
+        while process.poll() is None:
+            time.sleep(1)
+            seen.append(seen[-1] | (look(out, seen[-1]) if out.exists() else {}) | {"memory_mb": resident(process.pid)})
+        if process.returncode:
+            raise ConfigError(f"the run ended with {process.returncode}")
+        history = Run.open(out).history
+    wall, at = history["wall_s"], history["step"]
+    per_step = [(int(b), 1e3 * (v - u) / (b - a)) for a, b, u, v in zip(at, at[1:], wall, wall[1:], strict=False)]
+    rows, width = [], max(every, steps // WINDOWS)
+    for last in range(width, steps + 1, width):
+        times = [ms for step, ms in per_step if last - width < step <= last]
+        while_it_went = [each for each in seen if each["step"] <= last and each.get("memory_mb")]
+        rows.append((while_it_went or seen)[-1] | {"step": last, "ms": statistics.median(times)})
+    return rows
+
+
+def look(out: Path, last: Row) -> Row:
+    """All of a file as another process finds it."""
+    try:
+        step = int(Run.open(out).history["step"][-1])
+        with h5py.File(out) as file:
+            file.visititems(lambda name, node: node[()] if isinstance(node, h5py.Dataset) else None)
+    except (RunFileError, OSError, KeyError, RuntimeError) as error:
+        print(f"a read that failed: {error}", file=sys.stderr)
+        return {"failed_reads": last["failed_reads"] + 1}
+    return {"step": step, "reads": last["reads"] + 1, "file_kb": out.stat().st_size / 1024}
+
+
+def resident(pid: int) -> float | None:
+    """Resident memory of a process in 2^20 bytes; None: it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), None)
+
+
+def ends(rows: list[Row], column: str) -> tuple[float, float]:
+    """The medians of a column over the second tenth of the rows, when all is warm, and over the last."""
+    n = max(1, len(rows) // 10)
+    of = lambda part: statistics.median(float(row[column]) for row in part if row[column] not in ("", None))
+    return of(rows[n : 2 * n] or rows), of(rows[-n:])
+
+
+def report(rows: list[Row], every: int) -> str:
+    lines = ["# A long run", "", "![time of a step and memory](figures/long_runs.png)", ""]
+    lines += [f"`python -m benchmarks.long_runs`, on {machine()}, load {os.getloadavg()[0]:.1f} at the end."]
+    lines += [
+        f"{int(rows[-1]['step']):,} steps of Adam, an evaluation every {every}, read once a second meanwhile.",
+        "",
+    ]
+    names = {"ms": "time of a step, ms", "memory_mb": "resident memory, MB", "file_kb": "result file, kB"}
+    table = [[said, *ends(rows, column)] for column, said in names.items()]
+    table = [[said, first, last, last / first] for said, first, last in table]
+    lines += markdown(["median over", "second tenth", "last tenth", "ratio"], table)
+    reads, failed = int(rows[-1]["reads"]), int(rows[-1]["failed_reads"])
+    return "\n".join([*lines, "", f"{reads + failed} reads of the file while it was written, {failed} failed."]) + "\n"
+
+
+def picture(rows: list[Row], path: Path) -> None:
+    """Time of a step and memory over the steps, from 0 on."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    for axes, (column, said) in zip(
+        figure.subplots(1, 2), {"ms": "time of a step, ms", "memory_mb": "resident memory, MB"}.items(), strict=True
+    ):
+        there = [row for row in rows if row[column] not in ("", None)]
+        axes.plot([int(row["step"]) for row in there], [float(row[column]) for row in there])
+        axes.set(xlabel="step", ylabel=said, ylim=(0, None))
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser("long_runs", __doc__)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--every", type=int, default=50, help="steps between two evaluations")
+    args: argparse.Namespace = parser.common(RESULTS / "long_runs.md", render=True).parse_args(argv)
+    at_least(args, {"steps": 20, "every": 1})
+    table = args.out.with_suffix(".csv")
+    if not args.render:
+        keep(table, COLUMNS, measure(args.steps, args.every))
+    rows = kept(table, COLUMNS, lambda row: float(row["ms"]))
+    if not rows:
+        raise ConfigError(f"{table}: no rows")
+    picture(rows, args.out.parent / "figures" / "long_runs.png")
+    deliver(report(rows, args.every), args.out)
+    print(args.out)
+
+
+if __name__ == "__main__":
+    exiting(main, "long_runs")
