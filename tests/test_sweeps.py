@@ -281,10 +281,10 @@ def test_another_sweep_or_other_runs_in_the_folder_are_refused(folder, capsys, h
 
 
 def test_a_cell_that_fails_is_tried_once_more_from_its_checkpoint_and_shown(folder, capsys, here):
-    code, out, _ = sweep(capsys, "phases.0.lr=1e-3,1e+30", more=["--set", "evaluation.every=1", "--steps", 4])
+    code, out, _ = sweep(capsys, "phases.0.lr=1e-3,1e+30", more=["--set", "evaluation.every=1", "--steps", 24])
     assert code == 1 and [word for name, word in here[0].done if name == "lr1e+30"] == ["allen_cahn", "--resume"]
     assert "1 finished, 1 failed" in out and "lr1e+30 failed: " in out
-    code, out, _ = sweep(capsys, "phases.0.lr=1e-3,1e+30", more=["--set", "evaluation.every=1", "--steps", 4])
+    code, out, _ = sweep(capsys, "phases.0.lr=1e-3,1e+30", more=["--set", "evaluation.every=1", "--steps", 24])
     assert code == 1 and [name for name, _ in here[1].done] == ["lr1e+30"] * 2
     here.clear()
     Here.events["seed0"] = [-signal.SIGKILL]

@@ -46,13 +46,17 @@ class Example:
     unknowns: Sequence[Tensor] = ()
 
     def statement(self) -> tuple[dde.geometry.geometry.Geometry, Callable, list]:
+        """Geometry, residual and conditions."""
         raise NotImplementedError
 
     def settings(self) -> Settings:
+        """What it sets beside these."""
         raise NotImplementedError
 
 
 class Burgers(Example):
+    """With the settings of its example."""
+
     def statement(self):
         def pde(x, u):
             u_x, u_t = (dde.grad.jacobian(u, x, j=j) for j in (0, 1))
@@ -89,6 +93,8 @@ class AllenCahn1D(Example):
 
 
 class Schroedinger(Example):
+    """With the settings of its example, but for the stopping rules of L-BFGS."""
+
     def statement(self):
         def pde(x, h):
             re, im = h[:, :1], h[:, 1:]
@@ -116,6 +122,8 @@ class Schroedinger(Example):
 
 
 class Wave(Example):
+    """Its example has another speed and another initial value; Fourier features, Adam alone."""
+
     def statement(self):
         def pde(x, u):
             return dde.grad.hessian(u, x, i=1, j=1) - 4 * dde.grad.hessian(u, x)
@@ -139,6 +147,8 @@ class Wave(Example):
 
 
 class Helmholtz(Example):
+    """Its example has another wave number; sines, the values in the network, Adam alone."""
+
     def statement(self):
         def pde(x, u):
             lap = dde.grad.hessian(u, x, i=0, j=0) + dde.grad.hessian(u, x, i=1, j=1)

@@ -274,7 +274,7 @@ FEW = {"interior": 8, "test": 32, "validation": 8}
 SMALL = {"backbone": {"name": "kan", "widths": [2]}, "points": FEW, "verify": False}
 
 
-def a_run(path: Path) -> None:
+def _a_run(path: Path) -> None:
     """A result with its checkpoint."""
     from kanpde.problems import Poisson
 
@@ -282,22 +282,22 @@ def a_run(path: Path) -> None:
     train(Poisson(2), out=path, solver="adam", steps=2, slices={"points": 3, "volume": 0}, **SMALL)
 
 
-def a_checkpoint(path: Path) -> None:
-    a_run(path.with_suffix(".h5"))
+def _a_checkpoint(path: Path) -> None:
+    _a_run(path.with_suffix(".h5"))
 
 
-def read_run(path: Path) -> None:
+def _read_run(path: Path) -> None:
     """All that a result has."""
     run = Run.open(path)
     _ = run.history, run.floors, run.field, run.meshes, run.verification, run.rel_l2
     run.load_model()
 
 
-def read_checkpoint(path: Path) -> None:
+def _read_checkpoint(path: Path) -> None:
     Run.open(path.with_suffix(".h5")).load_model()
 
 
-def a_mat(path: Path, newer: bool = False) -> None:
+def _a_mat(path: Path, newer: bool = False) -> None:
     if newer:
         import h5py
 
@@ -309,7 +309,7 @@ def a_mat(path: Path, newer: bool = False) -> None:
     savemat(path, {"x": X, "t": T, "u": U})
 
 
-def a_mesh(path: Path) -> None:
+def _a_mesh(path: Path) -> None:
     import pyvista
 
     cloud = pyvista.PolyData(np.stack([ROWS[:, 0], ROWS[:, 1], 0 * ROWS[:, 0]], 1)).delaunay_2d()
@@ -317,42 +317,42 @@ def a_mesh(path: Path) -> None:
     cloud.cast_to_unstructured_grid().save(path)
 
 
-def read_reference(path: Path) -> None:
+def _read_reference(path: Path) -> None:
     names = {"x": "x", "t": "y"} if path.suffix == ".vtu" else None
     found = Reference(path, coordinates=names).open(Rod())
     found.at(np.arange(min(found.count, 1000)))
 
 
-def a_table(path: Path) -> None:
+def _a_table(path: Path) -> None:
     np.savetxt(path, ROWS, delimiter=",", header="x,t,u", comments="")
 
 
-def a_yaml(path: Path) -> None:
+def _a_yaml(path: Path) -> None:
     path.write_text(shipped("allen_cahn_1d.yaml").read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def read_yaml(path: Path) -> None:
+def _read_yaml(path: Path) -> None:
     load(path)
 
 
-def a_surface(path: Path) -> None:
+def _a_surface(path: Path) -> None:
     path.write_bytes(shipped("references/bracket.stl").read_bytes())
 
 
 KINDS = {
-    "YAML": Kind(".yaml", a_yaml, read_yaml),
-    "result": Kind(".h5", a_run, read_run),
-    "checkpoint": Kind(".pt", a_checkpoint, read_checkpoint),
-    "rows (CSV)": Kind(".csv", a_table, lambda path: Data(file=str(path))),
-    "surface (STL)": Kind(".stl", a_surface, lambda path: Surface(path)),
-    "reference (MAT)": Kind(".mat", a_mat, read_reference),
-    "reference (MAT 7.3)": Kind(".mat", lambda path: a_mat(path, newer=True), read_reference),
-    "reference (NPZ)": Kind(".npz", lambda path: np.savez(path, x=X, t=T, u=U), read_reference),
-    "reference (CSV)": Kind(".csv", a_table, read_reference),
+    "YAML": Kind(".yaml", _a_yaml, _read_yaml),
+    "result": Kind(".h5", _a_run, _read_run),
+    "checkpoint": Kind(".pt", _a_checkpoint, _read_checkpoint),
+    "rows (CSV)": Kind(".csv", _a_table, lambda path: Data(file=str(path))),
+    "surface (STL)": Kind(".stl", _a_surface, lambda path: Surface(path)),
+    "reference (MAT)": Kind(".mat", _a_mat, _read_reference),
+    "reference (MAT 7.3)": Kind(".mat", lambda path: _a_mat(path, newer=True), _read_reference),
+    "reference (NPZ)": Kind(".npz", lambda path: np.savez(path, x=X, t=T, u=U), _read_reference),
+    "reference (CSV)": Kind(".csv", _a_table, _read_reference),
     "reference (text)": Kind(
         ".dat", lambda path: np.savetxt(path, ROWS, header="x t u", comments="% "), read_reference
     ),
-    "reference (VTU)": Kind(".vtu", a_mesh, read_reference),
+    "reference (VTU)": Kind(".vtu", _a_mesh, _read_reference),
 }
 WORDS = (b"0", b"-1", b"1e999", b"nan", b"9" * 21, b"2147483648", b"", b"[]", b"{}", b"null", b"'", b"\t")
 
@@ -480,6 +480,7 @@ class Other:
     _process: Any = field(default=None, repr=False)
 
     def ask(self, kind: str, given) -> tuple[str, str]:
+        """What comes of a try there, and what it says."""
         if self._process is None or not self._process.is_alive():
             context = mp.get_context("spawn")
             self._pipe, theirs = context.Pipe()
@@ -498,6 +499,7 @@ class Other:
         return "hang", f"more than {self.seconds:g} s"
 
     def close(self) -> None:
+        """End it."""
         if self._process is not None:
             self._process.kill()
 

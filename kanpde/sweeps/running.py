@@ -78,6 +78,8 @@ def held(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"--out {folder}: a file; needed is a folder") from None
     except OSError as error:
         raise ConfigError(f"--out {folder}: the folder cannot be written ({error.strerror})") from None
     with Lock(folder / FILE).take():
