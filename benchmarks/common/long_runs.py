@@ -90,6 +90,7 @@ def ends(rows: list[Row], column: str) -> tuple[float, float]:
 
 
 def report(rows: list[Row], every: int) -> str:
+    """Markdown: the second tenth of the run beside the last."""
     lines = ["# A long run", "", "![time of a step and memory](figures/long_runs.png)", ""]
     lines += [f"`python -m benchmarks.long_runs`, on {machine()}, load {os.getloadavg()[0]:.1f} at the end."]
     lines += [
@@ -122,6 +123,7 @@ def picture(rows: list[Row], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = Parser("long_runs", __doc__)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=50, help="steps between two evaluations")
