@@ -2,9 +2,10 @@
 
     python -m benchmarks.long_runs [--steps 100000] [--every 50] [--out benchmarks/results/long_runs.md]
 
-A small network, as what could grow with the steps is all around it: history, checkpoint, result file, what Python and
-torch keep. Every second this process reads the whole file, by `Run.open` and by h5py alone, and the resident memory of
-the run. The time of a step is that of all that happens between two evaluations, evaluation and writing included.
+A small KAN that fits a formula, as what could grow with the steps is all around it: history, checkpoint, result file,
+what Python and torch keep. Every second this process reads the whole file, by `Run.open` and by h5py alone, and the
+resident memory of the run. The time of a step is that of all that happens between two evaluations, these and writing
+included.
 """
 
 import argparse
@@ -27,14 +28,14 @@ from kanpde.runs.models import Run
 
 COLUMNS = ("step", "ms", "memory_mb", "file_kb", "reads", "failed_reads")
 SETS = ("points.interior=16", "points.test=100", "points.validation=50", "backbone.widths=[3]", "slices.points=5")
-SETS += ("slices.volume=0", "compile=false")
+SETS += ("slices.volume=0", "compile=false", "verify=false")
 WINDOWS = 100  # of steps, a row each
 
 
 def words(steps: int, every: int, out: Path) -> list[str]:
     """The command of the run."""
     sets = [word for setting in (*SETS, f"evaluation.every={every}") for word in ("--set", setting)]
-    run = ["poisson", "--dim", "2", "--backbone", "kan", "--solver", "adam", "--steps", str(steps), "--no-verify"]
+    run = ["feynman", "--backbone", "kan", "--set", f"phases=[{{optimizer: adam, steps: {steps}}}]"]
     return [sys.executable, "-m", "kanpde.solve", *run, *sets, "--out", str(out), "--quiet"]
 
 
@@ -89,6 +90,7 @@ def ends(rows: list[Row], column: str) -> tuple[float, float]:
 
 
 def report(rows: list[Row], every: int) -> str:
+    """Markdown: the second tenth of the run beside the last."""
     lines = ["# A long run", "", "![time of a step and memory](figures/long_runs.png)", ""]
     lines += [f"`python -m benchmarks.long_runs`, on {machine()}, load {os.getloadavg()[0]:.1f} at the end."]
     lines += [
@@ -121,6 +123,7 @@ def picture(rows: list[Row], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = Parser("long_runs", __doc__)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=50, help="steps between two evaluations")

@@ -15,6 +15,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.system import networks
 from kanpde.problems.base import Problem, own
+from kanpde.records.lock import Lock
 from kanpde.runs.api import begin
 from kanpde.runs.models import Run, opened
 from kanpde.training.loop import Callback
@@ -76,7 +77,8 @@ def compare(former: Run, second: Run, trust: bool = False, problem: Problem | No
         changed, now = u(x) - v(x), v(x)
     second.attrs["former_rel_l2"] = (changed.norm() / now.norm()).item()
     second.attrs["former_validation"] = float(former.attrs.get("validation_best", float("nan")))
-    second.save()
+    with Lock(second.path).take():
+        second.save()
 
 
 def said(second: Run) -> str:

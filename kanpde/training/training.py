@@ -121,7 +121,9 @@ class Training:
         """
         if self.run.path.exists():
             self.run.attrs.update(status="failed", message=message, finished=now())
-            with suppress(OSError, RuntimeError):
+            with suppress(OSError, RuntimeError, ConfigError):
+                if self.run.lock is not None:
+                    self.run.lock.keep()
                 self.run.save()
 
 
