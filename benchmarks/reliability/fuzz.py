@@ -350,7 +350,7 @@ KINDS = {
     "reference (NPZ)": Kind(".npz", lambda path: np.savez(path, x=X, t=T, u=U), _read_reference),
     "reference (CSV)": Kind(".csv", _a_table, _read_reference),
     "reference (text)": Kind(
-        ".dat", lambda path: np.savetxt(path, ROWS, header="x t u", comments="% "), read_reference
+        ".dat", lambda path: np.savetxt(path, ROWS, header="x t u", comments="% "), _read_reference
     ),
     "reference (VTU)": Kind(".vtu", _a_mesh, _read_reference),
 }
