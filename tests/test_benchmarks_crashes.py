@@ -6,7 +6,8 @@ import signal
 import pytest
 from conftest import jobs_here, one_line
 
-from benchmarks.common import crashes, long_runs, study
+from benchmarks.common import study
+from benchmarks.reliability import crashes, long_runs
 from kanpde.ground.errors import ConfigError
 from kanpde.records.run import RunFile
 
