@@ -22,6 +22,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
     *(
         "images",
         "import_time",
+        "jacobians",
         "jets",
         "laplacians",
         "layers",
