@@ -601,6 +601,7 @@ class ResidualTraining(Training):
     def state_dict(self) -> dict:
         state = self.state
         return {
+            "id": self.run.attrs.get("id"),
             "weights": self.u.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,

@@ -103,7 +103,7 @@ class Training:
             if run.lock is not None:
                 run.lock.keep()
             with replacing(run.checkpoint) as temporary:
-                torch.save({"id": run.attrs.get("id"), **self.state_dict()}, temporary)
+                torch.save(self.state_dict(), temporary)
             run.save()
         except ConfigError as error:
             raise WriteFailed(f"{run.path} cannot be written ({error})") from None
