@@ -9,6 +9,9 @@ s = 0 all parameters are damped alike (Levenberg), with s = 1 each by its own cu
 between. Damping mu and length eta of the step are those of a few candidates around the last for which a loss of the
 caller's is smallest: at points that r does not hold, as a rule.
 
+Of several processes each holds rows of r and J. Where all are more than parameters, J^T J and J^T r are summed over the
+processes, else each gets the rows of all; with the solver cg each has J^T w and J v of all. They make the same step.
+
 Sources: Levenberg 1944, Marquardt 1963; energy natural gradient in residual space and SPRING: Goldshlager, Abrahamsen,
 Lin 2024 (arXiv 2401.10190), Guzman-Cordero et al. 2025 (arXiv 2505.12149).
 """
@@ -19,6 +22,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from kanpde.ground.samplers import stream
+from kanpde.ground.world import ALONE, World
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 
 SPREAD = 4.0  # between neighbouring candidates of the damping
@@ -27,7 +32,10 @@ FLAT = 1e-6  # of the length of a column of J beside the longest: shorter ones c
 
 
 class System(Protocol):
-    """The residuals at one set of points, as functions of the parameters as they are."""
+    """The residuals at one set of points, as functions of the parameters as they are.
+
+    It may have a `world`: processes of which each has residuals of its own.
+    """
 
     def blocks(self) -> Iterable[tuple[Tensor, Tensor]]:
         """(r (m,), J (m, P)), a few points at a time."""
@@ -41,27 +49,32 @@ class System(Protocol):
 class Dense:
     """mu -> p_mu from r and J as matrices, J of fewer columns where it is sketched; q holds beta."""
 
-    def __init__(self, r: Tensor, j: Tensor, q: Tensor | None, scaling: float):
+    def __init__(self, r: Tensor, j: Tensor, q: Tensor | None, scaling: float, world: World = ALONE):
+        self.wide = int(world.sum([torch.tensor(len(j))])[0]) <= j.shape[1]
+        if self.wide:
+            r, j, world = world.gather(r), world.gather(j), ALONE
         self.dtype, self.q, j = j.dtype, q, j.double()
-        self.r = r.double() if q is None else r.double() + j @ q.double()
-        self.roots = _roots(j, scaling)
+        r = r.double() if q is None else r.double() + j @ q.double()
+        self.roots = _roots(j, scaling, world)
         self.j = j.div_(self.roots)  # in place: J may be most of the memory
-        self.wide = len(j) <= j.shape[1]
-        self.gram = self.j @ self.j.mT if self.wide else self.j.mT @ self.j
+        sides = [self.j @ self.j.mT, r] if self.wide else [self.j.mT @ self.j, self.j.mT @ r]
+        self.gram, self.right = world.sum(sides)
         if not self.gram.isfinite().all():
             raise FloatingPointError("the Jacobian of the residuals is not finite")
 
     def step(self, mu: float) -> Tensor:
         factor = _cholesky(self.gram, mu)
         solve = lambda b: torch.cholesky_solve(b.unsqueeze(1), factor).squeeze(1)
-        p = -(self.j.mT @ solve(self.r) if self.wide else solve(self.j.mT @ self.r))
+        p = -(self.j.mT @ solve(self.right) if self.wide else solve(self.right))
         p = p / self.roots
         return (p if self.q is None else p + self.q).to(self.dtype)
 
 
-def _roots(j: Tensor, scaling: float) -> Tensor:
+def _roots(j: Tensor, scaling: float, world: World) -> Tensor:
     """The roots of the diagonal S."""
     lengths = torch.linalg.vector_norm(j, dim=0)
+    if not world.alone:
+        lengths = world.sum([lengths.square()])[0].sqrt()
     return (lengths / lengths.max().clamp_min(torch.finfo(j.dtype).tiny)).clamp_min(FLAT) ** scaling
 
 
@@ -78,12 +91,23 @@ def _cholesky(gram: Tensor, mu: float) -> Tensor:
 class MatrixFree:
     """mu -> p_mu from J v and J^T w by automatic differentiation, J itself never exists; q holds beta."""
 
-    def __init__(self, system: System, parameters: Sequence[Tensor], q: Tensor | None, rank: int, generator):
-        self.parameters, self.q = parameters, q
+    def __init__(
+        self,
+        system: System,
+        parameters: Sequence[Tensor],
+        q: Tensor | None,
+        rank: int,
+        generator: torch.Generator,
+        world: World = ALONE,
+    ):
+        self.parameters, self.q, self.world = parameters, q, world
         self.r = system.residual().to(parameters[0].dtype)  # that of the products, whose rounding the sketch must know
         self.w = torch.zeros_like(self.r, requires_grad=True)
         self.pulled = self._pull(self.w, create_graph=True)  # J^T w, a function of w
-        self.right = self.r.detach() if q is None else self.r.detach() + self.forward(q)
+        counts = world.gather(torch.tensor([len(self.r)])).tolist()
+        self.mine = slice(sum(counts[: world.rank]), sum(counts[: world.rank + 1]))  # of the rows of all
+        right = world.gather(self.r.detach())
+        self.right = right if q is None else right + self.forward(q)
         if not self.right.isfinite().all():
             raise FloatingPointError("the residuals are not finite")
         self.product = lambda w: self.forward(self.transposed(w))
@@ -95,11 +119,11 @@ class MatrixFree:
 
     def forward(self, v: Tensor) -> Tensor:
         """J v, the derivative of v . J^T w by w."""
-        return torch.autograd.grad(self.pulled, self.w, v, retain_graph=True)[0]
+        return self.world.gather(torch.autograd.grad(self.pulled, self.w, v, retain_graph=True)[0])
 
     def transposed(self, w: Tensor) -> Tensor:
         """J^T w."""
-        return self._pull(w)
+        return self.world.sum([self._pull(w[self.mine])])[0]
 
     def step(self, mu: float) -> Tensor:
         p = -self.transposed(nystrom_cg(self.product, self.right, mu, self.preconditioner))
@@ -191,17 +215,22 @@ class GaussNewton(torch.optim.Optimizer):
         self, system: System, parameters: list[Tensor], q: Tensor | None, generator: torch.Generator
     ) -> Callable[[float], Tensor]:
         """mu -> p_mu."""
+        world = getattr(system, "world", ALONE)
         if self.solver == "cg":
-            return MatrixFree(system, parameters, q, self.rank, generator).step
+            return MatrixFree(system, parameters, q, self.rank, generator, world).step
         if self.columns is None:
-            return Dense(*self._sketched(system, None, generator), q, self.scaling).step
+            return Dense(*self._sketched(system, None, generator, world), q, self.scaling, world).step
         sketch = CountSketch(sum(map(torch.numel, parameters)), self.columns, generator)
-        dense = Dense(*self._sketched(system, sketch, generator), None, self.scaling)
+        dense = Dense(*self._sketched(system, sketch, generator, world), None, self.scaling, world)
         return lambda mu: sketch.transposed(dense.step(mu))
 
-    def _sketched(self, system: System, columns: CountSketch | None, generator: torch.Generator) -> tuple:
+    def _sketched(
+        self, system: System, columns: CountSketch | None, generator: torch.Generator, world: World
+    ) -> tuple[Tensor, Tensor]:
         """r and J, sketched block by block as they come: the sketch of all rows is the sum of those of the blocks."""
         rs, js = [], []
+        if not world.leads:  # rows of other processes, other signs
+            generator = stream(generator.initial_seed(), f"rank {world.rank}", generator.device)
         for r, j in system.blocks():
             j = j if columns is None else columns(j, 1)
             if self.rows is not None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError
+from kanpde.ground.world import World
 from kanpde.kan.network import count_parameters
 from kanpde.problems.base import Problem, own
 from kanpde.runs import summary
@@ -44,6 +46,8 @@ def train(
     """Solve a problem and return its run.
 
     A run works on copies of the network and of the unknowns of the problem: the same call again is the same run.
+    Within `kanpde.ground.world.joined` the processes that torchrun has started train it together, each of which makes
+    the same call; the first alone writes, calls back, and has its results.
 
     Args:
         problem: a `Problem`.
@@ -82,21 +86,24 @@ def begin(
     on_evaluation: Callback | None = None,
 ) -> Run:
     """The run of a plan, on its objects themselves; otherwise as `train`."""
-    run = Run(reserve(out, plan.config))
-    remove_leftovers(run.path)
+    world = World.current()
+    run = Run(world.first(partial(reserve, out, plan.config)))
     try:
-        run.attrs = attributes(plan)
+        if world.leads:
+            remove_leftovers(run.path)
+        run.attrs = attributes(plan) | of_world(world)
         with blaming(plan.problem, RunFailed):
-            training = ResidualTraining(plan, run)
+            training = ResidualTraining(plan, run, world)
         if plan.config.start_from:
             start_from(training.u, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
         with blaming(plan.problem, RunFailed):
-            run.floors = training.evaluator.floors()
+            run.floors = world.first(training.evaluator.floors)
         training.drive(on_step, on_evaluation)
         return run
     finally:
-        release(run)
+        if world.leads:
+            release(run)
 
 
 @torch.inference_mode(False)
@@ -130,11 +137,13 @@ def resume(
 
 def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> Run:
     """`resume` on the objects of a plan themselves."""
-    remove_leftovers(run.path)
+    world = World.current()
+    if world.leads:
+        remove_leftovers(run.path)
     check_rows(run, plan.problem)
     check_device(plan.config.device)
     with blaming(plan.problem, ConfigError):
-        training = ResidualTraining(plan, run)
+        training = ResidualTraining(plan, run, world)
     saved = load_checkpoint(run.checkpoint)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)
@@ -151,7 +160,8 @@ def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: 
     of_fields = (f"rel_l2_best/{name}" for name in run.fields)
     for name in (*of_the_end, *said, *of_fields, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far
-    run.attrs["config"] = dump(plan.config)
+    run.attrs.update(of_world(world), config=dump(plan.config))
+    world.any(False)  # all have read what the first will write
     training.drive(on_step, on_evaluation)
     return run
 
@@ -181,6 +191,11 @@ def attributes(plan: Plan) -> dict:
         **({"reference": known.says, "reference_sha256": known.sha256} if (known := plan.known) else {}),
         **kept_with(config, problem),
     }
+
+
+def of_world(world: World) -> dict:
+    """What the result file says of the processes of a run."""
+    return {"world_size": world.size, "backend": world.backend}
 
 
 def device_name(device: str) -> str:
