@@ -22,6 +22,7 @@ from kanpde.ground.world import World, joined
 from kanpde.operators import OPERATORS
 from kanpde.operators.stochastic import Hutchinson, Tangents
 from kanpde.problems import Function, Heat, Poisson
+from kanpde.problems.base import own
 from kanpde.problems.conditions import Dirichlet, Integral, Observations, Point
 from kanpde.runs.models import Run
 from kanpde.training import weighting
@@ -40,6 +41,7 @@ SMALL = {
     "verify": False,
 }
 POINTS = SMALL["points"]
+PLAIN = {"loss": {"gradient": "none"}}
 FIXED = {"points": {**POINTS, "refresh": "fixed"}}
 SOFT = {"constraint": "soft", "points": {**POINTS, "boundary": 9, "initial": 6}}
 AT = torch.linspace(0.05, 1, 14, dtype=F64).unsqueeze(1)
@@ -89,10 +91,13 @@ GRADIENTS: dict[str, tuple] = {
     "kan": (Poisson(3), {"backbone": {"name": "kan", "widths": [4]}}),
     "metakan": (Poisson(3), {"backbone": {"name": "metakan", "widths": [4]}}),
     "mlp": (Poisson(3), {"backbone": {"name": "mlp", "widths": [5]}}),
-    "hutchinson": (Poisson(3), {"operator": {"name": "hutchinson", "probes": 2}}),
-    "hutchinson per point": (Poisson(3), {"operator": {"name": "seen", "probes": 2, "per_point": True}}),
-    "sdgd": (Poisson(3), {"operator": {"name": "sdgd", "dims": 2}}),
-    "two_sample": (Poisson(3), {"operator": {"name": "sdgd", "dims": 2}, "loss": {"residual": "two_sample"}}),
+    "hutchinson": (Poisson(3), {"operator": {"name": "hutchinson", "probes": 2}, **PLAIN}),
+    "hutchinson per point": (Poisson(3), {"operator": {"name": "seen", "probes": 2, "per_point": True}, **PLAIN}),
+    "sdgd": (Poisson(3), {"operator": {"name": "sdgd", "dims": 2}, **PLAIN}),
+    "two_sample": (
+        Poisson(3),
+        {"operator": {"name": "sdgd", "dims": 2}, "loss": {**PLAIN["loss"], "residual": "two_sample"}},
+    ),
     "soft": (Heat(2), SOFT),
     "gradient": (Poisson(3), {"loss": {"gradient": "exact", "weights": {"gradient": 0.3}}}),
     "micro": (Heat(2), {**SOFT, "loss": {"balance": {"name": "gradnorm", "every": 1}}, "micro": 4}),
@@ -113,12 +118,15 @@ def phases(name: str, steps: int = 4, **options) -> dict:
 
 TRAJECTORIES: dict[str, tuple] = {
     "adam": (Heat(2), {**SOFT, **phases("adam")}),
-    "soap": (Poisson(3), phases("soap", 3)),
+    "soap": (Poisson(3), phases("soap", 1)),
     "lbfgs": (Heat(2), {**SOFT, **phases("lbfgs")}),
-    "gauss_newton, more rows": (Heat(2), {**SOFT, "backbone": {"name": "mlp", "widths": [3]}, **phases("gauss_newton")}),
-    "gauss_newton, fewer rows": (Heat(2), {**SOFT, **phases("gauss_newton")}),
-    "gauss_newton, momentum": (Poisson(3), phases("gauss_newton", momentum=0.9)),
-    "gauss_newton, cg": (Poisson(3), phases("gauss_newton", solver="cg", rank=4)),
+    "gauss_newton, more rows": (
+        Heat(2),
+        {**SOFT, "backbone": {"name": "mlp", "widths": [3]}, **phases("gauss_newton")},
+    ),
+    "gauss_newton, fewer rows": (Heat(2), {**SOFT, **phases("gauss_newton", damping=30.0)}),
+    "gauss_newton, momentum": (Poisson(3), phases("gauss_newton", momentum=0.9, damping=30.0)),
+    "gauss_newton, cg": (Poisson(3), phases("gauss_newton", 1, solver="cg", rank=16, damping=30.0)),
     "gauss_newton, columns": (Poisson(3), phases("gauss_newton", columns=8)),
     "gauss_newton, observations": (Decay(), phases("gauss_newton")),
     "gauss_newton, fit": fit(backbone={"name": "kan", "widths": [2]}, **phases("gauss_newton")),
@@ -161,13 +169,14 @@ def gradient(name: str, world: World, folder: Path) -> float:
     """Of three steps, of which the second and third have seen balances and emphases move."""
     problem, given = GRADIENTS[name]
     given, most = SMALL | {k: v for k, v in given.items() if k != "micro"}, given.get("micro")
-    training = ResidualTraining(planned(problem, given), Run(folder / "none.h5"), world)
-    plan = planned(problem, given)
+    training = ResidualTraining(planned(own(problem), given), Run(folder / "none.h5"), world)
+    plan = planned(own(problem), given)
     mine, one, worst = training.objective, Objective(plan, plan.ansatz()), []
     mine.micro_batch = one.micro_batch = most
     for _ in range(3):
         points = {name: pool() for name, pool in training.pools.items()}
-        probes = torch.Generator().set_state(training.streams["operator"].get_state())
+        state = world.collect(training.streams["operator"].get_state())[0]  # what the first draws for all counts
+        probes = torch.Generator().set_state(state)
         loss = mine.backward(points, training.streams["operator"])
         worst.append(apart(loss, one.backward(joint(training, points), probes)))
         worst += [apart(mine.terms[name], term) for name, term in one.terms.items()]
@@ -198,8 +207,8 @@ def trajectory(name: str, world: World, folder: Path) -> float:
     problem, given = TRAJECTORIES[name]
     given = SMALL | given
     given["points"] = {**given["points"], "refresh": "fixed"}
-    several = ResidualTraining(planned(problem, given), Run(folder / "none.h5"), world)
-    one = ResidualTraining(planned(problem, given), Run(folder / "none.h5"))
+    several = ResidualTraining(planned(own(problem), given), Run(folder / "none.h5"), world)
+    one = ResidualTraining(planned(own(problem), given), Run(folder / "none.h5"))
     before = torch.nn.utils.parameters_to_vector(one.u.parameters()).detach().clone()
     for kind, x in joint(several, {kind: pool() for kind, pool in several.pools.items()}).items():
         one.pools[kind].points = x
@@ -207,6 +216,13 @@ def trajectory(name: str, world: World, folder: Path) -> float:
     assert apart(before, wanted) > 1e-4, "nothing was trained"
     assert world.agree(list(several.u.parameters()))
     return apart(found, wanted)
+
+
+def alike(world: World, folder: Path) -> float:
+    """Whether processes make the same steps of SOAP, beyond the first of which rounding decides on directions."""
+    training = ResidualTraining(planned(Poisson(3), SMALL | phases("soap", 6)), Run(folder / "none.h5"), world)
+    trained(training)
+    return float(not world.agree(list(training.u.parameters())))
 
 
 def weights(path: Path) -> Tensor:
@@ -250,6 +266,7 @@ def run(rank: int, size: int, port: int, folder: Path) -> None:
             for name in cases:
                 with plain_signs(name):
                     found[f"{kind}: {name}"] = measure(name, world, folder)
+        found["trajectory: alike"] = alike(world, folder)
         for name in RESUMED:
             gone_on(name, folder / f"{name} one, several.h5")
             begun(name, folder / f"{name} several.h5")
@@ -263,4 +280,3 @@ def run(rank: int, size: int, port: int, folder: Path) -> None:
         found[f"resumed: {name} by several"] = apart(of("one, several"), of("one, one"))
         found[f"resumed: {name} by one"] = apart(of("several, one"), of("several, same"))
     (folder / "found.json").write_text(json.dumps(found))
-
