@@ -81,13 +81,16 @@ class World:
         return self.rank == 0
 
     def speaks(self) -> bool:
-        """Whether it is for this process to say why the run ends: the first that asks."""
+        """Whether it is for this process to say why the run ends: the first that asks.
+
+        Where the machine that counts them is gone, one process of each of the others.
+        """
         if self._store is None:
             return self.leads
         try:
             return self._store.add("spoken", 1) == 1
-        except RuntimeError:  # it is gone with those that kept it, who have said why
-            return False
+        except RuntimeError:
+            return self.local_rank == 0
 
     # -----------------------------------------------------------------------------------------------------------
     # Shares
