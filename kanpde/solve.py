@@ -389,8 +389,8 @@ def run_app(app: typer.Typer) -> None:
     try:
         with joined() as world:
             _run_app(app, world)
-    except (ConfigError, Lost) as error:  # of joining them
-        _complain(error, 2)
+    except (ConfigError, Lost) as error:  # of joining it
+        _complain(error, 1 if isinstance(error, Lost) else 2)
 
 
 def _run_app(app: typer.Typer, world: World) -> None:

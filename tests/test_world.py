@@ -38,10 +38,9 @@ def test_several_processes_do_what_one_does(size, tmp_path):
     """Gradients, steps of each optimiser, and runs that other numbers of processes go on with."""
     torch.multiprocessing.spawn(worlds.run, (size, free_port(), tmp_path), nprocs=size)
     found = json.loads((tmp_path / "found.json").read_text())
-    assert {f"gradient: {name}" for name in worlds.GRADIENTS} | {f"trajectory: {n}" for n in worlds.TRAJECTORIES} < {
-        *found
-    }
-    assert found.pop("trajectory: gauss_newton, cg") < BOUND_OF_CG
+    steps = [name for name in worlds.TRAJECTORIES if size == 2 or name not in worlds.SLOW]
+    assert {f"gradient: {name}" for name in worlds.GRADIENTS} | {f"trajectory: {name}" for name in steps} < {*found}
+    assert found.pop("trajectory: gauss_newton, cg", 0.0) < BOUND_OF_CG
     assert {name: e for name, e in found.items() if not e <= BOUNDS[name.partition(":")[0]]} == {}
 
 
@@ -111,7 +110,7 @@ def test_a_run_that_is_told_to_end_leaves_its_last_step(tmp_path):
     assert load_checkpoint(run.checkpoint)["step"] == run.attrs["steps"] >= run.history["step"][-1]
 
 
-@pytest.mark.parametrize("given", [["--set", "nonsense=1"], ["--nonsense"], ["--set", "points.interior=1"]])
+@pytest.mark.parametrize("given", [["--nonsense"], ["--set", "points.interior=1"]])
 def test_bad_input_is_one_line(given, tmp_path):
     port, out = free_port(), tmp_path / "run.h5"
     of = lambda rank: {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": str(port)}

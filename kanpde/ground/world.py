@@ -147,7 +147,7 @@ class World:
         """Whether the sums of all tensors are the same numbers in all processes."""
         if self.alone:
             return True
-        sums = torch.stack([t.detach().double().sum().nan_to_num() for t in tensors])
+        sums = torch.stack([t.detach().sum(dtype=torch.float64).nan_to_num() for t in tensors])
         high, low = self.largest(torch.stack([sums, -sums]))
         return torch.equal(high, -low)
 
