@@ -220,7 +220,7 @@ def trajectory(name: str, world: World, folder: Path) -> float:
     wanted, found = trained(one), trained(several)
     assert apart(before, wanted) > 1e-4, "nothing was trained"
     assert world.agree(list(several.u.parameters()))
-    return apart(found, wanted)
+    return max(apart(found, wanted), apart(several.state.loss, one.state.loss))
 
 
 def alike(world: World, folder: Path) -> float:

@@ -1,6 +1,6 @@
 """What several processes gain: weak and strong scaling, and what they send each other.
 
-    python -m benchmarks.world_scaling [--sizes 1 2 4] [--points 256] [--dims 100 10000] [--backbones kan metakan]
+    python -m benchmarks.world_scaling [--sizes 1 2 4] [--points 64] [--dims 100 1000] [--backbones kan metakan]
         [--steps 12] [--quick] [--out benchmarks/results/world_scaling.md]
 
 Steps of Adam on Poisson's equation in float32, one thread a process, all processes on this machine by gloo. Weak: so
@@ -169,8 +169,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     parser = Parser("world_scaling", __doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4], help="numbers of processes")
-    parser.add_argument("--points", type=int, default=256)
-    parser.add_argument("--dims", type=int, nargs="+", default=[100, 10_000])
+    parser.add_argument("--points", type=int, default=64)
+    parser.add_argument("--dims", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--backbones", nargs="+", choices=("kan", "metakan", "mlp"), default=["kan", "metakan"])
     parser.add_argument("--steps", type=int, default=12, help="steps that count")
     args = parser.common(quick="one small network and two processes, to try the script").parse_args(argv)

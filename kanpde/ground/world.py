@@ -161,7 +161,7 @@ class World:
         return found
 
     def first(self, work: Callable[[], Any]) -> Any:
-        """What the first process finds, plain values or tensors, or its error; the others wait however long it takes.
+        """What the first process finds, plain values or tensors, or its error; the others wait as long as it lives.
 
         Raises:
             Lost: the first process gives no sign of life any more. Else what `work` raises, in all processes.
@@ -171,8 +171,7 @@ class World:
         turn, found, error = next(self._turns), None, None
         if self.leads:
             try:
-                with self._beating():
-                    found = work()
+                found = work()
             except Exception as raised:
                 error = raised
             with _noticing():
@@ -191,8 +190,11 @@ class World:
 
     @contextmanager
     def _beating(self) -> Iterator[None]:
-        """Signs of life of the first process in the block."""
+        """In the block the first process gives signs of life, whatever it is at work on."""
         ended = threading.Event()
+        if not self.leads:
+            yield
+            return
 
         def beat():
             while not ended.is_set():
@@ -263,9 +265,11 @@ def joined() -> Iterator[World]:
         store = dist.PrefixStore("kanpde", store)
         store.add("turn", 0)
         dist.init_process_group(backend, timeout=TIMEOUT, world_size=world.size, rank=world.rank, store=store)
-    token = _CURRENT.set(replace(world, backend=backend, _store=store))
+    world = replace(world, backend=backend, _store=store)
+    token = _CURRENT.set(world)
     try:
-        yield _CURRENT.get()
+        with world._beating():
+            yield world
     finally:
         _CURRENT.reset(token)
         dist.destroy_process_group()

@@ -194,7 +194,7 @@ class ResidualTraining(Training):
 
     def loop(self, *callbacks: Callback | None) -> str:
         status = super().loop(*callbacks)
-        self.held = self._hold()
+        self._keep()
         return status
 
     def _begin(self) -> Iterator[None]:
@@ -384,7 +384,7 @@ class ResidualTraining(Training):
         give_back()
         if not self.world.agree(list(self.u.parameters())):
             raise RunFailed(f"step {self.state.step}: the weights of the processes have come apart")
-        self.held = self._hold()
+        self._keep()
         return self.world.first(partial(self._evaluate, on_evaluation))
 
     def _evaluate(self, on_evaluation: Callback | None) -> bool:
@@ -596,6 +596,12 @@ class ResidualTraining(Training):
         )
         warnings.warn(message, stacklevel=2)
         return "finished" if overfits else "diverged"
+
+    def _keep(self) -> None:
+        """Of several processes: what a checkpoint will hold of all, which the first writes by itself."""
+        if not self.world.alone:
+            held = self._hold()
+            self.held = held if self.world.leads else {}
 
     def _hold(self) -> dict:
         """What a checkpoint needs of all processes: points that stay, what is known of them, and streams."""
