@@ -36,7 +36,7 @@ def test_table_has_a_line_for_each_number_of_processes(tmp_path, capsys):
         ["strong", "2", "8"],
     ]
     alone, together = lines[0], lines[1]
-    assert alone[8] == "0" and int(together[8].replace(",", "")) > 1000 and "not measured" in text
+    assert alone[9] == "0" and int(together[9].replace(",", "")) > 1000 and "not measured" in text
 
 
 def test_numbers_that_make_no_sense_are_refused():

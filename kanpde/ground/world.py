@@ -227,7 +227,7 @@ class World:
         found = list(tensors)
         if self.alone:
             return found
-        kind = lambda i: (str(found[i].dtype), str(found[i].device))
+        kind = lambda i: (str(found[i].dtype), found[i].device.type)
         for _, alike in groupby(sorted(range(len(found)), key=kind), kind):
             places = list(alike)
             flat = torch.cat([found[i].detach().reshape(-1) for i in places])
