@@ -128,7 +128,7 @@ TRAJECTORIES: dict[str, tuple] = {
     "gauss_newton, momentum": (Poisson(3), phases("gauss_newton", momentum=0.9, damping=30.0)),
     "gauss_newton, cg": (Poisson(3), phases("gauss_newton", 1, solver="cg", rank=16, damping=30.0)),
     "gauss_newton, columns": (Poisson(3), phases("gauss_newton", columns=8)),
-    "gauss_newton, observations": (Decay(), phases("gauss_newton")),
+    "gauss_newton, observations": (Decay(), phases("gauss_newton", damping=1.0)),
     "gauss_newton, fit": fit(backbone={"name": "kan", "widths": [2]}, **phases("gauss_newton")),
 }
 SLOW = (

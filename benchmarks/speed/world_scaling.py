@@ -1,7 +1,7 @@
 """What several processes gain: weak and strong scaling, and what they send each other.
 
     python -m benchmarks.world_scaling [--sizes 1 2 4] [--points 64] [--dims 100 1000] [--backbones kan metakan]
-        [--steps 12] [--quick] [--out benchmarks/results/world_scaling.md]
+        [--steps 15] [--quick] [--out benchmarks/results/world_scaling.md]
 
 Steps of Adam on Poisson's equation in float32, one thread a process, all processes on this machine by gloo. Weak: so
 many points for each process; strong: so many for all. Steps begin together, and take as long as the slowest process:
@@ -188,7 +188,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=64)
     parser.add_argument("--dims", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--backbones", nargs="+", choices=("kan", "metakan", "mlp"), default=["kan", "metakan"])
-    parser.add_argument("--steps", type=int, default=12, help="steps that count")
+    parser.add_argument("--steps", type=int, default=15, help="steps that count")
     args = parser.common(quick="one small network and two processes, to try the script").parse_args(argv)
     at_least(args, {"sizes": 1, "points": 4, "dims": 1, "steps": 1})
     return args
