@@ -4,6 +4,7 @@ import errno
 import sys
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from kanpde import backbones
 from kanpde import config as configuration
 from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError, shown
+from kanpde.ground.world import Lost, World, joined
 from kanpde.jets.system import networks
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.network import count_parameters
@@ -75,11 +77,14 @@ def solve(
 ) -> None:
     """Solve a PDE or fit data: train a network, print the error beside its floors, leave a result file and pictures.
 
+    By several processes: torchrun --nproc-per-node 4 -m kanpde.solve and the same words.
+
     Exit codes: 0 done, 1 the run failed, 2 a bad call, 130 interrupted by Ctrl-C (--resume goes on).
     """
     flags = {"problem.dim": dim, "backbone": backbone, "seed": seed, "device": device, "dtype": dtype}
     flags = _tree(flags | {"max_memory": max_memory, "compile": compiled, "stop.to": to, "verify": verify})
-    say = Console(quiet=True) if quiet else console
+    world = World.current()
+    say = console if world.leads and not quiet else Console(quiet=True)
     if resume_from is not None:
         if out is not None and out != resume_from:
             raise ConfigError(f"--out {out}: a resumed run goes on in its own file, {resume_from}")
@@ -89,7 +94,7 @@ def solve(
         raise ConfigError("give a problem: a YAML file, or a shipped name such as allen_cahn (kanpde list shows them)")
     else:
         run, plan = None, Plan.of(configuration.load(problem, solver, flags, sets or [], steps))
-        check_out(out)
+        world.first(partial(check_out, out))
     _announce(say, plan)
     if dry_run:
         _dry_run(say, plan)
@@ -109,6 +114,8 @@ def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run
     if run.attrs["status"] == "interrupted":
         say.print(f"interrupted at step {run.attrs['steps']}; {_go_on(run.path)}")
         raise SystemExit(INTERRUPTED)
+    if not World.current().leads:
+        return run
     say.print(_result_table(run))
     if verdict := run.attrs.get("verdict"):
         say.print(f"verdict   {verdict}")
@@ -127,10 +134,10 @@ def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run
 
 
 @contextmanager
-def _warnings_in_one_line():
+def _warnings_in_one_line(leads: bool):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of libraries, to those who write them
-        warnings.showwarning = lambda message, *_, **__: print(f"kanpde: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: leads and print(f"kanpde: {message}", file=sys.stderr)
         yield
 
 
@@ -372,13 +379,21 @@ def _add_squares(table: Table, run: Run) -> None:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command line: one clear line and the exit code for whatever goes wrong."""
+    """Run a command line: one clear line and the exit code for whatever goes wrong, in all processes of a world."""
     try:
-        with _warnings_in_one_line():
+        with joined() as world:
+            _run_app(app, world)
+    except (ConfigError, Lost) as error:  # of joining it
+        _complain(error, 1 if isinstance(error, Lost) else 2)
+
+
+def _run_app(app: typer.Typer, world: World) -> None:
+    try:
+        with _warnings_in_one_line(world.leads):
             code = app(standalone_mode=False)
     except (ConfigError, RunFileError, NotImplementedError) as error:  # the last: a problem without a domain, say
         _complain(error, 2)
-    except RunFailed as error:
+    except (RunFailed, Lost) as error:
         _complain(error, 1)
     except OSError as error:
         if (line := blame(error)) is not None:
@@ -411,7 +426,8 @@ def _given(error) -> str:
 
 
 def _complain(error, code: int) -> None:
-    print(f"kanpde: {' '.join(str(error).split())}", file=sys.stderr)
+    if World.current().speaks():
+        print(f"kanpde: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -48,6 +48,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "variants",
         "verification",
         "whole",
+        "world_scaling",
     ),
 )
 

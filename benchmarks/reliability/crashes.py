@@ -9,13 +9,8 @@ write, when half of the file is there, when all of it is, or once it has taken t
 - every file opens, and the history has the evaluations that the command line has told of;
 - the same command again, or --resume where there is a result, ends bit for bit as the run that was left alone: history
   (but for the columns of the machine), weights, best weights;
-<<<<<<< HEAD:benchmarks/reliability/crashes.py
 - result and checkpoint are all that lies there, and nothing has printed a traceback. Where the kill came between the
   last write and the end, the lock's file lies there too, until the next command: it locks nothing.
-=======
-- result and checkpoint are all that lies there, and nothing has printed a traceback. Where the kill came after the last
-  write, the lock's file lies there too, until the next command: it locks nothing.
->>>>>>> reliable:benchmarks/common/crashes.py
 
 `twins`: two commands with one --out, the second at a random time. `stopped`: SIGSTOP at a random time, a second command
 meanwhile, SIGCONT. Of both one ends as the run alone, the other with one line and exit code 2. `full`: files cannot

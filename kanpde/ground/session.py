@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -28,23 +28,27 @@ class Clock:
 
 
 @contextmanager
-def interruptible():
-    """Turn the first Ctrl-C into a flag, so that a step is finished; a second one interrupts at once."""
+def interruptible(signals: Sequence[int] = (signal.SIGINT,)):
+    """Turn the first Ctrl-C, or another of the signals, into a flag, so that a step is finished.
+
+    A second one interrupts at once.
+    """
     asked: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python delivers no signals
-    former = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+    of = {signal.SIGINT: signal.default_int_handler}
+    former = {number: signal.getsignal(number) or of.get(number, signal.SIG_DFL) for number in signals}
 
     def note(number, frame):
         asked.append(number)
-        signal.signal(signal.SIGINT, former)
+        signal.signal(number, former[number])
 
-    if in_main_thread:
-        signal.signal(signal.SIGINT, note)
+    for number in former if in_main_thread else ():
+        signal.signal(number, note)
     try:
         yield lambda: bool(asked)
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, former)
+        for number in former if in_main_thread else ():
+            signal.signal(number, former[number])
 
 
 @contextmanager

@@ -9,6 +9,9 @@ s = 0 all parameters are damped alike (Levenberg), with s = 1 each by its own cu
 between. Damping mu and length eta of the step are those of a few candidates around the last for which a loss of the
 caller's is smallest: at points that r does not hold, as a rule.
 
+Of several processes each holds rows of r and J. Where all are more than parameters, J^T J and J^T r are summed over the
+processes, else each gets the rows of all; with the solver cg each has J^T w and J v of all. They make the same step.
+
 Sources: Levenberg 1944, Marquardt 1963; energy natural gradient in residual space and SPRING: Goldshlager, Abrahamsen,
 Lin 2024 (arXiv 2401.10190), Guzman-Cordero et al. 2025 (arXiv 2505.12149).
 """
@@ -19,6 +22,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from kanpde.ground.samplers import stream
+from kanpde.ground.world import ALONE, World
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
 
 SPREAD = 4.0  # between neighbouring candidates of the damping
@@ -28,7 +33,10 @@ FLAT = 1e-6  # of the length of a column of J beside the longest: shorter ones c
 
 
 class System(Protocol):
-    """The residuals at one set of points, as functions of the parameters as they are."""
+    """The residuals at one set of points, as functions of the parameters as they are.
+
+    It may have a `world`: processes of which each has residuals of its own.
+    """
 
     def blocks(self) -> Iterable[tuple[Tensor, Tensor]]:
         """(r (m,), J (m, P)), a few points at a time."""
@@ -45,45 +53,45 @@ class Dense:
     J is held as long as it has no more rows than columns; from then on J^T J and J^T r take its place.
     """
 
-    def __init__(self, blocks: Iterable[tuple[Tensor, Tensor]], q: Tensor | None, scaling: float):
-        self.q, held, self.wide = q, [], True
+    def __init__(self, blocks: Iterable[tuple[Tensor, Tensor]], q: Tensor | None, scaling: float, world: World = ALONE):
+        self.q, held, count = q, [], 0
         for r, j in blocks:
             self.dtype, r, j = j.dtype, r.double(), j.double()
-            r = r if q is None else r + j @ q.double()
-            if self.wide and sum(len(before) for before, _ in held) + len(r) > j.shape[1]:
-                self.wide, self.gram = False, j.new_zeros(j.shape[1], j.shape[1])
-                self.right = j.new_zeros(j.shape[1])
-                for before in held:
-                    self._add(*before)
-                held = []
-            if self.wide:
-                held.append((r, j))
-            else:
-                self._add(r, j)
+            held.append((r if q is None else r + j @ q.double(), j))
+            count += len(r)
+            if count > j.shape[1]:
+                self._add(held)
+        self.wide = int(world.sum([torch.tensor(count)])[0]) <= j.shape[1]
         if self.wide:
-            self.r, self.j = (torch.cat(parts) for parts in zip(*held, strict=True))
+            self.right, self.j = (world.gather(torch.cat(parts)) for parts in zip(*held, strict=True))
             self.roots = _roots(torch.linalg.vector_norm(self.j, dim=0), scaling)
             self.j /= self.roots
             self.gram = self.j @ self.j.mT
         else:
-            self.gram = self.gram.triu() + self.gram.triu(1).mT
+            self._add(held)
+            self.upper, self.right = world.sum([self.upper, self.right])
+            self.gram = self.upper.triu() + self.upper.triu(1).mT
             self.roots = _roots(self.gram.diagonal().sqrt(), scaling)
             self.gram /= self.roots * self.roots.unsqueeze(1)
             self.right /= self.roots
         if not self.gram.isfinite().all():
             raise FloatingPointError("the Jacobian of the residuals is not finite")
 
-    def _add(self, r: Tensor, j: Tensor) -> None:
-        """The products of a block, of the symmetric one what is right of its diagonal in panels of columns."""
-        self.right += j.mT @ r
-        for start in range(0, j.shape[1], PANEL):
-            panel = slice(start, start + PANEL)
-            self.gram[panel, start:].addmm_(j[:, panel].mT, j[:, start:])
+    def _add(self, held: list[tuple[Tensor, Tensor]]) -> None:
+        """The products of blocks, which they leave: of J^T J what is right of its diagonal, in panels of columns."""
+        while held:
+            r, j = held.pop()
+            if not hasattr(self, "upper"):
+                self.upper, self.right = j.new_zeros(j.shape[1], j.shape[1]), j.new_zeros(j.shape[1])
+            self.right += j.mT @ r
+            for start in range(0, j.shape[1], PANEL):
+                panel = slice(start, start + PANEL)
+                self.upper[panel, start:].addmm_(j[:, panel].mT, j[:, start:])
 
     def step(self, mu: float) -> Tensor:
         factor = _cholesky(self.gram, mu)
-        solve = lambda b: torch.cholesky_solve(b.unsqueeze(1), factor).squeeze(1)
-        p = -(self.j.mT @ solve(self.r) if self.wide else solve(self.right)) / self.roots
+        p = torch.cholesky_solve(self.right.unsqueeze(1), factor).squeeze(1)
+        p = -(self.j.mT @ p if self.wide else p) / self.roots
         return (p if self.q is None else p + self.q).to(self.dtype)
 
 
@@ -105,12 +113,23 @@ def _cholesky(gram: Tensor, mu: float) -> Tensor:
 class MatrixFree:
     """mu -> p_mu from J v and J^T w by automatic differentiation, J itself never exists; q holds beta."""
 
-    def __init__(self, system: System, parameters: Sequence[Tensor], q: Tensor | None, rank: int, generator):
-        self.parameters, self.q = parameters, q
+    def __init__(
+        self,
+        system: System,
+        parameters: Sequence[Tensor],
+        q: Tensor | None,
+        rank: int,
+        generator: torch.Generator,
+        world: World = ALONE,
+    ):
+        self.parameters, self.q, self.world = parameters, q, world
         self.r = system.residual().to(parameters[0].dtype)  # that of the products, whose rounding the sketch must know
         self.w = torch.zeros_like(self.r, requires_grad=True)
         self.pulled = self._pull(self.w, create_graph=True)  # J^T w, a function of w
-        self.right = self.r.detach() if q is None else self.r.detach() + self.forward(q)
+        counts = world.gather(torch.tensor([len(self.r)])).tolist()
+        self.mine = slice(sum(counts[: world.rank]), sum(counts[: world.rank + 1]))  # of the rows of all
+        right = world.gather(self.r.detach())
+        self.right = right if q is None else right + self.forward(q)
         if not self.right.isfinite().all():
             raise FloatingPointError("the residuals are not finite")
         self.product = lambda w: self.forward(self.transposed(w))
@@ -122,11 +141,11 @@ class MatrixFree:
 
     def forward(self, v: Tensor) -> Tensor:
         """J v, the derivative of v . J^T w by w."""
-        return torch.autograd.grad(self.pulled, self.w, v, retain_graph=True)[0]
+        return self.world.gather(torch.autograd.grad(self.pulled, self.w, v, retain_graph=True)[0])
 
     def transposed(self, w: Tensor) -> Tensor:
         """J^T w."""
-        return self._pull(w)
+        return self.world.sum([self._pull(w[self.mine])])[0]
 
     def step(self, mu: float) -> Tensor:
         p = -self.transposed(nystrom_cg(self.product, self.right, mu, self.preconditioner))
@@ -218,17 +237,22 @@ class GaussNewton(torch.optim.Optimizer):
         self, system: System, parameters: list[Tensor], q: Tensor | None, generator: torch.Generator
     ) -> Callable[[float], Tensor]:
         """mu -> p_mu."""
+        world = getattr(system, "world", ALONE)
         if self.solver == "cg":
-            return MatrixFree(system, parameters, q, self.rank, generator).step
+            return MatrixFree(system, parameters, q, self.rank, generator, world).step
         if self.columns is None:
-            return Dense(self._sketched(system, None, generator), q, self.scaling).step
+            return Dense(self._sketched(system, None, generator, world), q, self.scaling, world).step
         sketch = CountSketch(sum(map(torch.numel, parameters)), self.columns, generator)
-        dense = Dense(self._sketched(system, sketch, generator), None, self.scaling)
+        dense = Dense(self._sketched(system, sketch, generator, world), None, self.scaling, world)
         return lambda mu: sketch.transposed(dense.step(mu))
 
-    def _sketched(self, system: System, columns: CountSketch | None, generator: torch.Generator) -> Iterator[tuple]:
+    def _sketched(
+        self, system: System, columns: CountSketch | None, generator: torch.Generator, world: World
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """r and J, sketched block by block: the sketch of all rows is the sum of those of the blocks."""
         total = None
+        if not world.leads:  # rows of other processes, other signs
+            generator = stream(generator.initial_seed(), f"rank {world.rank}", generator.device)
         for r, j in system.blocks():
             j = j if columns is None else columns(j, 1)
             if self.rows is None:

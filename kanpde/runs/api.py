@@ -4,7 +4,9 @@ import copy
 import json
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import nn
 
 from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError
+from kanpde.ground.world import World
 from kanpde.kan.network import count_parameters
 from kanpde.problems.base import Problem, own
 from kanpde.records.lock import Lock
@@ -48,6 +51,8 @@ def train(
     """Solve a problem and return its run.
 
     A run works on copies of the network and of the unknowns of the problem: the same call again is the same run.
+    Within `kanpde.ground.world.joined` the processes that torchrun has started train it together, each of which makes
+    the same call; the first alone writes, calls back, and has its results.
 
     Args:
         problem: a `Problem`.
@@ -86,19 +91,36 @@ def begin(
     on_evaluation: Callback | None = None,
 ) -> Run:
     """The run of a plan, on its objects themselves; otherwise as `train`."""
-    with reserve(out, plan.config) as lock:
-        run = Run(lock.result)
+    world = World.current()
+    with _written_by(world, partial(reserve, out, plan.config)) as (path, lock):
+        run = Run(path)
         run.lock = lock
-        run.attrs = attributes(plan)
+        run.attrs = attributes(plan) | of_world(world)
         with blaming(plan.problem, RunFailed):
-            training = ResidualTraining(plan, run)
+            training = ResidualTraining(plan, run, world)
         if plan.config.start_from:
             start_from(training.u, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
         with blaming(plan.problem, RunFailed):
-            run.floors = training.evaluator.floors()
+            run.floors = world.first(training.evaluator.floors)
         training.drive(on_step, on_evaluation)
     return run
+
+
+@contextmanager
+def _written_by(world: World, take: Callable[[], Lock]) -> Iterator[tuple[Path, Lock | None]]:
+    """The name of a result, of which the first process of a world takes the lock, and that lock; in the others None."""
+    locks: list[Lock] = []
+
+    def taken() -> Path:
+        locks.append(take())
+        return locks[0].result
+
+    try:
+        yield world.first(taken), locks[0] if locks else None
+    finally:
+        for lock in locks:
+            lock.release()
 
 
 @torch.inference_mode(False)
@@ -132,16 +154,17 @@ def resume(
 
 def go_on(run: Run, plan: Plan, on_step: Callback | None = None, on_evaluation: Callback | None = None) -> Run:
     """`resume` on the objects of a plan themselves."""
-    with Lock(run.path).take() as run.lock:
+    world = World.current()
+    with _written_by(world, Lock(run.path).take) as (_, run.lock):
         run.attrs = Run.open(run.path).attrs  # as they are now that nobody else writes
-        return _go_on(run, plan, on_step, on_evaluation)
+        return _go_on(run, plan, world, on_step, on_evaluation)
 
 
-def _go_on(run: Run, plan: Plan, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
+def _go_on(run: Run, plan: Plan, world: World, on_step: Callback | None, on_evaluation: Callback | None) -> Run:
     check_rows(run, plan.problem)
     check_device(plan.config.device)
     with blaming(plan.problem, ConfigError):
-        training = ResidualTraining(plan, run)
+        training = ResidualTraining(plan, run, world)
     saved = checkpoint_of(run)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)
@@ -162,8 +185,8 @@ def _go_on(run: Run, plan: Plan, on_step: Callback | None, on_evaluation: Callba
     if changed := differences(former[-1], now_there):
         said = "not bit for bit what it would have been without a pause"
         warnings.warn(f"{run.path} goes on with {', '.join(changed)}: {said}", stacklevel=2)
-    run.attrs["sessions"] = json.dumps([*former, now_there])
-    run.attrs["config"] = dump(plan.config)
+    run.attrs |= {**of_world(world), "sessions": json.dumps([*former, now_there]), "config": dump(plan.config)}
+    world.any(False)  # all have read what the first will write
     training.drive(on_step, on_evaluation)
     return run
 
@@ -195,3 +218,8 @@ def attributes(plan: Plan) -> dict:
         **({"reference": known.says, "reference_sha256": known.sha256} if (known := plan.known) else {}),
         **kept_with(config, problem),
     }
+
+
+def of_world(world: World) -> dict:
+    """What the result file says of the processes of a run."""
+    return {"world_size": world.size, "backend": world.backend}

@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kanpde.config import PhaseConfig
+from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import give_back
 from kanpde.ground.samplers import Pool, resampled, stream
+from kanpde.ground.world import ALONE, World
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.grids import extend_grid, update_grid
 from kanpde.kan.network import count_parameters
@@ -34,6 +37,7 @@ from kanpde.training.training import RunFailed, Training, weights_of
 from kanpde.users.code import blaming
 
 OF_UNKNOWNS = ("standard_errors", "undetermined", "misfit_over_noise", "misfit_disagrees", "no_standard_errors")
+STREAMS = ("interior", "boundary", "operator")  # of random numbers
 FACTOR = 2  # by which losses differ that a user is told of
 GROWN = 1e4  # times the first validation loss, from where a run goes back to its best state
 RETREATS = 10  # of a run at most, each with half the rates of before
@@ -62,21 +66,28 @@ Callback = Callable[[State], bool | None]
 
 
 class ResidualTraining(Training):
-    """A run on residuals: problem, network, points, optimiser, and all that a checkpoint holds."""
+    """A run on residuals: problem, network, points, optimiser, and all that a checkpoint holds.
 
-    def __init__(self, plan: Plan, run: RunFile):
-        super().__init__(run, plan.device)
+    Raises:
+        ConfigError: the processes of the world are more than points, or on one GPU.
+    """
+
+    def __init__(self, plan: Plan, run: RunFile, world: World = ALONE):
+        super().__init__(run, plan.device, world)
         self.plan, self.config = plan, plan.config
         config, problem = plan.config, plan.problem
         self.u = plan.ansatz()
         drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
         self.u.built_in(problem.inputs_of(drawn).to(self.u.like))  # a lift is built before torch traces a step
-        self.objective = Objective(plan, self.u)
+        self.objective = Objective(plan, self.u, world)
         self.average = None
         if config.average is not None:
             self.average = AveragedModel(self.u, multi_avg_fn=get_ema_multi_avg_fn(config.average))
-        self.streams = {name: stream(config.seed, name, self.device) for name in ("interior", "boundary", "operator")}
+        self._check_world()
+        self.streams = {name: self._stream(name) for name in STREAMS}
         self.pools = self._pools()
+        self.held: dict = {}
+        self.validated: dict[str, float] = {}
         self.evaluator = Evaluator(plan, self.tested)
         self.watch = verifying.Watch(config.stop.to, config.points.law) if config.stop.to else None
         self.state = State(run, self.u, steps=config.steps)
@@ -100,6 +111,28 @@ class ResidualTraining(Training):
         """Whether that is found first, and measured alone; weights of another run begin with what they had beside."""
         return self.beside and not self.config.start_from
 
+    def _stream(self, name: str, begin: str = "") -> torch.Generator:
+        """Random numbers by the seed, but for the first process and what all draw alike by its rank too."""
+        own = f"/rank {self.world.rank}{begin}" if self._rank_of(name) else ""
+        return stream(self.config.seed, name + own, self.device)
+
+    def _rank_of(self, name: str) -> int:
+        """The process whose random numbers this one draws: the first where all draw alike."""
+        alike = {"interior": self.plan.problem.fits_rows, "operator": self.objective.shares_probes}
+        return 0 if alike.get(name) else self.world.rank
+
+    def _are_rows(self, name: str) -> bool:
+        """Whether points are rows of data."""
+        return self.plan.problem.fits_rows or isinstance(self.u.problem.asked.get(name), Observations)
+
+    def _check_world(self) -> None:
+        size, device = self.world.size, self.config.device
+        split = {name: n for name, n in self.plan.counts.items() if name == "interior" or not self._are_rows(name)}
+        if few := [f"{n} {name}" for name, n in split.items() if n < size]:
+            raise ConfigError(f"points: given {few[0]} for {size} processes; needed is at least one for each")
+        if size > 1 and ":" in device:
+            raise ConfigError(f"device: given {device} for {size} processes; say cuda, and each takes one of its own")
+
     def _pools(self) -> dict[str, Pool]:
         points, of = self.config.points, draws(self.u.problem, self.config.points.law)
         kind = {"sequence": points.sequence, "dtype": self.u.like.dtype}
@@ -110,16 +143,23 @@ class ResidualTraining(Training):
                 return self._adapted(n, lambda m: of[name](m, inside, **kind))
             return of[name](n, edge, **kind)
 
-        return {name: Pool(partial(draw, name, n), points.refresh) for name, n in self.plan.counts.items()}
+        def mine(name: str, n: int) -> Tensor:
+            """Points of this process; rows are split, of which otherwise some might come twice, and some not at all."""
+            return self.world.part(draw(name, n)) if self._are_rows(name) else draw(name, self.world.share(n))
+
+        return {name: Pool(partial(mine, name, n), points.refresh) for name, n in self.plan.counts.items()}
 
     def _adapted(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
-        """n interior points, with `points.adapt` those of more candidates that the residual prefers."""
+        """n interior points, with `points.adapt` those of more candidates that the residual prefers.
+
+        Each process of a world draws and prefers for itself.
+        """
         adapt, inside = self.config.points.adapt, self.streams["interior"]
         if adapt is None:
             return draw(n)
         x = draw(adapt.candidates * n)
         r = self.objective.residual(x, self.streams["operator"])
-        if not r.isfinite().all():
+        if self.world.any(not r.isfinite().all())[0]:
             raise FloatingPointError("the residual at the candidates for points is not finite")
         return resampled(x, r, n, inside, adapt.power, adapt.offset)
 
@@ -146,8 +186,7 @@ class ResidualTraining(Training):
         """
         state = self.state
         if state.row is None:
-            self._note_start()
-            for _ in self._climb():
+            for _ in self._begin():
                 yield False
             if self.evaluate(on_evaluation):
                 return
@@ -158,6 +197,26 @@ class ResidualTraining(Training):
                 if self._due():
                     stop = self.evaluate(on_evaluation) or stop
                 yield stop
+
+    def loop(self, *callbacks: Callback | None) -> str:
+        status = super().loop(*callbacks)
+        self._keep()
+        return status
+
+    def _begin(self) -> Iterator[None]:
+        """The start, of several processes by the first one, whose weights all begin with."""
+        if self.world.alone:
+            self._note_start()
+            yield from self._climb()
+            return
+        weights, self.objective.unit = self.world.first(self._begun)
+        for u in {self.u, self.tested}:
+            u.load_state_dict(weights)
+
+    def _begun(self) -> tuple[dict[str, Tensor], float]:
+        self._note_start()
+        deque(self._climb(), 0)
+        return {name: value.cpu() for name, value in weights_of(self.u).items()}, self.objective.unit
 
     def _climb(self) -> Iterator[None]:
         """The start in closed form: up to the rung asked for, or the one of all whose held-out loss is least.
@@ -211,7 +270,7 @@ class ResidualTraining(Training):
     def _due(self) -> bool:
         """Whether this step is followed by an evaluation."""
         step, seconds = self.state.step, self.config.stop.seconds
-        out_of_time = seconds is not None and self.clock.seconds() >= seconds
+        out_of_time = seconds is not None and self.world.any(self.clock.seconds() >= seconds)[0]
         return step % self.config.evaluation.every == 0 or step == self.state.steps or out_of_time
 
     def _phases(self):
@@ -233,7 +292,7 @@ class ResidualTraining(Training):
         """Other grids for the network, its average and the best one so far, which stay the functions they are."""
         if not phase.update_grid and phase.grid_size is None:
             return
-        x = self.u.problem.inputs_of(self.pools["interior"].draw())
+        x = self.world.gather(self.u.problem.inputs_of(self.pools["interior"].draw()))
         best = self._of_best()
         for u in {self.u, self.tested, best}:
             if phase.update_grid:
@@ -286,7 +345,8 @@ class ResidualTraining(Training):
         Raises:
             RunFailed: there is no best state yet, or it has been `RETREATS` times.
         """
-        best, state = self.best, self.state
+        best = self.best = self.world.first(lambda: self.best)
+        state = self.state
         if best["weights"] is None:
             raise RunFailed(why)
         if len(self.retreats) == RETREATS:
@@ -353,9 +413,14 @@ class ResidualTraining(Training):
         early = best["step"] < self.config.evaluation.best_from
         if best["weights"] is None or early or total(terms) < total(best["terms"]):
             kept = {"terms": terms, "step": self.state.step, "weights": weights_of(self.tested), "stale": 0}
-            self.best = kept | {"scale": None, "adapted": copy.deepcopy(self.objective.adapted())}
+            self.best = kept | {"scale": None, "adapted": self._adapted_now()}
         else:
             best["stale"] += 1
+
+    def _adapted_now(self) -> dict:
+        """The states of balance and emphasis, for all points of all processes."""
+        held = self.objective.adapted() if self.world.alone else self.held["objective"]
+        return copy.deepcopy({name: held[name] for name in ("balance", "emphasis")})
 
     def evaluate(self, on_evaluation: Callback | None = None) -> bool:
         """Measure the errors, log a row, keep the best weights, write both files; returns whether to stop.
@@ -364,6 +429,13 @@ class ResidualTraining(Training):
         every time: there they are behind by `SECONDS` or a `SHARE`-th of the rows at most.
         """
         give_back()
+        if not self.world.agree(list(self.u.parameters())):
+            raise RunFailed(f"step {self.state.step}: the weights of the processes have come apart")
+        self._validate()
+        self._keep()
+        return self.world.first(partial(self._evaluate, on_evaluation))
+
+    def _evaluate(self, on_evaluation: Callback | None) -> bool:
         with self._alone():
             self._measure()
         if self.climbs and not self.state.step:
@@ -375,13 +447,18 @@ class ResidualTraining(Training):
         asked = bool(on_evaluation and on_evaluation(self.state))
         return asked or self.stopped() is not None
 
-    def _validated(self) -> dict[str, float]:
+    def _validate(self) -> None:
         """The terms at the held-out points, if need be after a return to the best state."""
-        terms = self.validation(self.tested)
-        if (why := self._diverged(terms)) is None:
-            return terms
-        self._retreat(f"step {self.state.step}: {why}")
-        return self.validation(self.tested)
+        self.validated, why = self.world.first(self._look)
+        if why is not None:
+            self._retreat(f"step {self.state.step}: {why}")
+            self.validated, _ = self.world.first(self._look)
+
+    def _look(self) -> tuple[dict[str, float], str | None]:
+        """The terms at the held-out points, and whether the run has diverged."""
+        with self._alone():
+            terms = self.validation(self.tested)
+        return terms, self._diverged(terms)
 
     def _diverged(self, terms: dict[str, float]) -> str | None:
         """What says that the run has diverged, of its weights and these terms."""
@@ -401,7 +478,7 @@ class ResidualTraining(Training):
 
     def _measure(self) -> None:
         """The errors as a row of the history, and the best weights."""
-        state, terms = self.state, self._validated()
+        state, terms = self.state, self.validated
         score = self.objective.total(terms)
         self._keep_best(terms)
         state.steps_per_s = self.clock.rate(state.step)
@@ -484,6 +561,7 @@ class ResidualTraining(Training):
     def finish(self) -> str:
         """The test error of the last and the best weights, the field and the slices; returns the status of the run."""
         run, evaluator, best, u = self.run, self.evaluator, self.best, self.tested
+        self.objective.world = ALONE  # the others have done their part
         give_back()
         terms = self._last_terms()
         last = weights_of(u)
@@ -598,15 +676,33 @@ class ResidualTraining(Training):
         warnings.warn(message, stacklevel=2)
         return "finished" if overfits else "diverged"
 
+    def _keep(self) -> None:
+        """Of several processes: what a checkpoint will hold of all, which the first writes by itself."""
+        if not self.world.alone:
+            held = self._hold()
+            self.held = held if self.world.leads else {}
+
+    def _hold(self) -> dict:
+        """What a checkpoint needs of all processes: points that stay, what is known of them, and streams."""
+        joint = lambda name, x: x if x is None or self.plan.counts[name] < self.world.size else self.world.gather(x)
+        pools = {name: pool.state_dict() for name, pool in self.pools.items()}
+        streams = self.world.collect({name: generator.get_state() for name, generator in self.streams.items()})
+        return {
+            "streams": streams[0],
+            "others": streams[1:],
+            "pools": {name: {**pool, "points": joint(name, pool["points"])} for name, pool in pools.items()},
+            "objective": self.objective.state_dict(),
+        }
+
     def state_dict(self) -> dict:
         state = self.state
+        held = self._hold() if self.world.alone else self.held
         return {
             "id": self.run.attrs.get("id"),
             "weights": self.u.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
-            "streams": {name: generator.get_state() for name, generator in self.streams.items()},
-            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
+            **held,
             "step": state.step,
             "phase": state.phase,
             "loss": state.loss,
@@ -615,7 +711,6 @@ class ResidualTraining(Training):
             "history": {name: torch.tensor(rows, dtype=torch.float64) for name, rows in self.run.history.items()},
             "retreats": self.retreats,
             "floors": self.run.floors,
-            "objective": self.objective.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "elapsed": self.clock.seconds(),
         }
@@ -630,10 +725,11 @@ class ResidualTraining(Training):
         if saved["optimizer"] is not None:
             self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
             self.optimizer.load_state_dict(saved["optimizer"])
-        for name, generator in self.streams.items():
-            generator.set_state(saved["streams"][name].cpu())
+        self._load_streams([saved["streams"], *saved.get("others", [])])
         for name, pool in self.pools.items():
-            pool.load_state_dict(saved["pools"][name], self.device)
+            held = saved["pools"][name]
+            mine = None if held["points"] is None else self.world.part(held["points"])
+            pool.load_state_dict({**held, "points": mine}, self.device)
         rows = {k: torch.as_tensor(v, dtype=torch.float64).tolist() for k, v in saved["history"].items()}
         self.run.history = rows  # lists in older checkpoints
         self.retreats = [dict(each) for each in saved.get("retreats", ())]
@@ -645,3 +741,9 @@ class ResidualTraining(Training):
         self.best |= saved["best"]
         self.best["terms"] = self.best["terms"] or self.validation(self._of_best())  # of older runs: none
         self.written = len(self.run.history["step"]), self.elapsed
+
+    def _load_streams(self, saved: list[dict[str, Tensor]]) -> None:
+        """Those of this process go on; of more processes than there were the others begin by seed, rank and step."""
+        for name, generator in self.streams.items():
+            rank, fresh = self._rank_of(name), self._stream(name, f"/step {self.state.step}")
+            generator.set_state(saved[rank][name].cpu() if rank < len(saved) else fresh.get_state())

@@ -1,7 +1,7 @@
 """What a step makes smaller: the loss at its points, and its gradient by micro-batches."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from kanpde.ground import metrics
+from kanpde.ground.samplers import stream
+from kanpde.ground.world import ALONE, Lost, World
 from kanpde.jets.ansatz import Ansatz
 from kanpde.problems import Problem
 from kanpde.problems.conditions import Observations
@@ -24,6 +26,9 @@ TOGETHER = "observations/"  # the name, which no term can have, of those that a 
 class Objective:
     """The loss of a run as a function of points, with what weighs its terms and its points, and memory for them.
 
+    In a world of several processes points are those of this one, and means, loss and gradient those over the points of
+    all; terms without points come from each in equal parts.
+
     Attributes:
         terms, value: of the last evaluation, terms not yet weighted.
         saved_bytes: what autograd saved in the first backward pass.
@@ -31,9 +36,12 @@ class Objective:
         unit: of the residuals, in which optimisers see the loss: of a good start it is far below what Adam calls zero.
     """
 
-    def __init__(self, plan: Plan, u: Ansatz):
-        self.u, self.operator, self.loss = u, plan.operator, plan.loss
+    def __init__(self, plan: Plan, u: Ansatz, world: World = ALONE):
+        self.u, self.operator, self.loss, self.world = u, plan.operator, plan.loss, world
         self.balance, self.emphasis = plan.balance, plan.emphasis
+        for part in filter(None, (self.balance, self.emphasis)):
+            part.world = world
+        self._counts = {name: world.total(n) for name, n in plan.counts.items()}
         self.micro_batch = memory.micro_batch(plan)
         self.terms: dict[str, float] | None = None
         self.value, self.saved_bytes, self.unit = float("nan"), float("nan"), 1.0
@@ -59,10 +67,10 @@ class Objective:
         try:
             return self._backward(points, probes, adapt)
         except torch.OutOfMemoryError:
-            if self._shrunk:
+            if self._shrunk or not self.world.alone:  # the others are on their way to the next sum
                 raise
             self._shrink(points)
-        except FloatingPointError:
+        except (FloatingPointError, Lost):
             raise
         except Exception as error:  # of the compiler, which has many; an error of the step itself comes again
             if not self.operator.compile:
@@ -77,7 +85,7 @@ class Objective:
         sums, seen = {}, []
         parts, start = list(self._parts(points, self.weighing(points, probes))), probes.get_state()
         if self.balance and adapt and len(parts) > 1:
-            self.balance.update_by_parts(self._shares(parts, probes), self._trained(), probes)
+            self.balance.update_by_parts(self._shares(parts, probes), self._trained(), self._own(probes))
         after = probes.get_state()
         probes.set_state(start)
         for number, (part, shares, weighed) in enumerate(parts):
@@ -85,19 +93,52 @@ class Objective:
                 residuals = self._residuals(part, number, probes, start)
                 terms = self._terms_of_part(residuals, shares, weighed, number)
                 if self.balance and adapt and len(parts) == 1:
-                    self.balance.update(*self._together(terms, residuals), self._trained(), probes)
+                    self.balance.update(*self._together(terms, residuals), self._trained(), self._own(probes))
                 loss = self.loss.total(terms, self.weights(list(terms)))
             if saved is not None:
                 self.saved_bytes = saved()
             seen += [] if (r := self.loss.at_points(residuals)) is None else [r.detach()]
             sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
-            self._note(sums, partial(self._where, residuals, part))
+            where = partial(self._where, residuals, part)
+            if self.world.alone:
+                self._note(sums, where)
             (loss / self.unit**2).backward(inputs=self._trained())
+        if not self.world.alone:
+            self._join(sums, where)
         if not torch.equal(after, start):  # the balance has drawn more than the residuals
             probes.set_state(after)
         if self.emphasis is not None and adapt:
             self.emphasis.update(points["interior"], torch.cat(seen))
         return torch.tensor(self.value / self.unit**2, dtype=torch.float64)
+
+    def _join(self, sums: dict[str, float], where: Callable[[str], str]) -> None:
+        """Terms and gradients become their sums over the processes, which no process leaves before that."""
+        trained = [p for p in self._trained() if p.grad is not None]
+        values, *gradients = self.world.sum([_numbers(sums.values()), *(p.grad for p in trained)])
+        for p, gradient in zip(trained, gradients, strict=True):
+            p.grad = gradient
+        try:
+            self._note(dict(zip(sums, values.tolist(), strict=True)), where)
+        except FloatingPointError:
+            for p in trained:
+                p.grad = None
+            raise
+
+    @property
+    def shares_probes(self) -> bool:
+        """Whether all points of a step have the same probes, so that all processes draw the same."""
+        return not self.operator.exact and not self.operator.per_point
+
+    def _own(self, probes: torch.Generator) -> torch.Generator:
+        """For what processes must not draw alike: the probes, or where they are shared a generator made from them."""
+        if self.world.alone or not self.shares_probes:
+            return probes
+        seed = torch.randint(2**62, (1,), generator=probes, device=probes.device).item()
+        return stream(seed, f"rank {self.world.rank}", probes.device)
+
+    def count(self, name: str, points: Points) -> int:
+        """How many points of a kind there are, in all processes together."""
+        return len(points[name]) if self.world.alone else self._counts[name]
 
     def _residuals(self, part: Points, number: int, probes: torch.Generator, start: Tensor) -> Points:
         """Of a micro-batch; probes that all points share are those of the first one, drawn from the state `start`."""
@@ -109,7 +150,12 @@ class Objective:
         """What a micro-batch adds to each term; terms without points of their own come once, with the first."""
         means = self.loss.means(residuals, weighed)
         terms = {name: mean * shares[name] if shares else mean for name, mean in means.items()}
-        return terms if number else terms | self.loss.extra_terms(self.u)
+        return terms if number else terms | self._extra_terms()
+
+    def _extra_terms(self) -> Points:
+        """The part of this process in the terms without points."""
+        found = self.loss.extra_terms(self.u)
+        return found if self.world.alone else {name: term / self.world.size for name, term in found.items()}
 
     def _shares(self, parts: list, probes: torch.Generator) -> Iterator[tuple[Points, Points]]:
         """What each micro-batch adds to the terms, and its residuals."""
@@ -157,17 +203,30 @@ class Objective:
         return {**dict.fromkeys(self.loss.equations, w), "gradient": w.unsqueeze(1)}
 
     def _parts(self, points: Points, weighing: Points) -> Iterator[tuple[Points, dict[str, float], Points]]:
-        """Micro-batches, their shares of the means (of the whole none), and the emphasis of their points."""
+        """Micro-batches, their shares of the means (of all points none), and the emphasis of their points."""
         most = max(map(len, points.values()))
         count = -(-most // (self.micro_batch or most))
         cut = {name: x.tensor_split(count) for name, x in points.items()}
         weighed = {name: w.tensor_split(count) for name, w in weighing.items()}
         for i in range(count):
             part = {name: pieces[i] for name, pieces in cut.items() if len(pieces[i])}
-            shares = {name: len(x) / len(points[name]) for name, x in part.items()}
-            if "interior" in shares:
-                shares |= dict.fromkeys((*self.loss.equations, "gradient"), shares["interior"])
-            yield part, shares if count > 1 else {}, {name: pieces[i] for name, pieces in weighed.items()}
+            whole = count == 1 and self.world.alone
+            yield part, {} if whole else self._shares_of(part, points), {n: pieces[i] for n, pieces in weighed.items()}
+
+    def _shares_of(self, part: Points, points: Points) -> dict[str, float]:
+        """The shares of a part of the points in the means, by the names of the terms."""
+        shares = {name: len(x) / self.count(name, points) for name, x in part.items()}
+        if "interior" in shares:
+            shares |= dict.fromkeys((*self.loss.equations, "gradient"), shares["interior"])
+        return shares
+
+    def _joint(self, terms: dict[str, float], points: Points) -> dict[str, float]:
+        """The means over the points of all processes, of those at the points of each."""
+        if self.world.alone:
+            return terms
+        shares = self._shares_of(points, points)
+        (values,) = self.world.sum([_numbers(t * shares.get(name, 1 / self.world.size) for name, t in terms.items())])
+        return dict(zip(terms, values.tolist(), strict=True))
 
     def _shrink(self, points: Points) -> None:
         """After running out of memory: half the points at a time, once for all."""
@@ -208,20 +267,23 @@ class Objective:
             emphasis: the weights of points, by term, as they are to stay: `weighing`.
         """
         if not emphasis:
-            return self.total(self.values(self.u, points, probes))
+            return self.total(self._joint(self.values(self.u, points, probes), points))
         with torch.no_grad():
             residuals = self.loss.residuals(self.u, self.operator.uncompiled(), points, probes)
             terms = self.loss.means(residuals, emphasis) | self.loss.extra_terms(self.u)
-        return self.total({name: term.item() for name, term in terms.items()})
+        return self.total(self._joint({name: term.item() for name, term in terms.items()}, points))
 
     def measure(self, points: Points, probes: torch.Generator) -> None:
         """Note the terms at these points, of which an emphasis is told."""
-        self._note(self.values(self.u, points, probes))
+        self._note(self._joint(self.values(self.u, points, probes), points))
         if self.emphasis is not None:
             self.emphasis.update(points["interior"], self.residual(points["interior"], probes))
 
     def values(self, u: Ansatz, points: Points, probes: torch.Generator) -> dict[str, float]:
-        """The terms of u at these points, not yet weighted, without the emphasis of a point and without a graph."""
+        """The terms of u at these points, not yet weighted, without the emphasis of a point and without a graph.
+
+        Those of this process alone, whatever its world.
+        """
         most, start = self.micro_batch or max(map(len, points.values())), probes.get_state()
         try:
             return self.loss.values(u, self.operator.uncompiled(), points, probes, most)
@@ -257,15 +319,26 @@ class Objective:
         self.load_adapted(state)
 
     def adapted(self) -> dict:
-        """The states of what follows the residuals: balance and emphasis."""
+        """The states of what follows the residuals, balance and emphasis, for all points of all processes."""
         parts = {"balance": self.balance, "emphasis": self.emphasis}
-        return {name: None if part is None else part.state_dict() for name, part in parts.items()}
+        state = {name: None if part is None else part.state_dict() for name, part in parts.items()}
+        for name in self.emphasis.by_point if self.emphasis is not None else ():
+            if state["emphasis"][name] is not None:
+                state["emphasis"][name] = self.world.gather(state["emphasis"][name])
+        return state
 
     def load_adapted(self, state: dict) -> None:
-        for name in ("balance", "emphasis"):
-            if state[name] is not None:
-                device = {"device": next(self.u.parameters()).device} if name == "emphasis" else {}
-                getattr(self, name).load_state_dict(state[name], **device)
+        """Those of `adapted`; an emphasis takes what is of the points of this process."""
+        if state["balance"] is not None:
+            self.balance.load_state_dict(state["balance"])
+        if state["emphasis"] is not None:
+            held = {name: state["emphasis"][name] for name in self.emphasis.by_point}
+            mine = {name: None if rows is None else self.world.part(rows) for name, rows in held.items()}
+            self.emphasis.load_state_dict(state["emphasis"] | mine, device=next(self.u.parameters()).device)
+
+
+def _numbers(values: Iterable[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)
 
 
 def _alike(problem: Problem) -> dict[str, float]:

@@ -25,7 +25,8 @@ class Residuals:
 
     A term of the problem's own is one residual, the root of it. J comes in blocks of points, each from one reverse pass
     through the jets of all of them (`kanpde.kan.kernels.jacobian`), or where that has no formula from a vectorised one
-    through the jet of single points.
+    through the jet of single points. In a world of several processes each has the rows of its points, of which |r|^2
+    adds up to the loss, and of a term without points an equal part.
 
     Args:
         emphasis: the weights (N,) of the interior points; None: all the same.
@@ -39,7 +40,7 @@ class Residuals:
         parameters: Sequence[Tensor],
         emphasis: Tensor | None = None,
     ):
-        self.objective, self.points, self.probes = objective, points, probes
+        self.objective, self.points, self.probes, self.world = objective, points, probes, objective.world
         self.parameters = parameters
         self.roots = {} if emphasis is None else {"interior": emphasis.sqrt()}
         self.leaves = {str(i): p.detach() for i, p in enumerate(parameters)}
@@ -57,7 +58,8 @@ class Residuals:
         found = []
         for name, x in self.points.items():
             of_name = o.loss.residuals(o.u, o.operator, {name: x}, self.probes)
-            found += [self._rooted(key, _times(r, self.roots.get(name))) for key, r in of_name.items()]
+            times = self.objective.count(name, self.points) / len(x)
+            found += [self._rooted(key, _times(r, self.roots.get(name)), times) for key, r in of_name.items()]
         return torch.cat([*found, *self._extra()])
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -116,7 +118,7 @@ class Residuals:
         operator = o.operator.uncompiled()
 
         def residuals(x: Tensor) -> Tensor:
-            found, times = o.loss.residuals(o.u, operator, {name: x}, self.probes), len(self.points[name]) / len(x)
+            found, times = o.loss.residuals(o.u, operator, {name: x}, self.probes), o.count(name, self.points) / len(x)
             return torch.cat([self._rooted(key, r, times).view(len(x), -1) for key, r in found.items()], 1)
 
         def block(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +157,7 @@ class Residuals:
                     f"extra_terms: {name} is {term.item():.3g}; gauss_newton takes the root of a term, which is at "
                     "least 0; use another optimizer"
                 )
-            found.append(self._rooted(name, term.clamp_min(info.tiny).sqrt()))
+            found.append(self._rooted(name, term.clamp_min(info.tiny).sqrt(), self.world.size))
         return found
 
 
@@ -169,7 +171,7 @@ class _AtOnePoint(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         system, o = self.system, self.system.objective
         found = o.loss.residuals(self.u, o.operator, {self.name: x.unsqueeze(0)}, system.probes)
-        n = len(system.points[self.name])
+        n = o.count(self.name, system.points)
         return torch.cat([system._rooted(name, r, n) for name, r in found.items()])
 
 

@@ -1,6 +1,7 @@
 """What every training is, of a PDE or of a classifier: steps, the best weights, and two files replaced whole."""
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import PeakMemory
 from kanpde.ground.session import Clock, interruptible
+from kanpde.ground.world import ALONE, Lost, World
 from kanpde.records.run import RunFile, replacing
 
 
@@ -29,10 +31,11 @@ class Training:
 
     Args:
         run: the result file; the checkpoint lies beside it.
+        world: the processes that train together, of which the first alone calls back, writes and has results.
     """
 
-    def __init__(self, run: RunFile, device: torch.device):
-        self.run, self.device = run, device
+    def __init__(self, run: RunFile, device: torch.device, world: World = ALONE):
+        self.run, self.device, self.world = run, device, world
         self.elapsed = 0.0  # wall-clock seconds of earlier sessions
 
     @property
@@ -64,27 +67,31 @@ class Training:
             RunFailed: something is not finite, or a result that cannot be written.
         """
         try:
-            self.save(self._work(*callbacks))
+            self.save(self._work(*(callbacks if self.world.leads else ())))
         except WriteFailed:
             raise
         except Exception as error:
-            self.fail(str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}")
+            self.fail(str(error) if isinstance(error, RunFailed | Lost) else f"{type(error).__name__}: {error}")
             raise
 
     def _work(self, *callbacks: Callable | None) -> str:
         """The loop, and if it was not interrupted, the results."""
         status = self.loop(*callbacks)
         try:
-            return self.finish() if status == "finished" else status
+            return self.finish() if status == "finished" and self.world.leads else status
         except KeyboardInterrupt:
             return "interrupted"
 
     def loop(self, *callbacks: Callable | None) -> str:
-        """Train to the end, to a step that is the last, or to Ctrl-C, which finishes the step; returns the status."""
+        """Train to the end, to a step that is the last, or to Ctrl-C, which finishes the step; returns the status.
+
+        Of several processes each may be told, by SIGTERM too, with which what has started them ends them.
+        """
         self.memory, self.clock = PeakMemory(self.device), Clock(self.elapsed, self.step)
-        with interruptible() as interrupted:
+        with interruptible((signal.SIGINT,) if self.world.alone else (signal.SIGINT, signal.SIGTERM)) as interrupted:
             for stop in self.walk(*callbacks):
-                if interrupted():
+                told, stop = self.world.any(interrupted(), stop)
+                if told:
                     return "interrupted"
                 if stop:
                     return "finished"
@@ -98,6 +105,8 @@ class Training:
         """
         run = self.run
         run.attrs.update(status=status, finished=now(), **self.progress)
+        if not self.world.leads:
+            return
         try:
             run.path.parent.mkdir(parents=True, exist_ok=True)  # a folder that is gone is no reason to lose a run
             if run.lock is not None:
@@ -119,7 +128,7 @@ class Training:
 
         What the file says of the best weights stays what the checkpoint has.
         """
-        if self.run.path.exists():
+        if self.world.leads and self.run.path.exists():
             self.run.attrs.update(status="failed", message=message, finished=now())
             with suppress(OSError, RuntimeError, ConfigError):
                 if self.run.lock is not None:

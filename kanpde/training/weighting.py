@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from kanpde.ground.world import ALONE, World
 from kanpde.jets.pieces import add
 
 Parts = Iterable[tuple[dict[str, Tensor], dict[str, Tensor]]]  # what parts of the points add to the terms; residuals
@@ -22,9 +23,12 @@ class Balance:
 
     Attributes:
         weights: by the name of a term; one that is not in them weighs 1.
+        world: the processes of the run, in which terms and residuals are parts of those of all: what is read of them
+            is summed over it, so that the weights are the same in each.
     """
 
     weights: dict[str, float]
+    world: World = ALONE
 
     def update(
         self,
@@ -71,11 +75,24 @@ class _Shares(Balance):
                 before = gradients.get(name, (None,) * len(trained))
                 gradients[name] = tuple(map(add, before, _gradients(y, trained)))
                 numbers[name] = numbers.get(name, 0) + (residuals[name].numel() if name in residuals else 1)
+        gradients, numbers = self._joint(gradients, numbers)
         sizes = {name: self._size(_norm(of_name), numbers[name]) for name, of_name in gradients.items()}
         total = sum(sizes.values())
         found = {name: total / size for name, size in sizes.items() if size > SMALLEST * total}
         moved = lambda name, new: self.decay * self.weights.get(name, 1.0) + (1 - self.decay) * new
         self.weights = self.weights | {name: moved(name, new) for name, new in found.items()}
+
+    def _joint(
+        self, gradients: dict[str, Gradients], numbers: dict[str, int]
+    ) -> tuple[dict[str, Gradients], dict[str, int]]:
+        """Gradients and numbers of residuals of all processes."""
+        if self.world.alone:
+            return gradients, numbers
+        there = [g for of_name in gradients.values() for g in of_name if g is not None]
+        counts, *sums = self.world.sum([torch.tensor(list(numbers.values()), dtype=torch.float64), *there])
+        left = iter(sums)
+        joint = {name: tuple(g if g is None else next(left) for g in each) for name, each in gradients.items()}
+        return joint, dict(zip(numbers, counts.tolist(), strict=True))
 
     def state_dict(self) -> dict:
         return {"weights": dict(self.weights), "steps": self.steps}
@@ -178,11 +195,13 @@ class ReLoBRaLo(Balance):
         sums: dict[str, float] = {}
         for terms, _ in parts:
             sums |= {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
-        values = {name: abs(value) for name, value in sums.items()}
+        (joint,) = self.world.sum([torch.tensor(list(sums.values()), dtype=torch.float64)])
+        values = {name: abs(value) for name, value in zip(sums, joint.tolist(), strict=True)}
         if values.keys() != self.weights.keys():
             self.weights, self.first, self.last = dict.fromkeys(values, 1.0), values, values
             return
-        kept = torch.rand((), generator=generator, device=generator.device).item() < self.lookback
+        drawn = self.world.of_first(torch.rand((), generator=generator, device=generator.device))
+        kept = drawn.item() < self.lookback
         history = self.weights if kept else self._balanced(values, self.first)
         recent = self._balanced(values, self.last)
         self.weights = {name: self.decay * history[name] + (1 - self.decay) * recent[name] for name in values}
@@ -208,10 +227,15 @@ class Emphasis:
     Attributes:
         reads_time: it is made with the length of time, and the coordinate that is time.
         knows_points: it weighs points that stay.
+        by_point: the names in its state_dict that have a row for each of these points.
+        world: the processes of the run, each of which updates it with points of its own: what weighs one point beside
+            others is summed over it, or is the largest of it.
     """
 
     reads_time = False
     knows_points = False
+    by_point: tuple[str, ...] = ()
+    world: World = ALONE
 
 
 class RBA(Emphasis):
@@ -230,6 +254,7 @@ class RBA(Emphasis):
     """
 
     knows_points = True
+    by_point = ("points", "attention")
 
     def __init__(self, rate: float = 0.01, decay: float = 0.999):
         if not 0 < rate < float("inf"):
@@ -247,7 +272,7 @@ class RBA(Emphasis):
         size = _matching(x, r).abs()
         if not self._knows(x):
             self.points, self.attention = x.detach().clone(), torch.zeros_like(size)
-        largest = size.max().clamp_min(torch.finfo(size.dtype).tiny)
+        largest = self.world.largest(size.max()).clamp_min(torch.finfo(size.dtype).tiny)
         self.attention = self.decay * self.attention + self.rate * size / largest
 
     def _knows(self, x: Tensor) -> bool:
@@ -301,8 +326,8 @@ class Causal(Emphasis):
         """Read the residuals r (N,) of the points x (N, d); ValueError for another shape."""
         square = _matching(x, r).square()
         inside = self._bin(x).unsqueeze(1) == torch.arange(self.bins, device=x.device)
-        count = inside.sum(0)
-        new = (inside * square.unsqueeze(1)).sum(0) / count
+        count, total = self.world.sum([inside.sum(0), (inside * square.unsqueeze(1)).sum(0)])
+        new = total / count
         old = torch.full_like(new, torch.nan) if self.losses is None else self.losses
         moved = torch.where(old.isnan(), new, self.decay * old + (1 - self.decay) * new)
         self.losses = torch.where(count > 0, moved, old)
