@@ -5,60 +5,78 @@
 A small KAN that fits a formula, as what could grow with the steps is all around it: history, checkpoint, result file,
 what Python and torch keep. Every second this process reads the whole file, by `Run.open` and by h5py alone, and the
 resident memory of the run. The time of a step is that of all that happens between two evaluations, these and writing
-included.
+included, by the clock and of the processor, which other work on the machine does not slow down.
 """
 
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
+import torch
 
 from benchmarks.common.machine import machine
 from benchmarks.common.study import RESULTS, Parser, Row, at_least, deliver, exiting, keep, kept, markdown
+from kanpde.config import load
 from kanpde.ground.errors import ConfigError
 from kanpde.records.run import RunFileError, replacing
+from kanpde.runs.api import begin
 from kanpde.runs.models import Run
+from kanpde.training.plan import Plan
 
-COLUMNS = ("step", "ms", "memory_mb", "file_kb", "reads", "failed_reads")
+COLUMNS = ("step", "ms", "cpu_ms", "memory_mb", "file_kb", "reads", "failed_reads")
 SETS = ("points.interior=16", "points.test=100", "points.validation=50", "backbone.widths=[3]", "slices.points=5")
 SETS += ("slices.volume=0", "compile=false", "verify=false")
 WINDOWS = 100  # of steps, a row each
 
 
-def words(steps: int, every: int, out: Path) -> list[str]:
-    """The command of the run."""
-    sets = [word for setting in (*SETS, f"evaluation.every={every}") for word in ("--set", setting)]
-    run = ["feynman", "--backbone", "kan", "--set", f"phases=[{{optimizer: adam, steps: {steps}}}]"]
-    return [sys.executable, "-m", "kanpde.solve", *run, *sets, "--out", str(out), "--quiet"]
+def work(steps: int, every: int, out: Path, log: Path) -> None:
+    """The run; a line of the log for each evaluation: the step, and the seconds of the processor so far."""
+    torch.set_num_threads(1)
+    sets = [*SETS, f"evaluation.every={every}", f"phases=[{{optimizer: adam, steps: {steps}}}]"]
+    with log.open("a", buffering=1, encoding="utf-8") as file:
+        note = lambda state: file.write(f"{state.step} {time.process_time()}\n") and None
+        begin(Plan.of(load("feynman", None, {"backbone": "kan"}, sets, None)), out, on_evaluation=note)
 
 
 def measure(steps: int, every: int) -> list[Row]:
     """A row for each window of steps: the last step, the median time of one, and what was seen from outside."""
     with tempfile.TemporaryDirectory(prefix="long-runs-") as folder:
-        out = Path(folder) / "long.h5"
-        process = subprocess.Popen(words(steps, every, out), env=os.environ | {"OMP_NUM_THREADS": "1"})
+        out, log = Path(folder) / "long.h5", Path(folder) / "cpu.txt"
+        process = get_context("spawn").Process(target=work, args=(steps, every, out, log))
+        process.start()
         seen = [{"step": 0, "reads": 0, "failed_reads": 0}]
-        while process.poll() is None:
+        while process.is_alive():
             time.sleep(1)
             seen.append(seen[-1] | (look(out, seen[-1]) if out.exists() else {}) | {"memory_mb": resident(process.pid)})
-        if process.returncode:
-            raise ConfigError(f"the run ended with {process.returncode}")
+        process.join()
+        if process.exitcode:
+            raise ConfigError(f"the run ended with {process.exitcode}")
         history = Run.open(out).history
-    wall, at = history["wall_s"], history["step"]
-    per_step = [(int(b), 1e3 * (v - u) / (b - a)) for a, b, u, v in zip(at, at[1:], wall, wall[1:], strict=False)]
+        lines = [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
+    of_clock = per_step(history["step"], history["wall_s"])
+    of_processor = per_step([int(step) for step, _ in lines], [float(seconds) for _, seconds in lines])
     rows, width = [], max(every, steps // WINDOWS)
     for last in range(width, steps + 1, width):
-        times = [ms for step, ms in per_step if last - width < step <= last]
+        median = lambda times, last=last: statistics.median(ms for s, ms in times if last - width < s <= last)
         while_it_went = [each for each in seen if each["step"] <= last and each.get("memory_mb")]
-        rows.append((while_it_went or seen)[-1] | {"step": last, "ms": statistics.median(times)})
+        rows.append(
+            (while_it_went or seen)[-1] | {"step": last, "ms": median(of_clock), "cpu_ms": median(of_processor)}
+        )
     return rows
+
+
+def per_step(at: Sequence[float], seconds: Sequence[float]) -> list[tuple[int, float]]:
+    """(step, ms a step since the evaluation before) of evaluations."""
+    between = zip(pairwise(at), pairwise(seconds), strict=True)
+    return [(int(b), 1e3 * (v - u) / (b - a)) for (a, b), (u, v) in between]
 
 
 def look(out: Path, last: Row) -> Row:
@@ -97,7 +115,12 @@ def report(rows: list[Row], every: int) -> str:
         f"{int(rows[-1]['step']):,} steps of Adam, an evaluation every {every}, read once a second meanwhile.",
         "",
     ]
-    names = {"ms": "time of a step, ms", "memory_mb": "resident memory, MB", "file_kb": "result file, kB"}
+    names = {
+        "ms": "time of a step, ms",
+        "cpu_ms": "of the processor",
+        "memory_mb": "resident memory, MB",
+        "file_kb": "result file, kB",
+    }
     table = [[said, *ends(rows, column)] for column, said in names.items()]
     table = [[said, first, last, last / first] for said, first, last in table]
     lines += markdown(["median over", "second tenth", "last tenth", "ratio"], table)
@@ -114,7 +137,12 @@ def picture(rows: list[Row], path: Path) -> None:
         figure.subplots(1, 2), {"ms": "time of a step, ms", "memory_mb": "resident memory, MB"}.items(), strict=True
     ):
         there = [row for row in rows if row[column] not in ("", None)]
-        axes.plot([int(row["step"]) for row in there], [float(row[column]) for row in there])
+        axes.plot([int(row["step"]) for row in there], [float(row[column]) for row in there], label="by the clock")
+        if column == "ms":
+            axes.plot(
+                [int(row["step"]) for row in there], [float(row["cpu_ms"]) for row in there], label="of the processor"
+            )
+            axes.legend()
         axes.set(xlabel="step", ylabel=said, ylim=(0, None))
         axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
