@@ -202,9 +202,9 @@ def gradient(name: str, world: World, folder: Path) -> float:
 
 def trained(training: ResidualTraining) -> Tensor:
     """The parameters after the phases, without evaluations."""
-    for phase, optimizer, last in training._phases():
+    for phase, last in training._phases():
         while training.step < last:
-            training._step(phase, optimizer, last)
+            training._step(phase, last)
     return torch.nn.utils.parameters_to_vector(training.u.parameters())
 
 

@@ -93,6 +93,7 @@ class ResidualTraining(Training):
         self.state = State(run, self.u, steps=config.steps)
         self.best: dict = {"terms": None, "step": 0, "weights": None, "stale": 0, "scale": None, "adapted": None}
         self.retreats: list[dict] = []
+        self.moved = False  # whether there has been a step since the start, or since the last return to the best state
         self.written = 0, 0.0  # rows of the history in the files, and at which second
         self.optimizer: torch.optim.Optimizer | None = None
 
@@ -318,12 +319,15 @@ class ResidualTraining(Training):
             self._update(self.optimizer, phase, schedule(phase, state.step - (last - phase.steps)))
         except FloatingPointError as error:
             self._retreat(f"step {state.step + 1}: {error}")
-        except Exception as error:  # of SOAP where gradients overflow, or from a damaged checkpoint
+        except Exception as error:
             if not of_optimizer(error):
                 raise
-            self._retreat(f"step {state.step + 1}: {phase.optimizer}: {' '.join(str(error).split())}")
+            why = f"step {state.step + 1}: {phase.optimizer}: {' '.join(str(error).split())}"
+            if not isinstance(error, torch.linalg.LinAlgError):  # of SOAP where gradients overflow
+                raise RunFailed(why) from error  # from a damaged checkpoint
+            self._retreat(why)
         else:
-            state.terms, state.loss = self.objective.terms, self.objective.value
+            state.terms, state.loss, self.moved = self.objective.terms, self.objective.value, True
             if self.average is not None:
                 self.average.update_parameters(self.u)
         state.step += 1
@@ -343,16 +347,18 @@ class ResidualTraining(Training):
         """Back to the best state with half the rates: its weights, what weighed the loss then, a new optimiser.
 
         Raises:
-            RunFailed: there is no best state yet, or it has been `RETREATS` times.
+            RunFailed: there is no best state yet, or it has been `RETREATS` times; or no step has led away from it, so
+                that it is not for the rates.
         """
         best = self.best = self.world.first(lambda: self.best)
         state = self.state
-        if best["weights"] is None:
+        if best["weights"] is None or not self.moved:
             raise RunFailed(why)
         if len(self.retreats) == RETREATS:
             first = next((each["why"] for each in self.retreats if each["to"] == best["step"]), why)
             raise RunFailed(f"{first}; {RETREATS} returns to the best state, each with half the rates, have not helped")
         self.retreats.append({"step": state.step, "to": best["step"], "why": why})
+        self.moved = False
         self.run.attrs["retreats"] = json.dumps(self.retreats)
         for u in {self.u, self.tested}:
             u.load_state_dict(best["weights"])
@@ -468,7 +474,9 @@ class ResidualTraining(Training):
         if not abs(score) < float("inf"):
             bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
             return f"the loss term {bad} is {terms.get(bad, score)} at held-out points"
-        if score > GROWN * max(before, torch.finfo(self.plan.dtype).eps):
+        if (
+            score > GROWN * before > GROWN * torch.finfo(self.plan.dtype).eps
+        ):  # beside a start that is exact, all is large
             return f"the validation loss is {score:.3g}, at first it was {before:.3g}"
         return None
 
@@ -710,6 +718,7 @@ class ResidualTraining(Training):
             "row": state.row,
             "history": {name: torch.tensor(rows, dtype=torch.float64) for name, rows in self.run.history.items()},
             "retreats": self.retreats,
+            "moved": self.moved,
             "floors": self.run.floors,
             "average": None if self.average is None else self.average.state_dict(),
             "elapsed": self.clock.seconds(),
@@ -733,6 +742,7 @@ class ResidualTraining(Training):
         rows = {k: torch.as_tensor(v, dtype=torch.float64).tolist() for k, v in saved["history"].items()}
         self.run.history = rows  # lists in older checkpoints
         self.retreats = [dict(each) for each in saved.get("retreats", ())]
+        self.moved = bool(saved.get("moved", True))
         self.run.floors = saved["floors"]
         self.objective.load_state_dict(saved["objective"])
         if self.average is not None:
