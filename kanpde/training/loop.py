@@ -262,7 +262,10 @@ class ResidualTraining(Training):
         except Exception as error:  # of SOAP where gradients overflow, or from a damaged checkpoint
             if not of_optimizer(error):
                 raise
-            self._retreat(f"step {state.step + 1}: {phase.optimizer}: {' '.join(str(error).split())}")
+            why = f"step {state.step + 1}: {phase.optimizer}: {' '.join(str(error).split())}"
+            if not isinstance(error, torch.linalg.LinAlgError):
+                raise RunFailed(why) from error
+            self._retreat(why)
         else:
             state.terms, state.loss = self.objective.terms, self.objective.value
             if self.average is not None:
@@ -391,7 +394,7 @@ class ResidualTraining(Training):
         if not abs(score) < float("inf"):
             bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
             return f"the loss term {bad} is {terms.get(bad, score)} at held-out points"
-        if score > GROWN * max(before, torch.finfo(self.plan.dtype).eps):
+        if self.u.start is None and score > GROWN * max(before, torch.finfo(self.plan.dtype).eps):  # a start is kept
             return f"the validation loss is {score:.3g}, at first it was {before:.3g}"
         return None
 
@@ -581,6 +584,10 @@ class ResidualTraining(Training):
         from_start = self.u.start is not None and not best["step"]
         if best["step"] != self.state.step and apart and not from_start:
             warnings.warn(f"kept (step {best['step']}) and last weights differ in {', '.join(apart)}", stacklevel=2)
+        if self.retreats and self.retreats[-1]["step"] + 1 >= self.state.step:  # nothing has been better since
+            self.run.attrs["message"] = message = f"{self.retreats[-1]['why']}; what is kept is of step {best['step']}"
+            warnings.warn(message, stacklevel=2)
+            return "diverged"
         if self.retreats:
             at = ", ".join(str(each["step"]) for each in self.retreats)
             half = f"with rates halved each time, in the end {0.5 ** len(self.retreats):.2g} of those asked for"
