@@ -50,12 +50,23 @@ def test_a_run_goes_back_to_its_best_state_and_ends(tmp_path, average):
     assert rates[6] == 1e-3 and rates[10] == 0.5e-3 and rates[20] == 0.25e-3
 
 
-@pytest.mark.parametrize("start", ["network", "ladder"])
+def test_a_start_in_closed_form_is_kept_where_training_is_worse(tmp_path):
+    """Of one that is good, anything that a network adds at first is many times worse: no reason to end."""
+    run = train(tmp_path / "X.h5", 1.0, 40, start="ladder")
+    assert run.attrs["status"] == "finished" and run.attrs["best_step"] == 0 and "retreats" not in run.attrs
+
+
+def test_a_run_whose_last_step_diverges_has_diverged(tmp_path):
+    with pytest.warns(UserWarning, match="step 20: the weights are not finite; what is kept is of step"):
+        run = train(tmp_path / "X.h5", on_step=spoiled(20))
+    assert run.attrs["status"] == "diverged" and run.load_model() is not None
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
-def test_rates_that_are_far_too_large_end_in_a_sentence(tmp_path, start, optimizer):
+def test_rates_that_are_far_too_large_end_in_a_sentence(tmp_path, optimizer):
     """And the file says of the failed run what its checkpoint holds: the best state."""
     with pytest.raises(kanpde.RunFailed, match="10 returns to the best state, each with half the rates"):
-        train(tmp_path / "X.h5", 1e6, 60, optimizer, start=start)
+        train(tmp_path / "X.h5", 1e6, 60, optimizer)
     run = Run.open(tmp_path / "X.h5")
     assert run.attrs["status"] == "failed"
     row = list(run.history["step"]).index(run.attrs["best_step"])

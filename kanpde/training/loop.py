@@ -474,9 +474,8 @@ class ResidualTraining(Training):
         if not abs(score) < float("inf"):
             bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
             return f"the loss term {bad} is {terms.get(bad, score)} at held-out points"
-        if (
-            score > GROWN * before > GROWN * torch.finfo(self.plan.dtype).eps
-        ):  # beside a start that is exact, all is large
+        # beside a start that is exact all is large
+        if score > GROWN * before > GROWN * torch.finfo(self.plan.dtype).eps:
             return f"the validation loss is {score:.3g}, at first it was {before:.3g}"
         return None
 
@@ -667,6 +666,10 @@ class ResidualTraining(Training):
         from_start = self.u.start is not None and not best["step"]
         if best["step"] != self.state.step and apart and not from_start:
             warnings.warn(f"kept (step {best['step']}) and last weights differ in {', '.join(apart)}", stacklevel=2)
+        if self.retreats and self.retreats[-1]["step"] + 1 >= self.state.step:  # nothing has been better since
+            self.run.attrs["message"] = message = f"{self.retreats[-1]['why']}; what is kept is of step {best['step']}"
+            warnings.warn(message, stacklevel=2)
+            return "diverged"
         if self.retreats:
             at = ", ".join(str(each["step"]) for each in self.retreats)
             half = f"with rates halved each time, in the end {0.5 ** len(self.retreats):.2g} of those asked for"
