@@ -33,7 +33,7 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_do_what_one_does(size, tmp_path):
     """Gradients, steps of each optimiser, and runs that other numbers of processes go on with."""
     torch.multiprocessing.spawn(worlds.run, (size, free_port(), tmp_path), nprocs=size)

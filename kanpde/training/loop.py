@@ -474,8 +474,7 @@ class ResidualTraining(Training):
         if not abs(score) < float("inf"):
             bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
             return f"the loss term {bad} is {terms.get(bad, score)} at held-out points"
-        # beside a start that is exact all is large
-        if score > GROWN * before > GROWN * torch.finfo(self.plan.dtype).eps:
+        if self.u.start is None and score > GROWN * max(before, torch.finfo(self.plan.dtype).eps):  # a start is kept
             return f"the validation loss is {score:.3g}, at first it was {before:.3g}"
         return None
 
