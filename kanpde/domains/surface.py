@@ -230,11 +230,12 @@ def _read(mesh: Any) -> Any:
         raise ConfigError(f"Surface: given a {type(mesh).__name__}, needed is a file or a pyvista.PolyData")
     if not (path := Path(mesh).expanduser()).is_file():
         raise ConfigError(f"Surface: no file {mesh}")
+    said: list[str] = []
     try:
-        with quiet():
+        with quiet(said):
             found = pyvista.read(path)
     except (Exception, SystemExit) as error:  # meshio ends the program where it does not know what a file is
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = [*said, *str(error).splitlines(), type(error).__name__][0]
         hint = "" if find_spec("meshio") else "; it reads more files with meshio: pip install meshio"
         raise ConfigError(f"Surface: {mesh} cannot be read ({reason:.100}){hint}") from None
     if not isinstance(found, pyvista.DataSet):
