@@ -738,18 +738,34 @@ def test_a_field_that_is_zero_at_a_time_has_no_relative_error_then(tmp_path):
     assert times["rel_l2"][0] == times["fields/u/rel_l2"][0] < 1e-6
 
 
-@pytest.mark.parametrize("ending", [".mat", ".h5"])
-@pytest.mark.parametrize("read", ["import os; os.abort()", "import time; time.sleep(60)"])
-def test_what_crashes_or_blocks_a_library_does_so_elsewhere(tmp_path, monkeypatch, ending, read):
-    """Damaged files have ended the whole program inside scipy.io.loadmat and HDF5."""
+@pytest.mark.parametrize("writer, ending", [(mat, ".mat"), (pdebench, ".h5"), (vtu, ".vtu")])
+@pytest.mark.parametrize("read", ["import os; os.abort()", "import time; time.sleep(600)", f"exit({apart.REFUSED})"])
+def test_what_crashes_or_blocks_a_library_does_so_elsewhere(tmp_path, monkeypatch, writer, ending, read):
+    """Damage has ended the program inside scipy.io.loadmat, and inside VTK for numbers of points that are not there."""
     path = tmp_path / f"a{ending}"
-    (mat if ending == ".mat" else pdebench)(path)
+    writer(path)
     assert arrays.read(path).arrays
     monkeypatch.setattr(apart, "PATIENCE", 1)
     monkeypatch.setattr(apart, "READ", read)
     with pytest.raises(ConfigError, match="a damaged file, which the library") as info:
         arrays.read(path)
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("program", ["bytearray(2**50)", "import numpy; numpy.ones(2**40)"])
+def test_what_wants_too_much_memory_has_it_nowhere(tmp_path, program):
+    path = tmp_path / "a.csv"
+    path.write_text("x")
+    assert apart.survived(path, "open(path).read()") and apart.survived(path, "no such name")
+    assert not apart.survived(path, program)
+
+
+def test_of_a_large_hdf5_file_the_description_is_read(tmp_path):
+    pdebench(tmp_path / "a.h5")
+    watched = "import h5py\nread = []\nh5py.Dataset.__getitem__ = lambda data, _: read.append(data.name)\n"
+    for most, count in ((0, 0), (110, 2), (10**6, 3)):
+        assert apart.survived(tmp_path / "a.h5", f"{watched}{apart.hdf5(most)}\nif len(read) != {count}: os._exit(3)")
+    assert not apart.survived(tmp_path / "a.h5", apart.hdf5(10**6, most=10))
 
 
 def test_what_h5py_raises_is_one_line(tmp_path, monkeypatch):

@@ -440,6 +440,7 @@ def _mesh(path: Path) -> Contents:
     said: list[str] = []
     try:
         empty = _empty_grids(path) if path.suffix.lower() in XDMF else set()
+        _try(path, apart.MESH)
         with quiet(said):
             reader = _reader(path)
             times = list(getattr(reader, "time_values", ()) or ())
