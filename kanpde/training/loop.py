@@ -663,9 +663,6 @@ class ResidualTraining(Training):
             at = ", ".join(str(each["step"]) for each in self.retreats)
             half = f"with rates halved each time, in the end {0.5 ** len(self.retreats):.2g} of those asked for"
             warnings.warn(f"diverged at step {at} and went back to the best state, {half}", stacklevel=2)
-        if len(self.retreats) == self.state.step > 0:
-            self.run.attrs["message"] = f"no step has succeeded: {self.retreats[0]['why']}; try another optimizer"
-            return "diverged"
         before, after = total(self._first(last)), total(last)
         if not after > FACTOR * max(before, 0):
             return "finished"
