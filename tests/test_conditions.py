@@ -274,8 +274,13 @@ def test_names_and_weights(tmp_path):
     [
         (SQUARE, (Dirichlet("x = 3"),), "Dirichlet: unknown side x = '3' (known: 0, 2, low, high)"),
         (SQUARE, (Dirichlet("z = 0"),), "unknown coordinate 'z'"),
-        (SQUARE, (Dirichlet("edge"),), "Dirichlet: on: given 'edge', a Box has 'boundary', a function of x, or a face"),
-        ({"where": Ball(2), "dim": 2}, (Neumann("x1 = 1"),), "a Ball has 'boundary', a function of x"),
+        (SQUARE, (Dirichlet("edge"),), "on: given 'edge', the domain, Box, has 'boundary', a function of x, or a face"),
+        ({"where": Ball(2), "dim": 2}, (Neumann("x1 = 1"),), "the domain, Ball, has 'boundary', a function of x"),
+        (
+            {"where": Ball(2), "dim": 2},
+            (Periodic("x1"),),
+            "the ends of 'x1', which has them in a Box alone, the domain is",
+        ),
         (SQUARE, (Dirichlet("x = 0"), Neumann("x = 0")), "Dirichlet and Neumann are on the same part, x = low"),
         (SQUARE, (Dirichlet(), Periodic("x")), "Dirichlet and Periodic are on the same part, x = low"),
         (TUBE, (Initial(0.0), Initial(1.0)), "Initial and Initial are on the same part, t = 0"),

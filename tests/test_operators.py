@@ -421,6 +421,11 @@ def test_sdgd_of_all_dimensions_is_exact(case, per_point):
     check_equal(evaluate(lambda *a: sdgd(*a, generator=generator()), net, x, of_x, two_fields), exact)
 
 
+def test_more_coordinates_a_step_than_there_are_are_refused():
+    with pytest.raises(ValueError, match="dims: 16 coordinates a step, needed is at most 2, the inputs of the problem"):
+        SDGD().check(2)
+
+
 @pytest.mark.parametrize("case", ESTIMATED)
 def test_estimators_average_to_the_operator(case):
     """Over all choices of 2 of 3 dimensions, and over orthogonal probes, which add up to the identity."""

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kanpde import Run
-from kanpde.records import RunFileError, seal
+from kanpde.ground import apart
+from kanpde.records import RunFileError
 
 
 def written(path):
@@ -89,7 +90,7 @@ def test_files_that_are_no_results_are_one_line(tmp_path):
 
 def test_a_file_that_is_as_it_was_written_is_read_without_another_process(tmp_path, monkeypatch):
     path = written(tmp_path / "new.h5").path
-    monkeypatch.setattr(seal.subprocess, "run", lambda *_, **__: pytest.fail("the checksum is right"))
+    monkeypatch.setattr(apart, "survived", lambda *_, **__: pytest.fail("the checksum is right"))
     assert Run.open(path).history["step"].tolist() == [0, 10]
 
 
@@ -101,8 +102,8 @@ def test_a_damaged_file_cannot_take_this_process_with_it(tmp_path, monkeypatch, 
         file.attrs["note"] = "of another program"
     assert Run.open(path).attrs["note"] == "of another program"
     path.write_bytes(path.read_bytes() + b"more")
-    monkeypatch.setattr(seal, "PATIENCE", 1)
-    monkeypatch.setattr(seal, "READ", read)
+    monkeypatch.setattr(apart, "PATIENCE", 1)
+    monkeypatch.setattr(apart, "READ", read)
     with pytest.raises(RunFileError, match="a damaged file") as info:
         Run.open(path)
     assert "\n" not in str(info.value)

@@ -14,12 +14,13 @@ from conftest import call
 
 import kanpde
 from kanpde.domains import Box, Cylinder
+from kanpde.ground import apart
 from kanpde.ground.errors import ConfigError
 from kanpde.plot import main_pictures
 from kanpde.problems import AllenCahnPaths, BlackScholesBarenblatt, HJBControl
 from kanpde.problems.conditions import Dirichlet, Initial, Observations
 from kanpde.problems.interest import points_of_interest
-from kanpde.records import arrays
+from kanpde.records import arrays, columns
 from kanpde.runs.predict import predict
 from kanpde.training import known, remaining
 from kanpde.training.known import Known
@@ -735,3 +736,61 @@ def test_a_field_that_is_zero_at_a_time_has_no_relative_error_then(tmp_path):
     times = run.table("times")
     assert np.isnan(times["fields/v/rel_l2"][0]) and np.isfinite(times["fields/v/rel_l2"][1:]).all()
     assert times["rel_l2"][0] == times["fields/u/rel_l2"][0] < 1e-6
+
+
+@pytest.mark.parametrize("writer, ending", [(mat, ".mat"), (pdebench, ".h5"), (vtu, ".vtu")])
+@pytest.mark.parametrize("read", ["import os; os.abort()", "import time; time.sleep(600)", f"exit({apart.REFUSED})"])
+def test_what_crashes_or_blocks_a_library_does_so_elsewhere(tmp_path, monkeypatch, writer, ending, read):
+    """Damage has ended the program inside scipy.io.loadmat, and inside VTK for numbers of points that are not there."""
+    path = tmp_path / f"a{ending}"
+    writer(path)
+    assert arrays.read(path).arrays
+    monkeypatch.setattr(apart, "PATIENCE", 1)
+    monkeypatch.setattr(apart, "READ", read)
+    with pytest.raises(ConfigError, match="a damaged file, which the library") as info:
+        arrays.read(path)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("program", ["bytearray(2**50)", "import numpy; numpy.ones(2**40)"])
+def test_what_wants_too_much_memory_has_it_nowhere(tmp_path, program):
+    path = tmp_path / "a.csv"
+    path.write_text("x")
+    assert apart.survived(path, "open(path).read()") and apart.survived(path, "no such name")
+    assert not apart.survived(path, program)
+
+
+def test_of_a_large_hdf5_file_the_description_is_read(tmp_path):
+    pdebench(tmp_path / "a.h5")
+    watched = "import h5py\nread = []\nh5py.Dataset.__getitem__ = lambda data, _: read.append(data.name)\n"
+    for most, count in ((0, 0), (110, 2), (10**6, 3)):
+        assert apart.survived(tmp_path / "a.h5", f"{watched}{apart.hdf5(most)}\nif len(read) != {count}: os._exit(3)")
+    assert not apart.survived(tmp_path / "a.h5", apart.hdf5(10**6, most=10))
+
+
+def test_what_h5py_raises_is_one_line(tmp_path, monkeypatch):
+    """Of an object whose description is damaged h5py says so by a KeyError."""
+    pdebench(tmp_path / "a.h5")
+    monkeypatch.setattr(h5py.File, "visititems", lambda *_: {}["invalid dataset size"])
+    with pytest.raises(ConfigError, match="cannot be read as HDF5: 'invalid dataset size'"):
+        arrays.read(tmp_path / "a.h5")
+
+
+def test_an_npz_of_a_version_that_is_none_is_one_line(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=X, t=T, u=U)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 176  # of the first entry of the archive
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be read as NPZ: zip file version 17.6"):
+        arrays.read(path)
+    with pytest.raises(ConfigError, match="cannot be read as NPZ: zip file version 17.6"):
+        columns.read(path)
+
+
+def test_of_a_mesh_that_is_cut_off_the_place_is_named(tmp_path):
+    path = tmp_path / "a.vtu"
+    vtu(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ConfigError, match="cannot be read as a mesh: Error parsing XML in stream at line"):
+        arrays.read(path)

@@ -17,6 +17,7 @@ from torch.func import jacrev, vmap
 import kanpde
 from kanpde import ConfigError
 from kanpde.domains import Ball, Cylinder, Surface
+from kanpde.ground import apart
 from kanpde.jets.ansatz import Field
 from kanpde.jets.differentiable import NotDifferentiable
 from kanpde.problems.conditions import Dirichlet, Initial
@@ -335,3 +336,13 @@ def test_something_is_taken_away_from_a_surface():
     assert domain.volume == pytest.approx(1 - 4 / 3 * pi * 0.2**3, rel=5e-3)
     assert domain.area == pytest.approx(6 + 4 * pi * 0.2**2, rel=1e-2) and domain.factor(torch.zeros(1, 3)) is None
     assert "points by volume" in str(check_domain(domain))
+
+
+def test_a_file_that_crashes_its_reader_is_read_elsewhere_first(tmp_path, monkeypatch):
+    """Numbers of points that are not there have ended the program inside VTK."""
+    CUBE.save(tmp_path / "cube.vtp")
+    assert Surface(tmp_path / "cube.vtp").volume == pytest.approx(CUBE.volume)
+    monkeypatch.setattr(apart, "READ", "import os; os.abort()")
+    with pytest.raises(ConfigError, match=r"cube.vtp: a damaged file, which the library") as info:
+        Surface(tmp_path / "cube.vtp")
+    one_line(info)

@@ -126,6 +126,15 @@ def test_wide_layers_are_taken_in_pieces_and_inputs_that_stand_still_left_out(mo
         close(found[index], expected[index], 1e-13)
 
 
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_of_no_input_that_moves_all_derivatives_are_zero(name):
+    """So are hidden values, far off the grid of a wavelet."""
+    net = BACKBONES[name](3, widths=[4], generator=generator())
+    x = torch.rand(5, 3, generator=generator())
+    y = taylor.push(net, taylor.line(x, torch.zeros(1, 1, 3), (2,)))
+    assert torch.equal(y.value, net(x)) and not torch.cat([term.flatten() for term in y.terms]).any()
+
+
 def test_polarisation_is_exact_of_polynomials():
     """D_v^k of x^a / a! is k! v^a / a!, for every monomial of the order; only the derivative by its own axes is 1."""
     for index in indices_of(4, 4):

@@ -26,7 +26,8 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -58,7 +59,8 @@ MEMORY = 16 * 2**30  # of addresses of the other process, of which torch takes s
 REFUSALS = (ConfigError, RunFailed, RunFileError)
 OUTCOMES = ("finished", "one line")
 FAILURES = ("traceback", "several lines", "not finite", "crash", "hang", "memory")
-COLUMNS = ("number", "kind", "outcome", "says")
+COLUMNS = ("block", "kind", "outcome", "count", "says")
+BLOCK = 100  # tries between two rows of the table, of which those alike are counted together
 
 # ---------------------------------------------------------------------------------------------------------------
 # Configurations
@@ -128,7 +130,7 @@ def problems() -> st.SearchStrategy[dict]:
             "time": st.booleans(),
         }
     )
-    return st.one_of(named, low, fits, stated)
+    return st.one_of(named, named, low, low, fits, stated, stated)
 
 
 @st.composite
@@ -227,6 +229,8 @@ def trained(tree: dict, folder: Path) -> str:
         kind = Timed if given["time"] else Stated
         problem = kind(space.dim, where, (*CONDITIONS[given["conditions"]](), *start))
         run = train(problem, out=out, solver="adam", **tree)
+    if run.attrs["status"] != "finished":
+        raise RunFailed(run.attrs["message"])
     losses = np.asarray(run.history["loss"][1:], dtype=float)
     return "finished" if np.isfinite(losses).all() and len(losses) else "not finite"
 
@@ -357,18 +361,21 @@ KINDS = {
 WORDS = (b"0", b"-1", b"1e999", b"nan", b"9" * 21, b"2147483648", b"", b"[]", b"{}", b"null", b"'", b"\t")
 
 
+PRINTED = b"0123456789eE+-., :;[]{}()<>'\"abxyz\n"
+
+
 def damaged(content: bytes, drawn: random.Random) -> bytes:
-    """One to four changes."""
-    for _ in range(drawn.randint(1, 4)):
+    """One to four changes, mostly one: the first that a reader finds is all that it tells of."""
+    for _ in range(drawn.choice([1, 1, 1, 2, 4])):
         content = drawn.choice(CHANGES)(content, drawn)
     return content
 
 
 def _flipped(content: bytes, drawn: random.Random) -> bytes:
-    found = bytearray(content)
+    found, letters = bytearray(content), drawn.choice([range(256), PRINTED])
     for _ in range(drawn.choice([1, 1, 4, 32])):
         if found:
-            found[drawn.randrange(len(found))] = drawn.randrange(256)
+            found[drawn.randrange(len(found))] = drawn.choice(letters)
     return bytes(found)
 
 
@@ -508,6 +515,10 @@ class Other:
 # The table
 
 
+class Enough(Exception):
+    """Hypothesis need draw no more."""
+
+
 def drawn(count: int, seed: int) -> list[dict]:
     """So many different configurations."""
     found: dict[str, dict] = {}
@@ -518,29 +529,42 @@ def drawn(count: int, seed: int) -> list[dict]:
         deadline=None,
         database=None,
         phases=[hypothesis.Phase.generate],
+        report_multiple_bugs=False,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(configurations())
     def collect(tree: dict) -> None:
         found.setdefault(json.dumps(tree, sort_keys=True), tree)
+        if len(found) >= count:
+            raise Enough
 
-    collect()
+    with suppress(Enough):
+        collect()
     return list(found.values())[:count]
 
 
-def tasks(args: argparse.Namespace) -> Iterator[tuple[int, str, Any]]:
-    """Number, kind, and a configuration or a seed."""
-    if args.configurations:
-        for number, tree in enumerate(drawn(args.configurations, args.seed)):
-            yield number, "configuration", tree
+def tasks(args: argparse.Namespace) -> list[tuple[int, str, Any]]:
+    """Number, kind, and a configuration or a seed; in an order in which whatever part is done has some of each."""
+    trees = drawn(args.configurations, args.seed) if args.configurations else []
+    found = [(n / len(trees), n, "configuration", tree) for n, tree in enumerate(trees)]
     for k in range(args.files):
         kind = list(KINDS)[k % len(KINDS)]
-        yield args.configurations + k, kind, args.seed * 10**6 + k
+        found.append((k / args.files, args.configurations + k, kind, args.seed * 10**6 + k))
+    return [task[1:] for task in sorted(found, key=lambda task: task[:2])]
 
 
 def study(out: Path) -> Study:
-    """A row a try."""
-    return Study(out, COLUMNS, report, lambda row: int(row["number"]), lambda row: int(row["number"]))
+    """Some rows a block."""
+    return Study(out, COLUMNS, report, lambda row: int(row["block"]), lambda row: int(row["block"]))
+
+
+def counted(block: int, ended: Sequence[tuple[int, str, str, str]]) -> list[Row]:
+    """The rows of a block of (number, kind, outcome, what it says): a count of those alike, a row for each failure."""
+    alike = Counter(
+        (kind, outcome, f"{number}: {' '.join(says.split())}"[:300] if outcome in FAILURES else "")
+        for number, kind, outcome, says in ended
+    )
+    return [dict(zip(COLUMNS, (str(block), *key[:2], str(n), key[2]), strict=True)) for key, n in alike.items()]
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -548,13 +572,15 @@ def report(rows: Sequence[Row]) -> str:
     heading = ("kind", "tried", *OUTCOMES, *FAILURES)
     lines = []
     for kind in ("configuration", *KINDS):
-        found = Counter(row["outcome"] for row in rows if row["kind"] == kind)
-        if found:
+        found = Counter()
+        for row in rows:
+            found[row["outcome"]] += int(row["count"]) * (row["kind"] == kind)
+        if found.total():
             lines.append([kind, sum(found.values()), *(found[name] for name in (*OUTCOMES, *FAILURES))])
     failed = [row for row in rows if row["outcome"] in FAILURES]
     about = __doc__.partition("\n\n    ")[0], *__doc__.rstrip().split("\n\n")[2:]
-    listed = [f"- {row['number']}, {row['kind']}: {row['outcome']}, {row['says']}" for row in failed[:50]]
-    total = f"{len(rows):,} tried, {len(failed)} failed."
+    listed = [f"- {row['kind']}: {row['outcome']}, {row['says']}" for row in failed[:50]]
+    total = f"{sum(int(row['count']) for row in rows):,} tried, {len(failed)} failed."
     text = ["# Fuzzing", "", "\n\n".join(about), "", machine(), "", *markdown(heading, lines), "", total, "", *listed]
     return "\n".join(text).rstrip() + "\n"
 
@@ -573,28 +599,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.configurations, args.files = 20, 110
     at_least(args, {"configurations": 0, "files": 0, "seed": 0})
     above_zero(args, "seconds")
-    other, table, kept = Other(args.seconds), study(args.out), []
-    done = set() if args.only else {int(row["number"]) for row in table.rows()}
+    every, other, table = tasks(args), Other(args.seconds), study(args.out)
     try:
-        for number, kind, given in tasks(args):
-            if number in done or (args.only and number not in args.only):
-                continue
-            outcome, says = other.ask(kind, given)
-            if outcome in FAILURES or args.only:
-                print(f"{number} {kind}: {outcome} {says}", flush=True)
-            if args.only:
-                print(json.dumps(given, default=str))
-                continue
-            kept.append({"number": str(number), "kind": kind, "outcome": outcome, "says": " ".join(says.split())[:200]})
-            if len(kept) == 100:
-                table.add(kept)
-                kept = []
+        if args.only:
+            for number, kind, given in (task for task in every if task[0] in args.only):
+                print(f"{number} {kind}: {' '.join(other.ask(kind, given))}\n{json.dumps(given)}", flush=True)
+            return
+        done = {int(row["block"]) for row in table.rows()}
+        for block in sorted(set(range(-(-len(every) // BLOCK))) - done):
+            part = every[block * BLOCK : (block + 1) * BLOCK]
+            ended = [(number, kind, *other.ask(kind, given)) for number, kind, given in part]
+            table.add(counted(block, ended))
+            for number, kind, outcome, says in ended:
+                if outcome in FAILURES:
+                    print(f"{number} {kind}: {outcome} {says}", flush=True)
     finally:
         other.close()
-        if not args.only:
-            table.add(kept)
-    if not args.only:
-        print(args.out)
+    print(args.out)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from kanpde.domains.base import Domain, check_law, set_fields
 from kanpde.domains.shapes import accepted
+from kanpde.ground import apart
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import uniforms
 from kanpde.ground.session import quiet
 
 FLAT = 1e-12  # of the cube of its size, a volume that is none
 SLIVER = 1e-10  # of its longest side, the height of a triangle that is a line
+TRUSTED = (".stl",)  # endings of files whose reader believes no number of triangles that they state
 ROUNDING = 16  # units in the last place that a point of the boundary may be off
 
 
@@ -230,11 +232,14 @@ def _read(mesh: Any) -> Any:
         raise ConfigError(f"Surface: given a {type(mesh).__name__}, needed is a file or a pyvista.PolyData")
     if not (path := Path(mesh).expanduser()).is_file():
         raise ConfigError(f"Surface: no file {mesh}")
+    if path.suffix.lower() not in TRUSTED and not apart.survived(path, apart.MESH):
+        raise ConfigError(f"Surface: {mesh}: a damaged file, which the library that reads it cannot be trusted with")
+    said: list[str] = []
     try:
-        with quiet():
+        with quiet(said):
             found = pyvista.read(path)
     except (Exception, SystemExit) as error:  # meshio ends the program where it does not know what a file is
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = [*said, *str(error).splitlines(), type(error).__name__][0]
         hint = "" if find_spec("meshio") else "; it reads more files with meshio: pip install meshio"
         raise ConfigError(f"Surface: {mesh} cannot be read ({reason:.100}){hint}") from None
     if not isinstance(found, pyvista.DataSet):

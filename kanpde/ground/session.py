@@ -52,15 +52,23 @@ def interruptible(signals: Sequence[int] = (signal.SIGINT,)):
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(said: list[str] | None = None) -> Iterator[None]:
     """Without what pyvista warns and logs, by the root logger, of a file that it cannot read: one line will say it.
 
     Nor does VTK print what it says to no logger.
+
+    Args:
+        said: gets what is logged, each a line.
     """
     from vtkmodules.vtkCommonCore import vtkLogger  # only now: importing it takes a while
 
-    root, nothing = logging.getLogger(), lambda record: False
-    root.addFilter(nothing)
+    def held(record: logging.LogRecord) -> bool:
+        if said is not None:
+            said.append(" ".join(record.getMessage().split())[:200])
+        return False
+
+    root = logging.getLogger()
+    root.addFilter(held)
     verbosity = vtkLogger.GetCurrentVerbosityCutoff()
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     try:
@@ -68,5 +76,5 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.removeFilter(nothing)
+        root.removeFilter(held)
         vtkLogger.SetStderrVerbosity(verbosity)

@@ -237,7 +237,7 @@ def _by_table(prompts: Tensor, segment: Tensor, alpha: Tensor, beta: Tensor) -> 
         torch.addcmul(beta.index_select(0, index), alpha.index_select(0, index), z)
         for z, index in _table_tiles(prompts, segment)
     )
-    tiles = (line.reshape(-1, prompts.shape[2], alpha.shape[1]).mT for line in lines)
+    tiles = (line.unflatten(0, (-1, prompts.shape[2])).mT for line in lines)
     return _joined(tiles, len(prompts))  # (in, D, out)
 
 
@@ -280,7 +280,7 @@ def _by_tiles(prompts: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Te
     z = _per_edge(prompts)
     tiles = (linear(torch.relu(linear(tile, w1, b1)), w2, b2) for tile in z.split(_tile(z, w1, w2)))
     theta = _joined(tiles, len(z))
-    return theta.reshape(prompts.shape[0], prompts.shape[2], -1).mT
+    return theta.reshape(prompts.shape[0], prompts.shape[2], theta.shape[1]).mT  # of no inputs, too
 
 
 def _by_tiles_pullback(grad: Tensor, prompts: Tensor, w1, b1, w2, b2) -> tuple:

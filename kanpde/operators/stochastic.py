@@ -95,7 +95,9 @@ class SDGD(_Estimator):
 
     def check(self, dim: int) -> None:
         if self.dims > dim:
-            raise ValueError(f"dims: given {self.dims}, the problem has {dim} inputs")
+            raise ValueError(
+                f"dims: {self.dims} coordinates a step, needed is at most {dim}, the inputs of the problem"
+            )
 
     def _gram(self, x: Tensor, s: Tensor, generator: torch.Generator) -> Diagonal | Sampled:
         d = x.shape[-1]

@@ -69,7 +69,7 @@ def face_of(problem: Any, on: str) -> tuple[int, float]:
     sides = getattr(space, "sides", None)
     if found is None or not sides:
         needed = "'boundary', a function of x" + (", or a face such as 'x = 1'" if sides else "")
-        raise ConfigError(f"on: given {on!r}, a {type(space).__name__} has {needed}")
+        raise ConfigError(f"on: given {on!r}, the domain, {type(space).__name__}, has {needed}")
     axis, (low, high) = ends_of(problem, found[1])
     if found[2] in ("low", "high"):
         return axis, {"low": low, "high": high}[found[2]]
@@ -92,8 +92,9 @@ def ends_of(problem: Any, name: str) -> tuple[int, tuple[float, float]]:
     """
     axis, space = problem.axes.axis(name), space_of(problem.domain)
     if not getattr(space, "sides", None) or axis >= space.dim:
-        what = "no side of a Box" if axis < space.dim else "time: write Initial or Terminal"
-        raise ConfigError(f"it names the ends of {name!r}, which is {what}")
+        box = f"has them in a Box alone, the domain is {type(space).__name__}"
+        what = box if axis < space.dim else "is time: write Initial or Terminal"
+        raise ConfigError(f"it names the ends of {name!r}, which {what}")
     return axis, space.sides[axis]
 
 

@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from xml.etree import ElementTree
 import h5py
 import numpy as np
 
+from kanpde.ground import apart
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.session import quiet
 from kanpde.records import columns
@@ -247,6 +247,12 @@ def read(path: str | Path) -> Contents:
     return found
 
 
+def _try(path: Path, program: str) -> None:
+    """Raises ConfigError where another process that reads the file does not come back."""
+    if not apart.survived(path, program):
+        raise ConfigError(f"{path}: a damaged file, which the library that reads such files cannot be trusted with")
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # MATLAB, NumPy, HDF5
 
@@ -254,6 +260,7 @@ def read(path: str | Path) -> Contents:
 def _mat(path: Path) -> Contents:
     if h5py.is_hdf5(path):
         return Contents(path, _datasets(path, turned=True))
+    _try(path, apart.MATLAB)
     from scipy.io import loadmat  # only now: importing it takes a while
 
     try:
@@ -272,7 +279,7 @@ def _npz(path: Path) -> Contents:
                     found[name] = file[name]
                 except ValueError:  # an array of objects
                     continue
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except columns.UNREADABLE as error:
         raise ConfigError(f"{path}: cannot be read as NPZ: {_line(error)}") from None
     return Contents(path, {name: Held(a) for name, a in found.items() if _of_numbers(a)})
 
@@ -292,6 +299,7 @@ def _datasets(path: Path, turned: bool) -> Arrays:
             if data.dtype.kind in "iufc" or _complex_names(data.dtype):
                 found[name] = Stored(path, name, data.shape, data.dtype, turned)
 
+    _try(path, apart.hdf5(LARGE))
     with _opened(path) as file:
         file.visititems(note)
     return found
@@ -302,7 +310,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as HDF5: {_line(error)}") from None
 
 
@@ -429,9 +437,11 @@ def _mesh(path: Path) -> Contents:
 
     Where all is known of cells, as of finite volumes, the points are their centres.
     """
+    said: list[str] = []
     try:
         empty = _empty_grids(path) if path.suffix.lower() in XDMF else set()
-        with quiet():
+        _try(path, apart.MESH)
+        with quiet(said):
             reader = _reader(path)
             times = list(getattr(reader, "time_values", ()) or ())
             if len(times) > 1:
@@ -441,7 +451,8 @@ def _mesh(path: Path) -> Contents:
         raise
     except (Exception, SystemExit) as error:  # meshio ends the program where it does not know what a file is
         hint = "" if find_spec("meshio") else "; more files are read with meshio: pip install 'kanpde[mesh]'"
-        raise ConfigError(f"{path}: cannot be read as a mesh: {_line(error)}{hint}") from None
+        reason = said[0] if said else _line(error)  # VTK's first complaint says what is wrong, its last what follows
+        raise ConfigError(f"{path}: cannot be read as a mesh: {reason}{hint}") from None
     return Contents(path, {**_of_points(mesh.points), **_of_data(mesh, mesh.n_points)})
 
 

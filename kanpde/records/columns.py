@@ -16,6 +16,18 @@ import numpy as np
 from kanpde.ground.errors import ConfigError
 
 Columns = dict[str, np.ndarray]
+UNREADABLE = (  # what NumPy and zipfile say of an NPZ file that is none
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 MISSING = ("", "na", "n/a", "null")  # cells without a number, in any case; nan is a number to Python
 
 
@@ -197,7 +209,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             for name in file.files:
                 found[name] = file[name].astype(np.float64, casting="same_kind")  # no text, no complex numbers
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        where = f", array {name}" if name else ""
-        raise ConfigError(f"{path}: cannot be read as NPZ{where}: {str(error).splitlines()[0]}") from None
+    except UNREADABLE as error:
+        where, said = f", array {name}" if name else "", str(error).splitlines() or [type(error).__name__]
+        raise ConfigError(f"{path}: cannot be read as NPZ{where}: {said[0]}") from None
     return found
