@@ -19,7 +19,7 @@ from kanpde.training.cuts import PART, PLANE, Solution, coordinate_names, cut, s
 
 TIMES = 5  # from the beginning to the end
 CUBES = 64  # points along an axis in three coordinates, at most
-SURFACE = 2**16  # triangles up to which those of a surface are split: u is known at their corners alone
+SURFACE = 2**16  # triangles, of all times, up to which those of a surface are split: u is known at their corners alone
 CORNERS = 2**20  # of a surface; where it has more, there is no picture of it
 BY_LEVEL, BY_HALVES = 6, 14  # steps that find the boundary on an edge
 INWARDS = 1e-6  # of an edge, by which what is found is moved inwards: a solution may have no value outside
@@ -115,7 +115,7 @@ def _surface(u: Ansatz, corners: Tensor, faces: Tensor, times: Tensor | None, so
     """u at the corners of triangles, and of those that they are split into."""
     problem = u.problem
     points, faces = corners.double().cpu(), faces.cpu()
-    while 4 * len(faces) <= SURFACE:
+    while 4 * len(faces) * (1 if times is None else len(times)) <= SURFACE:
         points, faces = _split(points, faces)
     axes = torch.eye(problem.domain.dim, dtype=torch.float64)[:3]
     origin = torch.zeros(problem.domain.dim, dtype=torch.float64)
