@@ -86,8 +86,7 @@ def process(rank: int, size: int, port: int, case: tuple[int, str, int], steps: 
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
     with joined() as world:
         training = training_of(*case, WARM + steps, world, folder)
-        phase, optimizer, last = next(iter(training._phases()))
-        one = partial(training._step, phase, optimizer, last)
+        one = partial(training._step, *next(iter(training._phases())))
         for _ in range(WARM):
             one()
         seconds = []

@@ -752,7 +752,7 @@ class ResidualTraining(Training):
         self.elapsed = float(saved["elapsed"])
         self.best |= saved["best"]
         self.best["terms"] = self.best["terms"] or self.validation(self._of_best())  # of older runs: none
-        self.written = len(self.run.history["step"]), self.elapsed
+        self.written = len(self.run.history.get("step", ())), self.elapsed
 
     def _load_streams(self, saved: list[dict[str, Tensor]]) -> None:
         """Those of this process go on; of more processes than there were the others begin by seed, rank and step."""
