@@ -25,12 +25,11 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.accuracy.library import class_lines, yaml_lines
+from benchmarks.accuracy.library import QUICK, Task, class_lines, yaml_lines
 from benchmarks.common.machine import machine
 from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown, program, solving
 from kanpde.ground.samplers import stream
@@ -45,18 +44,6 @@ EXACT = {"a0": 2.0, "a1": 3.0}  # the numbers of inverse_diffusion
 LEAST = 60.0  # seconds of DeepXDE
 TRIALS = {"our points, single": (True, False), "our points, double": (True, True), "its points, single": (False, False)}
 COLUMNS = ("case", "seed", "side", "error", "cpu_seconds", "steps", "statement_lines", "settings_lines", "machine")
-QUICK = ("--steps", "2", "--no-verify", "--set", "points.test=200", "--set", "evaluation.every=1")
-
-
-class Task(NamedTuple):
-    """A row of the table for one seed."""
-
-    case: str
-    seed: int
-
-    @property
-    def stem(self) -> str:
-        return f"{self.case}-seed{self.seed}"
 
 
 def compared(task: Task, args: argparse.Namespace) -> list[Row]:
