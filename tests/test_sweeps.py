@@ -369,7 +369,9 @@ def test_threads_and_memory_are_divided_and_ours_are_left(tmp_path, monkeypatch)
 
 
 def test_ctrl_c_reaches_the_processes_and_is_waited_for(tmp_path, monkeypatch):
-    text = "import time\ntry:\n print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n print('stored')"
+    # with a handler of its own, as a run has: what a shell starts in the background begins with SIGINT ignored
+    text = "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    text += "try:\n print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n print('stored')"
     monkeypatch.setattr(grid.Cell, "command", lambda _: ["-c", text])
     cells = [grid.Cell(f"c{n}", tmp_path / f"c{n}.h5", [], 1, 1, False) for n in range(2)]
     engine = engines.Local(cells, jobs=2)
@@ -400,7 +402,9 @@ def test_a_sweep_on_ray_goes_on_where_it_was_broken_off(folder, capsys):
 @pytest.mark.slow
 def test_a_program_that_a_task_of_ray_has_started_gets_ctrl_c(tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    text = "import time\ntry:\n print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n print('stored')"
+    # with a handler of its own, as a run has: what a shell starts in the background begins with SIGINT ignored
+    text = "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    text += "try:\n print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n print('stored')"
     monkeypatch.setattr(grid.Cell, "command", lambda _: ["-c", text])
     cell = grid.Cell("c", tmp_path / "c.h5", [], 1, 1, False)
     engine = engines.Cluster([cell])
