@@ -34,9 +34,9 @@ def test_micro_batches_have_the_gradient_of_the_whole(tmp_path, micro_batch):
     """Two terms with points of their own and different numbers of them."""
     soft = {**SOFT, "points": {**SOFT["points"], "interior": 12}}
     made = [training(tmp_path, **soft, loss={"weights": {"boundary": 3.0}}) for _ in range(2)]
-    points = {name: pool() for name, pool in made[0].pools.items()}
+    points = made[0].supply.points()
     made[1].objective.micro_batch = micro_batch
-    losses = [t.objective.backward(points, t.streams["operator"]) for t in made]
+    losses = [t.objective.backward(points, t.supply.probes) for t in made]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
     assert made[0].objective.terms.keys() == made[1].objective.terms.keys() == {"interior", "gradient", "boundary"}
     for a, b in zip(made[1].u.parameters(), made[0].u.parameters(), strict=True):
@@ -90,9 +90,9 @@ def test_no_number_depends_on_micro_batches(tmp_path, case, micro_batch):
         del given["points"]["boundary"]
     made = [ResidualTraining(planned(problem, given), Run(tmp_path / "run.h5")) for _ in range(2)]
     made[1].objective.micro_batch = micro_batch
-    points = {name: pool() for name, pool in made[0].pools.items()}
+    points = made[0].supply.points()
     for _ in range(2):
-        losses = [t.objective.backward(points, t.streams["operator"]) for t in made]
+        losses = [t.objective.backward(points, t.supply.probes) for t in made]
         torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
         for name, value in made[0].objective.terms.items():
             assert made[1].objective.terms[name] == pytest.approx(value, rel=1e-11)

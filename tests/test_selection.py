@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass, field
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +20,7 @@ from kanpde.optim.optimisers import make_optimizer
 from kanpde.problems import Poisson
 from kanpde.runs.stored import config_of, extended
 from kanpde.solve import _result_table
+from kanpde.training.ending import Ending
 from kanpde.training.loop import ResidualTraining
 from kanpde.training.plan import Plan
 
@@ -128,7 +128,7 @@ def test_the_score_is_the_weighted_loss_at_points_that_training_does_not_see(tmp
     edges = (u(edge) - problem.boundary_value(edge)).square().mean()
     by_hand = r.square().mean() + 0.5 * dr.square().mean() + 7 * edges
     assert run.history["validation"][-1] == pytest.approx(by_hand.item(), rel=1e-10)
-    assert not torch.isin(x, training.pools["interior"]()).any()
+    assert not torch.isin(x, training.supply.pools["interior"]()).any()
 
 
 def test_losses_are_compared_with_one_set_of_weights(tmp_path):
@@ -175,18 +175,19 @@ def test_kept_and_last_weights_far_apart_are_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run = run_of(Poisson(3), tmp_path / "run.h5", phases=[{"steps": 60, "lr": 1e-2}])
-    training = SimpleNamespace(
+    ending = Ending(
         u=SimpleNamespace(start=None),
         objective=SimpleNamespace(total=lambda terms: sum(terms.values())),
         best={"terms": {"interior": 1.0, "boundary": 1e-3}, "step": 10},
         plan=SimpleNamespace(dtype=torch.float32),
-        state=SimpleNamespace(step=20, loss=1.0),
+        evaluator=None,
+        step=20,
+        loss=1.0,
         retreats=[],
         run=run,
     )
-    training._first = partial(ResidualTraining._first, training)
     with pytest.warns(UserWarning, match=r"^kept \(step 10\) and last weights differ in boundary 0.001 and 0.0021$"):
-        assert ResidualTraining._verdict(training, {"interior": 1.9, "boundary": 2.1e-3}) == "finished"
+        assert ending.verdict({"interior": 1.9, "boundary": 2.1e-3}) == "finished"
 
 
 def test_of_a_failed_run_the_best_weights_are_shown(tmp_path):

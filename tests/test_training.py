@@ -552,8 +552,9 @@ def test_average_is_that_of_the_weights_of_all_steps(tmp_path):
 def test_points_that_adapt_have_larger_residuals(tmp_path):
     given = {"backbone": "kan", "points": {"interior": 200, "adapt": {"candidates": 8, "power": 8, "offset": 0}}}
     made = training.ResidualTraining(planned(Poisson(4), given), Run(tmp_path / "run.h5"))
-    size = lambda x: made.objective.residual(x, made.streams["operator"]).abs().mean()
-    assert size(made.pools["interior"]()) > 1.2 * size(Poisson(4).domain.interior(200, made.streams["interior"]))
+    size = lambda x: made.objective.residual(x, made.supply.probes).abs().mean()
+    drawn = Poisson(4).domain.interior(200, made.supply.streams["interior"])
+    assert size(made.supply.points()["interior"]) > 1.2 * size(drawn)
 
 
 def test_emphasis_weighs_the_points_and_balance_the_terms(tmp_path):
@@ -574,7 +575,7 @@ def test_gauss_newton_sees_the_emphasis_of_points(tmp_path):
     given = {"solver": "low_dim", "backbone": {"name": "mlp", "widths": [5]}, **SMALL}
     given |= {"loss": {"emphasis": {"name": "causal", "bins": 4, "epsilon": 2.0}, "weights": {"initial_re": 9.0}}}
     made = training.ResidualTraining(planned(Schroedinger(), given), Run(tmp_path / "run.h5"))
-    o, probes, points = made.objective, made.streams["operator"], {name: pool() for name, pool in made.pools.items()}
+    o, probes, points = made.objective, made.supply.probes, made.supply.points()
     parameters = list(made.u.parameters())
     system = o.system(points, probes, parameters)
     r, j = map(torch.cat, zip(*system.blocks(), strict=True))
@@ -599,7 +600,7 @@ def test_points_that_stay_choose_the_steps_themselves(tmp_path):
         given = {"solver": "low_dim", "backbone": {"name": "mlp", "widths": [5]}}
         given["points"] = {**SMALL["points"], "refresh": refresh}
         made = training.ResidualTraining(planned(Poisson(2), given), Run(tmp_path / "run.h5"))
-        pool, counts = made.pools["interior"], []
+        pool, counts = made.supply.pools["interior"], []
         draw = pool.draw
         pool.draw = lambda counts=counts, draw=draw: counts.append(1) or draw()
         optimizer = training.make_optimizer(made.config.phases[0], made.u)

@@ -16,7 +16,7 @@ from kanpde.problems.base import own
 from kanpde.problems.conditions import Dirichlet, Observations
 from kanpde.problems.unknowns import reported
 from kanpde.runs import summary
-from kanpde.training import loop
+from kanpde.training import ending
 from kanpde.training.objective import Objective
 
 F64 = torch.float64
@@ -288,7 +288,7 @@ def test_what_fails_at_the_end_loses_nothing(tmp_path, monkeypatch):
     def failing(*_):
         raise RuntimeError("no rule\nfor this")
 
-    monkeypatch.setattr(loop, "determined", failing)
+    monkeypatch.setattr(ending, "determined", failing)
     run = kanpde.train(Decay(), out=tmp_path / "run.h5", **newton(2))
     assert run.attrs["no_standard_errors"] == "RuntimeError: no rule" and run.attrs["status"] == "finished"
 

@@ -179,10 +179,10 @@ def gradient(name: str, world: World, folder: Path) -> float:
     mine, one, worst = training.objective, Objective(plan, plan.ansatz()), []
     mine.micro_batch = one.micro_batch = most
     for _ in range(3):
-        points = {name: pool() for name, pool in training.pools.items()}
-        state = world.collect(training.streams["operator"].get_state())[0]  # what the first draws for all counts
+        points = training.supply.points()
+        state = world.collect(training.supply.probes.get_state())[0]  # what the first draws for all counts
         probes = torch.Generator().set_state(state)
-        loss = mine.backward(points, training.streams["operator"])
+        loss = mine.backward(points, training.supply.probes)
         worst.append(apart(loss, one.backward(joint(training, points), probes)))
         worst += [apart(mine.terms[name], term) for name, term in one.terms.items()]
         worst += [apart(mine.weights([name])[name], w) for name, w in one.weights(list(one.terms)).items()]
@@ -215,8 +215,8 @@ def trajectory(name: str, world: World, folder: Path) -> float:
     several = ResidualTraining(planned(own(problem), given), Run(folder / "none.h5"), world)
     one = ResidualTraining(planned(own(problem), given), Run(folder / "none.h5"))
     before = torch.nn.utils.parameters_to_vector(one.u.parameters()).detach().clone()
-    for kind, x in joint(several, {kind: pool() for kind, pool in several.pools.items()}).items():
-        one.pools[kind].points = x
+    for kind, x in joint(several, several.supply.points()).items():
+        one.supply.pools[kind].points = x
     wanted, found = trained(one), trained(several)
     assert apart(before, wanted) > 1e-4, "nothing was trained"
     assert world.agree(list(several.u.parameters()))

@@ -1,10 +1,9 @@
-"""Training on residuals: a visible loop over phases of optimisers, evaluation, exact checkpoints, callbacks."""
+"""Training on residuals: a visible loop over the steps of phases, evaluations, the best state, exact checkpoints."""
 
 import copy
 import json
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,31 +13,25 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kanpde.config import PhaseConfig
-from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import give_back
-from kanpde.ground.samplers import Pool, resampled, stream
+from kanpde.ground.samplers import stream
 from kanpde.ground.world import ALONE, World
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.grids import extend_grid, update_grid
 from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
-from kanpde.problems.conditions import Observations, draws
 from kanpde.problems.unknowns import reported
 from kanpde.records.run import RunFile
-from kanpde.training import ladder, remaining, start, verifying
+from kanpde.training import ladder, remaining, start, steps, verifying
 from kanpde.training.checkpoints import refine_grids
-from kanpde.training.determined import determined
+from kanpde.training.ending import Ending, at_first
 from kanpde.training.evaluation import Evaluator
-from kanpde.training.losses import Points
-from kanpde.training.meshes import meshes
 from kanpde.training.objective import Objective
 from kanpde.training.plan import Plan
+from kanpde.training.supply import Supply
 from kanpde.training.training import RunFailed, Training, weights_of
 from kanpde.users.code import blaming
 
-OF_UNKNOWNS = ("standard_errors", "undetermined", "misfit_over_noise", "misfit_disagrees", "no_standard_errors")
-STREAMS = ("interior", "boundary", "operator")  # of random numbers
-FACTOR = 2  # by which losses differ that a user is told of
 GROWN = 1e4  # times the first validation loss, from where a run goes back to its best state
 RETREATS = 10  # of a run at most, each with half the rates of before
 SHARE, SECONDS = 100, 10.0  # files are written whole once a hundredth of the rows is new, and after so many seconds
@@ -83,9 +76,7 @@ class ResidualTraining(Training):
         self.average = None
         if config.average is not None:
             self.average = AveragedModel(self.u, multi_avg_fn=get_ema_multi_avg_fn(config.average))
-        self._check_world()
-        self.streams = {name: self._stream(name) for name in STREAMS}
-        self.pools = self._pools()
+        self.supply = Supply(plan, self.objective, self.device)
         self.held: dict = {}
         self.validated: dict[str, float] = {}
         self.evaluator = Evaluator(plan, self.tested)
@@ -111,58 +102,6 @@ class ResidualTraining(Training):
     def climbs(self) -> bool:
         """Whether that is found first, and measured alone; weights of another run begin with what they had beside."""
         return self.beside and not self.config.start_from
-
-    def _stream(self, name: str, begin: str = "") -> torch.Generator:
-        """Random numbers by the seed, but for the first process and what all draw alike by its rank too."""
-        own = f"/rank {self.world.rank}{begin}" if self._rank_of(name) else ""
-        return stream(self.config.seed, name + own, self.device)
-
-    def _rank_of(self, name: str) -> int:
-        """The process whose random numbers this one draws: the first where all draw alike."""
-        alike = {"interior": self.plan.problem.fits_rows, "operator": self.objective.shares_probes}
-        return 0 if alike.get(name) else self.world.rank
-
-    def _are_rows(self, name: str) -> bool:
-        """Whether points are rows of data."""
-        return self.plan.problem.fits_rows or isinstance(self.u.problem.asked.get(name), Observations)
-
-    def _check_world(self) -> None:
-        size, device = self.world.size, self.config.device
-        split = {name: n for name, n in self.plan.counts.items() if name == "interior" or not self._are_rows(name)}
-        if few := [f"{n} {name}" for name, n in split.items() if n < size]:
-            raise ConfigError(f"points: given {few[0]} for {size} processes; needed is at least one for each")
-        if size > 1 and ":" in device:
-            raise ConfigError(f"device: given {device} for {size} processes; say cuda, and each takes one of its own")
-
-    def _pools(self) -> dict[str, Pool]:
-        points, of = self.config.points, draws(self.u.problem, self.config.points.law)
-        kind = {"sequence": points.sequence, "dtype": self.u.like.dtype}
-        inside, edge = self.streams["interior"], self.streams["boundary"]
-
-        def draw(name: str, n: int) -> Tensor:
-            if name == "interior":
-                return self._adapted(n, lambda m: of[name](m, inside, **kind))
-            return of[name](n, edge, **kind)
-
-        def mine(name: str, n: int) -> Tensor:
-            """Points of this process; rows are split, of which otherwise some might come twice, and some not at all."""
-            return self.world.part(draw(name, n)) if self._are_rows(name) else draw(name, self.world.share(n))
-
-        return {name: Pool(partial(mine, name, n), points.refresh) for name, n in self.plan.counts.items()}
-
-    def _adapted(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
-        """n interior points, with `points.adapt` those of more candidates that the residual prefers.
-
-        Each process of a world draws and prefers for itself.
-        """
-        adapt, inside = self.config.points.adapt, self.streams["interior"]
-        if adapt is None:
-            return draw(n)
-        x = draw(adapt.candidates * n)
-        r = self.objective.residual(x, self.streams["operator"])
-        if self.world.any(not r.isfinite().all())[0]:
-            raise FloatingPointError("the residual at the candidates for points is not finite")
-        return resampled(x, r, n, inside, adapt.power, adapt.offset)
 
     # -----------------------------------------------------------------------------------------------------------
     # The loop
@@ -285,15 +224,14 @@ class ResidualTraining(Training):
                 self.state.phase = number
                 self._change_grids(phase)
                 self.optimizer = make_optimizer(phase, self.u)
-                for pool in self.pools.values():
-                    pool.freeze() if OPTIMISERS[phase.optimizer].keeps_points else pool.thaw()
+                self.supply.keep(OPTIMISERS[phase.optimizer].keeps_points)
             yield phase, last
 
     def _change_grids(self, phase: PhaseConfig) -> None:
         """Other grids for the network, its average and the best one so far, which stay the functions they are."""
         if not phase.update_grid and phase.grid_size is None:
             return
-        x = self.world.gather(self.u.problem.inputs_of(self.pools["interior"].draw()))
+        x = self.world.gather(self.u.problem.inputs_of(self.supply.pools["interior"].draw()))
         best = self._of_best()
         for u in {self.u, self.tested, best}:
             if phase.update_grid:
@@ -313,7 +251,7 @@ class ResidualTraining(Training):
         return best
 
     def _step(self, phase: PhaseConfig, last: int) -> None:
-        """One update, or a return to the best state. Points are drawn once, so that all of it sees the same."""
+        """One update, or a return to the best state."""
         state = self.state
         try:
             self._update(self.optimizer, phase, schedule(phase, state.step - (last - phase.steps)))
@@ -337,11 +275,11 @@ class ResidualTraining(Training):
         factor *= 0.5 ** len(self.retreats)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        points = {name: pool() for name, pool in self.pools.items()}
-        if OPTIMISERS[phase.optimizer].wants_system:
-            self._step_of_system(optimizer, points)
+        kind, points, probes = OPTIMISERS[phase.optimizer], self.supply.points(), self.supply.probes
+        if kind.wants_system:
+            steps.of_system(optimizer, self.objective, points, self.supply.unseen(points), probes)
         else:
-            self._step_of_loss(optimizer, points, frozen=OPTIMISERS[phase.optimizer].keeps_points)
+            steps.of_loss(optimizer, self.objective, points, probes, frozen=kind.keeps_points)
 
     def _retreat(self, why: str) -> None:
         """Back to the best state with half the rates: its weights, what weighed the loss then, a new optimiser.
@@ -370,40 +308,6 @@ class ResidualTraining(Training):
             self.objective.load_adapted(copy.deepcopy(best["adapted"]))
         if self.optimizer is not None:
             self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
-
-    def _step_of_loss(self, optimizer: torch.optim.Optimizer, points: Points, frozen: bool) -> None:
-        probes, first = self.streams["operator"], None
-        start = probes.get_state() if frozen else None
-
-        def closure() -> Tensor:
-            nonlocal first
-            if start is not None:
-                probes.set_state(start)  # a line search needs one function: the same probes at every call
-            optimizer.zero_grad()
-            try:
-                loss = self.objective.backward(points, probes, adapt=not frozen)
-            except FloatingPointError:
-                if first is None or not frozen:
-                    raise
-                return 10 * first + 1  # too long a try of a line search, which cannot go on from infinity
-            first = loss if first is None else first
-            return loss
-
-        optimizer.step(closure)
-        if frozen:
-            probes.set_state(start)
-
-    def _step_of_system(self, optimizer: torch.optim.Optimizer, points: Points) -> None:
-        """Steps are chosen by the loss at points that they have not seen, but where points stay for several steps."""
-        probes, objective = self.streams["operator"], self.objective
-        unseen = {name: pool.draw() if pool.refresh == 1 else x for (name, pool), x in self._paired(points)}
-        system = objective.system(points, probes, optimizer.param_groups[0]["params"])
-        emphasis = objective.weighing(unseen, probes)
-        optimizer.step(system, lambda: objective.at(unseen, probes, emphasis))
-        objective.measure(points, probes)
-
-    def _paired(self, points: Points):
-        return zip(self.pools.items(), points.values(), strict=True)
 
     # -----------------------------------------------------------------------------------------------------------
     # Evaluation and files
@@ -468,7 +372,7 @@ class ResidualTraining(Training):
 
     def _diverged(self, terms: dict[str, float]) -> str | None:
         """What says that the run has diverged, of its weights and these terms."""
-        score, before = self.objective.total(terms), self.objective.total(self._first(terms))
+        score, before = self.objective.total(terms), self.objective.total(at_first(self.run, terms))
         if not all(p.isfinite().all() for p in self.u.parameters()):
             return "the weights are not finite"
         if not abs(score) < float("inf"):
@@ -478,16 +382,13 @@ class ResidualTraining(Training):
             return f"the validation loss is {score:.3g}, at first it was {before:.3g}"
         return None
 
-    def _first(self, terms: dict[str, float]) -> dict[str, float]:
-        """These terms as the first evaluation found them."""
-        return {name: self.run.history.get(f"held_out/{name}", [float("nan")])[0] for name in terms}
-
     def _measure(self) -> None:
         """The errors as a row of the history, and the best weights."""
         state, terms = self.state, self.validated
         score = self.objective.total(terms)
         self._keep_best(terms)
         state.steps_per_s = self.clock.rate(state.step)
+        weighed = list(state.terms or self.plan.counts)
         state.row = {
             "step": state.step,
             "loss": state.loss,
@@ -500,7 +401,7 @@ class ResidualTraining(Training):
             "validation": score,
             **{f"held_out/{name}": value for name, value in terms.items()},
             **{f"terms/{name}": value for name, value in (state.terms or {}).items()},
-            **{f"weights/{name}": w for name, w in self.objective.weights(list(state.terms or self.pools)).items()},
+            **{f"weights/{name}": w for name, w in self.objective.weights(weighed).items()},
             **{f"optimizer/{name}": value for name, value in getattr(self.optimizer, "report", dict)().items()},
             **self.evaluator.off_grid(),
             **self._estimator_variance(),
@@ -514,16 +415,9 @@ class ResidualTraining(Training):
     def _note_start(self) -> None:
         """What equations and conditions leave of the network as it was drawn, before a start in closed form."""
         if not self.plan.problem.fits_rows:
-            self.run.set_table("residuals", remaining.at_start(self._remaining()))
-
-    def _remaining(self) -> remaining.Sizes:
-        """What is left of equations and conditions at the held-out points."""
-        of = partial(remaining.remaining, self.tested, self.plan.operator, self.evaluator.held_out)
-        with torch.set_grad_enabled(self.config.loss.gradient != "none"):  # as the loss at these points is
-            try:
-                return of(self.objective.micro_batch)
-            except torch.OutOfMemoryError:
-                return of(1)  # at a time
+            held_out, at_once = self.evaluator.held_out, self.objective.micro_batch
+            left = remaining.measured(self.plan, self.tested, held_out, at_once)
+            self.run.set_table("residuals", remaining.at_start(left))
 
     def _watched(self) -> dict[str, float]:
         """The relative l2 error of the best weights as it is estimated, where the run is to end by it."""
@@ -548,7 +442,7 @@ class ResidualTraining(Training):
 
     def _estimator_variance(self) -> dict[str, float]:
         """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
-        x = self.pools["interior"].points
+        x = self.supply.pools["interior"].points
         operator, loss = self.objective.operator, self.objective.loss
         if x is None or operator.exact or len(self.u.problem.fields) > 1 or not self.u.problem.reads.second:
             return {}
@@ -565,85 +459,14 @@ class ResidualTraining(Training):
         return max(group["lr"] for group in self.optimizer.param_groups) if self.optimizer else float("nan")
 
     def finish(self) -> str:
-        """The test error of the last and the best weights, the field and the slices; returns the status of the run."""
-        run, evaluator, best, u = self.run, self.evaluator, self.best, self.tested
+        """What is of the weights that are kept, into the result file; returns the status of the run."""
         self.objective.world = ALONE  # the others have done their part
         give_back()
-        terms = self._last_terms()
-        last = weights_of(u)
-        found, field, digest, times = evaluator.full_test()
-        run.attrs["rel_l2_last"] = found["rel_l2"]
-        try:
-            if best["step"] != self.state.step:
-                u.load_state_dict(best["weights"])
-                found, field, digest, times = evaluator.full_test()
-            slices = evaluator.slices()
-            self._tables(times)
-            shapes = meshes(self.config, u, slices, evaluator.solution)
-            run.attrs["best_step"] = best["step"]
-            run.floors |= evaluator.floors_of_u()
-            self._determine(u)
-            if (self.config.verify or self.watch) and not self.plan.problem.fits_rows:
-                verifying.at_the_end(run, u, asked=self.config.stop.to)
-        finally:
-            u.load_state_dict(last)
-        of_system = self.plan.problem.fields if len(self.plan.problem.fields) > 1 else ()
-        run.attrs.update(
-            validation_best=self.objective.total(best["terms"]),
-            validation_last=self.objective.total(terms),
-            rel_l2_best=found["rel_l2"],
-            rmse_best=found["rmse"],
-            test_points=len(field["radius"]),
-            test_points_sha256=digest,
-            history_points=evaluator.history_points(),
-            **{f"rel_l2_best/{name}": found[f"fields/{name}/rel_l2"] for name in of_system},
-            **{f"skill_{name}": self._error_beside(found, name) / floor for name, floor in run.floors.items() if floor},
-        )
-        run.set_field({name: t.numpy() for name, t in field.items()})
-        run.set_slices(slices)
-        run.set_meshes(shapes)
-        return self._verdict(terms)
-
-    def _tables(self, times: Mapping[str, Tensor]) -> None:
-        """The groups of the result file that are made at the end, of the weights that are kept."""
-        run, plan = self.run, self.plan
-        run.set_table("times", {name: column.numpy() for name, column in times.items()})
-        of_points = self.evaluator.at_interest()
-        run.set_table("points_of_interest", {k: v if isinstance(v, list) else v.numpy() for k, v in of_points.items()})
-        if plan.problem.fits_rows:
-            return
-        left = remaining.as_table(self._remaining(), run.table("residuals"))
-        run.set_table("residuals", left)
-        from_nothing = not (self.config.stages or self.config.start_from)
-        if said := "" if plan.knows else remaining.verdict(left, from_nothing):
-            run.attrs["verdict"] = said
-
-    def _determine(self, u: Ansatz) -> None:
-        """Standard errors of the unknowns, where observations are to determine them."""
-        if u.problem_parameters is None:
-            return
-        for name in OF_UNKNOWNS:  # of a run that goes on
-            self.run.attrs.pop(name, None)
-        points = dict(self.evaluator.held_out)
-        for name, condition in u.problem.asked.items():
-            if isinstance(condition, Observations):
-                n = condition.count(u.problem)
-                points[name] = condition.points(u.problem, n, stream(0, name), "", dtype=torch.float64).to(u.like)
-        try:
-            found = determined(self.objective, u, points)
-        except Exception as error:  # of torch, or of a user's module: the run is done, and is kept
-            found = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        if isinstance(found, str):
-            self.run.attrs["no_standard_errors"] = found
-        else:
-            found.write(self.run.attrs)
-
-    def _error_beside(self, found: Mapping[str, float], floor: str) -> float:
-        """The relative l2 error that a floor is of: that of u, if need be as estimated, or of the field in its name."""
-        field, slash, _ = floor.rpartition("/")
-        if slash or self.plan.knows:
-            return found[f"fields/{field}/rel_l2"] if slash else found["rel_l2"]
-        return self.run.verification.get("rel_l2", float("nan"))
+        made = {"plan": self.plan, "run": self.run, "objective": self.objective, "evaluator": self.evaluator}
+        of_run = {"best": self.best, "step": self.state.step, "loss": self.state.loss, "retreats": self.retreats}
+        ending, terms = Ending(**made, u=self.tested, **of_run), self._last_terms()
+        ending.results(terms)
+        return ending.verdict(terms)
 
     def _last_terms(self) -> dict[str, float]:
         """The terms at the held-out points after the last step, which the last evaluation has as a rule measured.
@@ -654,38 +477,6 @@ class ResidualTraining(Training):
         measured = {name.removeprefix(of): value for name, value in row.items() if name.startswith(of)}
         return measured if measured and row["step"] == self.state.step > 0 else self.validation(self.tested)
 
-    def _verdict(self, last: dict[str, float]) -> str:
-        """The status by the held-out terms of the last weights; what a user should know of them is a warning."""
-        total, best, floor = self.objective.total, self.best, torch.finfo(self.plan.dtype).eps ** 2
-        apart = [
-            f"{name} {kept:.2g} and {last[name]:.2g}"
-            for name, kept in best["terms"].items()
-            if max(kept, last[name]) > max(FACTOR * min(kept, last[name]), floor)
-        ]
-        from_start = self.u.start is not None and not best["step"]
-        if best["step"] != self.state.step and apart and not from_start:
-            warnings.warn(f"kept (step {best['step']}) and last weights differ in {', '.join(apart)}", stacklevel=2)
-        if self.retreats and self.retreats[-1]["step"] + 1 >= self.state.step:  # nothing has been better since
-            self.run.attrs["message"] = message = f"{self.retreats[-1]['why']}; what is kept is of step {best['step']}"
-            warnings.warn(message, stacklevel=2)
-            return "diverged"
-        if self.retreats:
-            at = ", ".join(str(each["step"]) for each in self.retreats)
-            half = f"with rates halved each time, in the end {0.5 ** len(self.retreats):.2g} of those asked for"
-            warnings.warn(f"diverged at step {at} and went back to the best state, {half}", stacklevel=2)
-        before, after = total(self._first(last)), total(last)
-        if not after > FACTOR * max(before, 0):
-            return "finished"
-        if self.u.start is not None:
-            self.run.attrs["message"] = "training has not improved on the start, which is what is kept"
-            return "finished"
-        overfits = self.state.loss <= before  # rows are few, but what was trained on fell
-        self.run.attrs["message"] = message = (
-            f"the run ended worse than it began: validation loss {after:.3g}, at first {before:.3g}; try smaller rates"
-        )
-        warnings.warn(message, stacklevel=2)
-        return "finished" if overfits else "diverged"
-
     def _keep(self) -> None:
         """Of several processes: what a checkpoint will hold of all, which the first writes by itself."""
         if not self.world.alone:
@@ -694,15 +485,7 @@ class ResidualTraining(Training):
 
     def _hold(self) -> dict:
         """What a checkpoint needs of all processes: points that stay, what is known of them, and streams."""
-        joint = lambda name, x: x if x is None or self.plan.counts[name] < self.world.size else self.world.gather(x)
-        pools = {name: pool.state_dict() for name, pool in self.pools.items()}
-        streams = self.world.collect({name: generator.get_state() for name, generator in self.streams.items()})
-        return {
-            "streams": streams[0],
-            "others": streams[1:],
-            "pools": {name: {**pool, "points": joint(name, pool["points"])} for name, pool in pools.items()},
-            "objective": self.objective.state_dict(),
-        }
+        return {**self.supply.state_dict(), "objective": self.objective.state_dict()}
 
     def state_dict(self) -> dict:
         state = self.state
@@ -736,11 +519,7 @@ class ResidualTraining(Training):
         if saved["optimizer"] is not None:
             self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
             self.optimizer.load_state_dict(saved["optimizer"])
-        self._load_streams([saved["streams"], *saved.get("others", [])])
-        for name, pool in self.pools.items():
-            held = saved["pools"][name]
-            mine = None if held["points"] is None else self.world.part(held["points"])
-            pool.load_state_dict({**held, "points": mine}, self.device)
+        self.supply.load_state_dict(saved, state.step)
         rows = {k: torch.as_tensor(v, dtype=torch.float64).tolist() for k, v in saved["history"].items()}
         self.run.history = rows  # lists in older checkpoints
         self.retreats = [dict(each) for each in saved.get("retreats", ())]
@@ -753,9 +532,3 @@ class ResidualTraining(Training):
         self.best |= saved["best"]
         self.best["terms"] = self.best["terms"] or self.validation(self._of_best())  # of older runs: none
         self.written = len(self.run.history.get("step", ())), self.elapsed
-
-    def _load_streams(self, saved: list[dict[str, Tensor]]) -> None:
-        """Those of this process go on; of more processes than there were the others begin by seed, rank and step."""
-        for name, generator in self.streams.items():
-            rank, fresh = self._rank_of(name), self._stream(name, f"/step {self.state.step}")
-            generator.set_state(saved[rank][name].cpu() if rank < len(saved) else fresh.get_state())

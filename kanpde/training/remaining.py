@@ -1,6 +1,7 @@
 """What a run without a known solution has left of its equations and conditions, in the units they are written in."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from kanpde.jets.system import networks
 from kanpde.operators import Forward, Operator
 from kanpde.problems.conditions import Observations
 from kanpde.training.losses import Points
+from kanpde.training.plan import Plan
 
 LEARNED = 0.1  # of its size, what may be left of an equation or a condition that has been learned
 NOISY = 2.0  # times the noise that is stated of observations, what may be left of them
@@ -40,6 +42,16 @@ def remaining(u: Ansatz, operator: Operator, points: Points, at_once: int | None
             found[name] = [(condition.misfit(u.of(condition.field), x), torch.full((1,), float("nan")))]
     sizes = {name: _sizes(*map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
     return {name: {**each, "noise": noise_of(u.problem.asked.get(name))} for name, each in sizes.items()}
+
+
+def measured(plan: Plan, u: Ansatz, points: Points, at_once: int | None) -> Sizes:
+    """`remaining` of a run's u, with fewer points at a time where they do not fit."""
+    of = partial(remaining, u, plan.operator, points)
+    with torch.set_grad_enabled(plan.config.loss.gradient != "none"):  # as the loss at these points is
+        try:
+            return of(at_once)
+        except torch.OutOfMemoryError:
+            return of(1)
 
 
 def noise_of(condition: Any) -> float:
