@@ -10,6 +10,7 @@ from conftest import jobs_here
 
 from benchmarks.accuracy import defaults
 from benchmarks.common import study
+from benchmarks.common.study import Seeded
 from kanpde import train
 from kanpde.ground.errors import ConfigError
 from kanpde.problems import Poisson
@@ -23,14 +24,14 @@ def row(case: str, seed: int, error: float, **changed) -> defaults.Row:
 
 
 def test_the_command_is_that_of_the_readme_with_a_seed(tmp_path):
-    words = defaults.command(defaults.Task("allen_cahn-100-metakan", 23), tmp_path / "run.h5")
+    words = defaults.command(Seeded("allen_cahn-100-metakan", 23), tmp_path / "run.h5")
     in_readme = re.search(
         r"python (-m kanpde.solve) problems/(allen_cahn).yaml (--dim 100 --backbone metakan)", README.read_text()
     )
     assert [words[0], " ".join(words[1:3]), words[3]] == [sys.executable, *in_readme.groups()[:2]]
     assert " ".join(words[4:]) == f"{in_readme[3]} --seed 23 --out {tmp_path / 'run.h5'}"
     (tmp_path / "run.h5").touch()
-    assert defaults.command(defaults.Task("heat-10-kan", 3), tmp_path / "run.h5")[3:] == [
+    assert defaults.command(Seeded("heat-10-kan", 3), tmp_path / "run.h5")[3:] == [
         "--resume",
         str(tmp_path / "run.h5"),
     ]
@@ -39,7 +40,7 @@ def test_the_command_is_that_of_the_readme_with_a_seed(tmp_path):
 def test_a_row_is_of_the_kept_weights(tmp_path):
     small = {"points": {"interior": 10, "test": 60, "validation": 20}, "evaluation": {"every": 4}}
     run = train(Poisson(3), out=tmp_path / "r.h5", backbone={"name": "kan", "widths": [3]}, steps=8, **small)
-    measured = defaults.measured(run, defaults.Task("poisson-20-kan", 23), 1.5)
+    measured = defaults.measured(run, Seeded("poisson-20-kan", 23), 1.5)
     assert tuple(measured) == (*defaults.COLUMNS[:2], "machine", *defaults.NUMBERS) and measured["steps"] == "8"
     assert float(measured["error"]) == pytest.approx(run.rel_l2, rel=1e-5)
     assert float(measured["least"]) == pytest.approx(min(run.history["rel_l2"]), rel=1e-5)

@@ -23,15 +23,14 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.accuracy.library import QUICK, Task, class_lines, yaml_lines
+from benchmarks.accuracy.library import QUICK, class_lines, yaml_lines
 from benchmarks.common.machine import machine
-from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown, program, solving
+from benchmarks.common.study import RESULTS, Parser, Row, Seeded, Study, exiting, markdown, over_seeds, program, solving
 from kanpde.ground.samplers import stream
 from kanpde.problems import LOW_DIM, Problem
 from kanpde.runs.models import Run
@@ -46,7 +45,7 @@ TRIALS = {"our points, single": (True, False), "our points, double": (True, True
 COLUMNS = ("case", "seed", "side", "error", "cpu_seconds", "steps", "statement_lines", "settings_lines", "machine")
 
 
-def compared(task: Task, args: argparse.Namespace) -> list[Row]:
+def compared(task: Seeded, args: argparse.Namespace) -> list[Row]:
     """kanpde's row and those of DeepXDE; none where kanpde failed, which its log explains."""
     path = args.runs / f"{task.stem}.h5"
     path.unlink(missing_ok=True)  # what counts is the time of the whole command
@@ -61,7 +60,7 @@ def compared(task: Task, args: argparse.Namespace) -> list[Row]:
     return [of_kanpde(run, task, seconds), *(of_deepxde(task, side, points, budget) for side in TRIALS)]
 
 
-def of_kanpde(run: Run, task: Task, seconds: float) -> Row:
+def of_kanpde(run: Run, task: Seeded, seconds: float) -> Row:
     """The row of a run that took so many seconds of processor time."""
     found = {name: value for name, (_, value) in unknowns(run).items()}
     problem = LOW_DIM[task.case]
@@ -72,7 +71,7 @@ def of_kanpde(run: Run, task: Task, seconds: float) -> Row:
     }
 
 
-def of_deepxde(task: Task, side: str, points: np.ndarray, seconds: float) -> Row:
+def of_deepxde(task: Seeded, side: str, points: np.ndarray, seconds: float) -> Row:
     """The row of DeepXDE in one of its settings after so many seconds."""
     os.environ["DDE_BACKEND"] = "pytorch"
     from benchmarks.accuracy import deepxde_problems as deepxde  # only here: it is for this process alone
@@ -94,7 +93,7 @@ def of_deepxde(task: Task, side: str, points: np.ndarray, seconds: float) -> Row
     }
 
 
-def row(task: Task, side: str, error: float, seconds: float, steps: str) -> Row:
+def row(task: Seeded, side: str, error: float, seconds: float, steps: str) -> Row:
     """What both sides say."""
     at = f"{machine().partition(',')[0]}, 1 thread each"
     error, seconds = f"{error:.6g}", f"{seconds:.4g}"
@@ -139,7 +138,7 @@ def method_lines(method) -> int:
 def study(out: Path) -> Study:
     """The rows and the table, case by case."""
     place = lambda row: (CASES.index(row["case"]), int(row["seed"]))
-    return Study(out, COLUMNS, report, lambda row: Task(row["case"], int(row["seed"])), place)
+    return Study(out, COLUMNS, report, lambda row: Seeded(row["case"], int(row["seed"])), place)
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -182,16 +181,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = Parser("beside_deepxde", __doc__)
     parser.cases(list(CASES), help="such as wave")
-    parser.add_argument("--runs", type=Path, default=Path("runs/beside_deepxde"))
     quick = "two steps of ours and a second of DeepXDE"
     parser.common(RESULTS / "beside_deepxde.md", seeds=[0], jobs=1, quick=quick, render=True)
-    args = parser.parse_args(argv)
-    at_least(args, {"seeds": 0, "jobs": 1})
-    args.runs.mkdir(parents=True, exist_ok=True)
-    tasks = () if args.render else [Task(case, seed) for seed in args.seeds for case in args.cases]
-    say = lambda task, rows: f"{task.stem}: {line(rows)[2:6]}" if rows else f"{task.stem}: failed, see its log"
-    study(args.out).run(partial(compared, args=args), {task: task for task in tasks}, args.jobs, say)
-    print(args.out)
+    print(over_seeds(parser, argv, study, compared, lambda rows: ", ".join(line(rows)[2:6])).out)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,22 @@ whole command, so that other work beside it does not count.
 import argparse
 import statistics
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from benchmarks.common.machine import machine
-from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown, program, solving, spread
+from benchmarks.common.study import (
+    RESULTS,
+    Parser,
+    Row,
+    Seeded,
+    Study,
+    exiting,
+    markdown,
+    over_seeds,
+    program,
+    solving,
+    spread,
+)
 from kanpde.runs.models import Run
 
 TABLE8 = [(name, d) for name in ("poisson", "allen_cahn", "sine_gordon") for d in (20, 50, 100)]
@@ -32,24 +42,13 @@ NUMBERS = ("error", "start", "least", "last", "best_step", "steps", "core_minute
 COLUMNS = ("case", "seed", *NUMBERS, "machine")
 
 
-class Task(NamedTuple):
-    """A run of the table."""
-
-    case: str
-    seed: int
-
-    @property
-    def stem(self) -> str:
-        return f"{self.case}-seed{self.seed}"
-
-
-def command(task: Task, path: Path) -> list[str]:
+def command(task: Seeded, path: Path) -> list[str]:
     """The command of README, or what goes on with it."""
     name, dim, net = task.case.rsplit("-", 2)
     return solving(path, lambda: [name, "--dim", dim, "--backbone", net, "--seed", str(task.seed)])
 
 
-def trained(task: Task, args: argparse.Namespace) -> list[Row]:
+def trained(task: Seeded, args: argparse.Namespace) -> list[Row]:
     """The row of a run, once it has ended; none where it failed, which its log explains."""
     path, log = args.runs / f"{task.stem}.h5", args.runs / f"{task.stem}.log"
     whole = not path.is_file()
@@ -57,7 +56,7 @@ def trained(task: Task, args: argparse.Namespace) -> list[Row]:
     return [] if code else [measured(Run.open(path), task, minutes if whole else float("nan"))]
 
 
-def measured(run: Run, task: Task, minutes: float) -> Row:
+def measured(run: Run, task: Seeded, minutes: float) -> Row:
     """What the table says of a run that took so many minutes of processor time, nan where only a part is known."""
     attrs, history = run.attrs, run.history
     numbers = {
@@ -81,9 +80,9 @@ def study(out: Path) -> Study:
     return Study(out, COLUMNS, report, task_of, lambda row: (CASES.index(row["case"]), int(row["seed"])))
 
 
-def task_of(row: Row) -> Task:
+def task_of(row: Row) -> Seeded:
     """The run that a row is of."""
-    return Task(row["case"], int(row["seed"]))
+    return Seeded(row["case"], int(row["seed"]))
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -119,25 +118,12 @@ def line(case: str, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
-    parser = Parser("defaults", __doc__)
-    parser.cases(CASES, help="such as allen_cahn-100-kan")
-    parser.add_argument("--runs", type=Path, default=Path("runs/defaults"))
-    parser.common(RESULTS / "defaults.md", seeds=[23, 24, 25], jobs=2, render=True)
-    args = parser.parse_args(argv)
-    at_least(args, {"seeds": 0, "jobs": 1})
-    return args
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    args = parsed(argv)
-    args.runs.mkdir(parents=True, exist_ok=True)
-    tasks = () if args.render else [Task(case, seed) for seed in args.seeds for case in args.cases]
-    say = lambda task, rows: f"{task.stem}: {'done' if rows else f'failed, see {args.runs / task.stem}.log'}"
-    study(args.out).run(partial(trained, args=args), {task: task for task in tasks}, args.jobs, say)
-    print(args.out)
+    parser = Parser("defaults", __doc__)
+    parser.cases(CASES, help="such as allen_cahn-100-kan")
+    parser.common(RESULTS / "defaults.md", seeds=[23, 24, 25], jobs=2, render=True)
+    print(over_seeds(parser, argv, study, trained, lambda rows: "done").out)
 
 
 if __name__ == "__main__":

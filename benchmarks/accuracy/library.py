@@ -19,9 +19,7 @@ import math
 import statistics
 import textwrap
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,12 +29,13 @@ from benchmarks.common.study import (
     RESULTS,
     Parser,
     Row,
+    Seeded,
     Study,
-    at_least,
     exiting,
     keep,
     kept,
     markdown,
+    over_seeds,
     program,
     solving,
     spread,
@@ -67,18 +66,7 @@ QUICK = ("--steps", "2", "--no-verify", "--set", "points.test=200", "--set", "ev
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 
 
-class Task(NamedTuple):
-    """A run of the table."""
-
-    case: str
-    seed: int
-
-    @property
-    def stem(self) -> str:
-        return f"{self.case}-seed{self.seed}"
-
-
-def trained(task: Task, args: argparse.Namespace) -> list[Row]:
+def trained(task: Seeded, args: argparse.Namespace) -> list[Row]:
     """The row of a run, once it has ended, its curve among the others; none where it failed, which its log explains."""
     path, log = args.runs / f"{task.stem}.h5", args.runs / f"{task.stem}.log"
     whole = not path.is_file()
@@ -87,7 +75,7 @@ def trained(task: Task, args: argparse.Namespace) -> list[Row]:
     return [] if code else [measured(Run.open(path), task, 60 * minutes if whole else math.nan)]
 
 
-def measured(run: Run, task: Task, seconds: float) -> Row:
+def measured(run: Run, task: Seeded, seconds: float) -> Row:
     """What the table says of a run that took so many seconds of processor time, nan where only a part is known."""
     attrs, (worst, by) = run.attrs, worst_time(run) or (math.nan, math.nan)
     several = run.fields if len(run.fields) > 1 else ()
@@ -134,7 +122,7 @@ def reference(case: str) -> str:
         return f"computed, to {float(file['difference']):.0e}"
 
 
-def curve(run: Run, task: Task) -> list[Row]:
+def curve(run: Run, task: Seeded) -> list[Row]:
     """The errors of a run by the time of its loop."""
     columns = (run.history[name] for name in ("step", "wall_s", "rel_l2"))
     rows = zip(*columns, strict=True)
@@ -151,9 +139,9 @@ def place(row: Row) -> tuple[int, int]:
     return list(LOW_DIM).index(row["case"]), int(row["seed"])
 
 
-def task_of(row: Row) -> Task:
+def task_of(row: Row) -> Seeded:
     """The run that a row is of."""
-    return Task(row["case"], int(row["seed"]))
+    return Seeded(row["case"], int(row["seed"]))
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -238,24 +226,12 @@ def rendered(out: Path, runs: Path) -> None:
         drawn(kept(where, CURVES)).savefig(temporary, format="png", dpi=110)
 
 
-def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
-    parser = Parser("library", __doc__)
-    parser.cases(list(LOW_DIM), help="such as wave")
-    parser.add_argument("--runs", type=Path, default=Path("runs/library"))
-    parser.common(RESULTS / "library.md", seeds=[0], jobs=1, quick="two steps of each, on few points", render=True)
-    args = parser.parse_args(argv)
-    at_least(args, {"seeds": 0, "jobs": 1})
-    return args
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    args = parsed(argv)
-    args.runs.mkdir(parents=True, exist_ok=True)
-    tasks = () if args.render else [Task(case, seed) for seed in args.seeds for case in args.cases]
-    say = lambda task, rows: f"{task.stem}: {rows[0]['error'] if rows else f'failed, see {args.runs / task.stem}.log'}"
-    study(args.out).run(partial(trained, args=args), {task: task for task in tasks}, args.jobs, say)
+    parser = Parser("library", __doc__)
+    parser.cases(list(LOW_DIM), help="such as wave")
+    parser.common(RESULTS / "library.md", seeds=[0], jobs=1, quick="two steps of each, on few points", render=True)
+    args = over_seeds(parser, argv, study, trained, lambda rows: rows[0]["error"])
     rendered(args.out, args.runs)
     print(args.out)
 

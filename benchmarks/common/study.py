@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -305,3 +306,40 @@ class Study:
                 self.add(rows)
                 print(say(task, rows), flush=True)
         self.add()
+
+
+class Seeded(NamedTuple):
+    """A run of a table: a case with a seed."""
+
+    case: str
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """The name of its files."""
+        return f"{self.case}-seed{self.seed}"
+
+
+def over_seeds(
+    parser: Parser,
+    argv: Sequence[str] | None,
+    study: Callable[[Path], Study],
+    work: Callable[..., list[Row]],
+    says: Callable[[list[Row]], str],
+) -> argparse.Namespace:
+    """Do the cases with the seeds that a command line asks for, and return it; files of the runs lie under --runs.
+
+    Args:
+        parser: with `cases`, and of `common` seeds, jobs and render.
+        study: from --out to the table.
+        work: (task, args=the command line) -> its rows, none where it failed and its log says why.
+        says: what is said of the rows of a task.
+    """
+    parser.add_argument("--runs", type=Path, default=Path("runs") / parser.prog)
+    args = parser.parse_args(argv)
+    at_least(args, {"seeds": 0, "jobs": 1})
+    args.runs.mkdir(parents=True, exist_ok=True)
+    tasks = () if args.render else [Seeded(case, seed) for seed in args.seeds for case in args.cases]
+    say = lambda task, rows: f"{task.stem}: {says(rows) if rows else f'failed, see {args.runs / task.stem}.log'}"
+    study(args.out).run(partial(work, args=args), {task: task for task in tasks}, args.jobs, say)
+    return args

@@ -241,12 +241,17 @@ def write(trial: Trial, drawn: random.Random) -> str:
     return f"{number} {stage}"
 
 
+def under_way(trial: Trial, drawn: random.Random) -> tuple[float, list[Path], int]:
+    """A run that has been at work for a random time: the seconds, logs for two commands, and its process."""
+    when, logs = drawn.uniform(0, alone(trial.kind)[1]), [trial.log(), trial.log()]
+    process = begin(trial.words, logs[0])
+    time.sleep(when)
+    return when, logs, process
+
+
 def twins(trial: Trial, drawn: random.Random) -> str:
     """Two commands with one --out."""
-    when = drawn.uniform(0, alone(trial.kind)[1])
-    logs = [trial.log(), trial.log()]
-    first = begin(trial.words, logs[0])
-    time.sleep(when)
+    when, logs, first = under_way(trial, drawn)
     second = begin(trial.words, logs[1])
     one_of_two(trial, [first, second], logs)
     return f"{when:.2f} s"
@@ -254,10 +259,7 @@ def twins(trial: Trial, drawn: random.Random) -> str:
 
 def stopped(trial: Trial, drawn: random.Random) -> str:
     """A second command while the first is stopped."""
-    when = drawn.uniform(0, alone(trial.kind)[1])
-    logs = [trial.log(), trial.log()]
-    first = begin(trial.words, logs[0])
-    time.sleep(when)
+    when, logs, first = under_way(trial, drawn)
     os.kill(first, signal.SIGSTOP)
     second = begin(trial.words, logs[1])
     code = ended(second)
