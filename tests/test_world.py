@@ -16,7 +16,7 @@ from conftest import one_line
 
 import kanpde
 from kanpde import ConfigError
-from kanpde.ground.world import World, joined
+from kanpde.ground.world import Lost, World, joined
 from kanpde.runs.models import Run
 from kanpde.training.checkpoints import load_checkpoint
 
@@ -98,6 +98,23 @@ def test_a_killed_process_ends_the_run_in_one_line_and_it_goes_on_alone(tmp_path
     assert saved["step"] == run.history["step"][-1] and len(saved["others"]) == 1
     on = kanpde.resume(out, on_step=lambda state: state.step > saved["step"] + 2)
     assert on.history["step"][-1] > saved["step"] and on.attrs["world_size"] == 1
+
+
+def test_sigterm_does_not_break_off_the_end_of_one_that_a_lost_process_leaves():
+    """torchrun sends it when it sees the loss: often while the others write down what they have."""
+    told, world = [], World(0, 2)
+    former = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    try:
+        with world._ending_once():
+            with pytest.raises(Lost), world._noticing():
+                raise RuntimeError("connection closed by peer")
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert told == []
+        with World(0, 2)._ending_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert told == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def test_a_run_that_is_told_to_end_leaves_its_last_step(tmp_path):

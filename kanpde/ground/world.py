@@ -5,6 +5,7 @@ the identity. Sums, largest numbers and copies are the same bits in all processe
 """
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,7 @@ class World:
     backend: str = ""
     _store: Any = None
     _turns: Iterator[int] = field(default_factory=lambda: count(1), repr=False, compare=False)
+    _gone: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     @classmethod
     def of_torchrun(cls) -> "World":
@@ -156,7 +158,7 @@ class World:
         if self.alone:
             return [mine]
         found = [None] * self.size
-        with _noticing():
+        with self._noticing():
             dist.all_gather_object(found, mine)
         return found
 
@@ -174,12 +176,12 @@ class World:
                 found = work()
             except Exception as raised:
                 error = raised
-            with _noticing():
+            with self._noticing():
                 self._store.set("turn", str(turn))
         else:
             self._wait(turn)
         held = [(found, _portable(error))]
-        with _noticing():
+        with self._noticing():
             dist.broadcast_object_list(held, 0)
         if error is not None:
             raise error
@@ -210,10 +212,43 @@ class World:
             ended.set()
             thread.join()
 
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """What torch says of a process that is gone becomes one line."""
+        try:
+            yield
+        except RuntimeError as error:  # of torch, those of its stores and backends too
+            self._gone.set()
+            if isinstance(error, Lost):
+                raise
+            raise Lost("a process of the run is lost: it has ended, or takes no part any more") from None
+
+    @contextmanager
+    def _ending_once(self) -> Iterator[None]:
+        """In the block SIGTERM, by which torchrun ends those that a lost process leaves, does not break off their end.
+
+        A process that has noticed writes what it has and says why, and ends by itself.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+
+        def end(number, frame):
+            if not self._gone.is_set():
+                signal.signal(number, former)
+                os.kill(os.getpid(), number)
+
+        signal.signal(signal.SIGTERM, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, former)
+
     def _wait(self, turn: int) -> None:
         """Until the first process has done its work of this number."""
         beat, since, pause = -1, time.monotonic(), POLL / 64
-        with _noticing():
+        with self._noticing():
             while int(self._store.get("turn")) < turn:
                 if (now := self._store.add("beat", 0)) != beat:
                     beat, since = now, time.monotonic()
@@ -231,7 +266,7 @@ class World:
         for _, alike in groupby(sorted(range(len(found)), key=kind), kind):
             places = list(alike)
             flat = torch.cat([found[i].detach().reshape(-1) for i in places])
-            with _noticing():
+            with self._noticing():
                 message(flat)
             parts = flat.split([found[i].numel() for i in places])
             for i, part in zip(places, parts, strict=True):
@@ -260,7 +295,7 @@ def joined() -> Iterator[World]:
     backend = "gloo" if gpus < int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) else "cpu:gloo,cuda:nccl"
     if gpus:
         torch.cuda.set_device(world.local_rank % gpus)
-    with _noticing():
+    with world._noticing():
         store, *_ = next(dist.rendezvous("env://", world.rank, world.size, timeout=JOINING))
         store = dist.PrefixStore("kanpde", store)
         store.add("turn", 0)
@@ -268,22 +303,11 @@ def joined() -> Iterator[World]:
     world = replace(world, backend=backend, _store=store)
     token = _CURRENT.set(world)
     try:
-        with world._beating():
+        with world._beating(), world._ending_once():
             yield world
     finally:
         _CURRENT.reset(token)
         dist.destroy_process_group()
-
-
-@contextmanager
-def _noticing() -> Iterator[None]:
-    """What torch says of a process that is gone becomes one line."""
-    try:
-        yield
-    except Lost:
-        raise
-    except RuntimeError:  # of torch, those of its stores and backends too
-        raise Lost("a process of the run is lost: it has ended, or takes no part any more") from None
 
 
 def _portable(error: Exception | None) -> Exception | None:
