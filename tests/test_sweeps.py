@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import signal
+import socket
 import statistics
 import sys
 import time
@@ -416,6 +417,22 @@ def test_a_program_that_a_task_of_ray_has_started_gets_ctrl_c(tmp_path, monkeypa
     finally:
         engine.close()
     assert cell.log.read_text().endswith("stored\n")
+
+
+def test_a_cluster_that_has_ended_without_saying_so_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert engines._answering(None) is None and engines._answering("auto") == "auto"
+    recorded = tmp_path / "ray" / "ray_current_cluster"
+    recorded.parent.mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        recorded.write_text(f"127.0.0.1:{taken.getsockname()[1]}")
+        assert engines._answering(None) == "local"
+        for asked in ("auto", recorded.read_text()):
+            with pytest.raises(OSError, match="there is no cluster at 127"):
+                engines._answering(asked)
+        taken.listen()
+        assert engines._answering(None) is None and engines._answering(recorded.read_text()) == recorded.read_text()
 
 
 def test_a_cluster_that_is_not_there_is_a_line(folder, capsys, monkeypatch):

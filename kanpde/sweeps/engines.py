@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ class Cluster(Engine):
             raise ConfigError("--engine ray: Ray is not installed: pip install 'kanpde[scale]'") from None
         self.ray = ray
         try:
-            _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
+            address = _answering(address or os.environ.get("RAY_ADDRESS"))
             ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(f"--engine ray: {' '.join(str(error).split())}") from None
@@ -158,6 +159,27 @@ def _check_reachable(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=SECONDS).close()
         except (OSError, OverflowError) as error:
             raise OSError(f"there is no cluster at {address} ({error})") from None
+
+
+def _answering(address: str | None) -> str | None:
+    """The address for Ray; `local`, a cluster of our own, where the last of this machine has ended without `ray stop`.
+
+    Raises:
+        OSError: the cluster that is asked for does not answer, which Ray would try for minutes.
+    """
+    if address and address != "auto":
+        _check_reachable(address)
+        return address
+    recorded = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        _check_reachable(recorded.read_text().strip())
+    except FileNotFoundError:
+        return address
+    except OSError:
+        if address:
+            raise
+        return "local"
+    return address
 
 
 def in_task(words: Sequence[str], log: Path, threads: int, folder: str) -> int:
