@@ -1,4 +1,4 @@
-"""What a run says of itself as rows of words, for pages and notebooks: how wrong it is, by which settings, in what time.
+"""What a run says of itself as rows of words, for pages and notebooks: how wrong it is, how it was made, in what time.
 
 Everything is read with care: older files, those of classifiers and of runs that have failed lack some of it.
 """
@@ -27,7 +27,7 @@ def heading(run: "RunFile") -> str:
 
 
 def errors(run: "RunFile") -> Rows:
-    """How wrong the run is: as it is estimated without a solution, and as far as it is known; and what is said of it."""
+    """How wrong the run is, as it is estimated without a solution and as far as it is known; and what is said of it."""
     attrs, found, rows = run.attrs, run.verification, []
     if found:
         interval = f"{100 * found['confidence']:.3g} % interval {found['low']:.2e} to {found['high']:.2e}"
