@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -371,3 +372,13 @@ def test_a_notebook_shows_a_run_and_its_pictures(solved):
     assert [image["src"][:18] for image in Page(pictures._repr_html_()).of("img")] == ["data:image/svg+xml"] * 2
     with pytest.raises(RunFileError):
         Run.open(solved.with_name("none.h5"))
+
+
+def test_the_blocks_of_the_document_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(kanpde.__file__).parents[1] / "docs" / "report.md").read_text()
+    names = {"__name__": "docs_report"}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "docs/report.md", "exec"), names)
+    assert (tmp_path / "poisson-report.html").is_file() and (tmp_path / "convergence.pdf").is_file()
+    assert names["show"].path == Path("shown.h5")

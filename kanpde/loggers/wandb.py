@@ -7,11 +7,13 @@ from typing import Literal
 from kanpde.loggers.base import Logger, described, known, summed_up
 from kanpde.records.run import RunFile
 
+UNASKED = ("disable_git", "disable_code", "x_disable_stats", "x_disable_meta", "x_disable_machine_info")
+
 
 class WeightsAndBiases(Logger):
     """A run with the id of the result, in the folder wandb beside it; `wandb sync` sends it, or mode: online.
 
-    What wandb records beside that, of the console, the machine, the code and git, is switched off.
+    What wandb records beside that, of the console, the machine, its packages, the code and git, is switched off.
 
     Args:
         project: its name.
@@ -30,7 +32,6 @@ class WeightsAndBiases(Logger):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to wandb's own developers; read at its import
         import wandb
 
-        unasked = {"disable_git": True, "disable_code": True, "x_disable_stats": True, "x_disable_machine_info": True}
         self.run = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -40,7 +41,9 @@ class WeightsAndBiases(Logger):
             dir=run.path.parent,
             mode=self.mode,
             config={**run.config, **described(run)},
-            settings=wandb.Settings(console="off", silent=True, **unasked),
+            settings=wandb.Settings(
+                console="off", silent=True, x_save_requirements=False, **dict.fromkeys(UNASKED, True)
+            ),
         )
 
     def row(self, step: int, row: Mapping[str, float]) -> None:
