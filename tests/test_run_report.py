@@ -79,6 +79,14 @@ def fitted(folder):
     return train(problem, out=folder / "fitted.h5", backbone="kan", steps=5, slices={"points": 11}).path
 
 
+@pytest.fixture
+def bare(monkeypatch):
+    """Pages without pictures, which take most of their time."""
+    for name in ("main_figures", "other_figures"):
+        monkeypatch.setattr(contents, name, lambda _: {})
+    monkeypatch.setattr(contents, "_standing", lambda _: None)
+
+
 @pytest.fixture(scope="module")
 def page(solved):
     return read(report(solved))
@@ -155,6 +163,7 @@ def numbers(packed: dict) -> np.ndarray:
     return found.reshape([int(n) for n in packed["shape"].split(",")]) if "shape" in packed else found
 
 
+@pytest.mark.usefixtures("bare")
 def test_the_view_has_the_numbers_of_the_file_on_a_skin_that_is_closed(solved):
     run = Run.open(solved)
     view = contents.contents(run).view
@@ -171,6 +180,7 @@ def test_the_view_has_the_numbers_of_the_file_on_a_skin_that_is_closed(solved):
     assert 0 < volume < 4 / 3 * np.pi  # all faces look outwards, and an octant is cut away
 
 
+@pytest.mark.usefixtures("bare")
 def test_the_view_of_a_plane_is_a_height(fitted):
     run = Run.open(fitted)
     view = contents.contents(run).view
@@ -179,6 +189,7 @@ def test_the_view_of_a_plane_is_a_height(fitted):
     np.testing.assert_allclose(height, np.float32(u.T if of_mesh is None else of_mesh["u"]))
 
 
+@pytest.mark.usefixtures("bare")
 def test_without_plotly_the_page_says_what_is_missing(solved, monkeypatch, tmp_path):
     monkeypatch.setattr(pages, "plotly_js", lambda: None)
     page = read(report(solved, tmp_path / "page.html"))
@@ -205,6 +216,7 @@ def test_a_classifier(folder):
     assert [image["alt"][:6] for image in page.of("img")] == ["epochs"]
 
 
+@pytest.mark.usefixtures("bare")
 def test_runs_that_have_not_ended_well_say_so(solved, folder):
     failed = copied(solved, folder / "failed.h5", status="failed", message="step 7: the loss is nan")
     page = read(report(failed.path))
@@ -268,6 +280,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, capsys, damage, said):
     assert not list(tmp_path.glob("*.html"))
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("attrs", [{"start_rungs": "[{"}, {"sessions": "7"}, {"retreats": '[{"step": "x"}]'}])
 def test_attributes_that_no_run_has_written_are_one_line(solved, tmp_path, attrs):
     run = copied(solved, tmp_path / "x.h5", **attrs)
@@ -277,6 +290,7 @@ def test_attributes_that_no_run_has_written_are_one_line(solved, tmp_path, attrs
     assert not list(tmp_path.glob("*.html"))
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("out", ["page.txt", "nowhere/page.html", "."])
 def test_a_page_that_cannot_be_written_is_one_line(solved, tmp_path, capsys, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
@@ -301,6 +315,7 @@ def test_who_writes_a_result_is_seen_without_its_lock(tmp_path):
     assert not is_held(path)
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_page_follows_a_run_and_ends_with_it(tmp_path):
     path, seen, threads = tmp_path / "live.h5", [], []
 
@@ -332,6 +347,7 @@ def test_a_run_without_a_first_result_is_waited_for_as_long_as_it_is_there(tmp_p
         assert live.goes_on(path) and not live.goes_on(tmp_path)
 
 
+@pytest.mark.usefixtures("bare")
 def test_ctrl_c_leaves_a_page_that_does_not_reload(solved, tmp_path, capsys, monkeypatch):
     run = copied(solved, tmp_path / "x.h5", status="running")
 
@@ -345,6 +361,7 @@ def test_ctrl_c_leaves_a_page_that_does_not_reload(solved, tmp_path, capsys, mon
     assert "refresh" not in (tmp_path / "x-report.html").read_text().partition("<style>")[0]
 
 
+@pytest.mark.usefixtures("bare")
 def test_watching_a_run_that_has_ended_is_one_page(solved, tmp_path, capsys):
     path = shutil.copy(solved, tmp_path)
     code, out, _ = call(capsys, "report", path, "--watch")
@@ -353,6 +370,7 @@ def test_watching_a_run_that_has_ended_is_one_page(solved, tmp_path, capsys):
     assert code == 2 and err == f"kanpde: {tmp_path / 'none.h5'}: no such file\n"
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_write_that_fails_leaves_the_former_page(solved, tmp_path, monkeypatch):
     path = shutil.copy(solved, tmp_path)
     before = report(path).read_bytes()
