@@ -5,12 +5,16 @@ import shutil
 
 import pytest
 
-from kanpde import train
+from kanpde import Run, train
 from kanpde.problems import Heat
+from kanpde.records.run import replacing
 from kanpde.report import report
+from kanpde.report.pages import page_of_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytest.importorskip("plotly", reason="plotly is not installed")
+exceptions = pytest.importorskip("selenium.common.exceptions")
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 pytestmark = [
@@ -153,3 +157,16 @@ def test_a_print_has_the_pictures_and_not_the_view(browser, page):
     assert browser.execute_script(wide) == 0
     pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert pdf.startswith(b"%PDF") and len(pdf) > 50_000
+
+
+def test_a_page_that_is_followed_loads_itself_again(browser, page):
+    run = Run.open(page.with_name("heat.h5"))
+    live = page.with_name("live.html")
+    live.write_text(page_of_run(run, reload=1), encoding="utf-8")
+    opened(browser, live)
+    run.attrs["title"] = "what it says now"
+    with replacing(live) as temporary:
+        temporary.write_text(page_of_run(run), encoding="utf-8")
+    shown = lambda driver: driver.find_element("css selector", ".equation").text == "what it says now"
+    between = exceptions.StaleElementReferenceException, exceptions.NoSuchElementException  # of two pages
+    assert WebDriverWait(browser, 60, ignored_exceptions=between).until(shown)
