@@ -40,7 +40,7 @@ STATES = {
     "failed": "failed",
     "diverged": "diverged: it ended worse than it began",
 }
-DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)  # of values that are not what they should be
+DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)  # of what no run has written
 
 
 @dataclass(frozen=True)
