@@ -63,6 +63,44 @@ def plot(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A result file (.h5), or a folder of them, such as that of a sweep.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default <run>-report.html beside it, report.html in a folder.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow what goes on: until it has ended, or Ctrl-C.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Write a page on a run, one HTML file that needs nothing beside it and no network.
+
+    What was solved, how wrong it is with its error bar and floors, the start, learning curves, the field, also to be
+    turned (extra `report`), equations and conditions, settings, time, memory, environment, how to cite and to repeat
+    it. Of a folder a table with a section for each run, of a sweep its groups too.
+
+    With --watch the page is written anew whenever a result has changed, and loads itself again.
+    """
+    from kanpde import report as pages
+
+    say = Console(quiet=True) if quiet else console
+    if not watch:
+        say.print(f"page      {pages.report(run, out)}")
+        return
+    shown: list[Path] = []
+
+    def tell(page: Path) -> None:
+        if not shown:
+            say.print(f"page      {page}; Ctrl-C ends watching, not the run")
+        shown.append(page)
+
+    try:
+        page = pages.watch(run, out, on_page=tell)
+    except KeyboardInterrupt:
+        say.print("interrupted; the page stays as it is")
+        raise SystemExit(INTERRUPTED) from None
+    say.print(f"page      {page}, after the end")
+
+
+@app.command()
 def verify(
     run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
     points: Annotated[int | None, typer.Option(min=2, help="How many; default as many as it takes.")] = None,

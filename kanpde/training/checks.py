@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from kanpde import loggers
 from kanpde.config import PhaseConfig, RunConfig, dump, resolve, validate
 from kanpde.domains.base import FEW, is_framed, numbers_across, resolution, tells_inside
 from kanpde.ground.errors import ConfigError, suggest
@@ -53,6 +54,7 @@ def check(plan: "Plan") -> None:
     """
     config, problem, net = plan.config, plan.problem, plan.net
     check_written(config)
+    loggers.made(config.log)
     check_points_of_interest(plan)
     check_terms(problem)
     check_device(config.device)
