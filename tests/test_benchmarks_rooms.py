@@ -17,7 +17,18 @@ MAY = {room: {room, "common"} for room in benchmarks.ROOMS} | {"paper": {"paper"
 FILES = sorted(path for room in benchmarks.ROOMS for path in (ROOT / room).glob("*.py"))
 COMMANDS = (  # python -m benchmarks.<name>, as it always was
     *("acceptance", "backbones", "capacity", "compactness", "conditions", "conv", "defaults", "features", "feynman"),
-    *("beside_deepxde", "crashes", "domains", "fuzz", "ladder", "library", "long_runs", "systems", "yardsticks"),
+    *(
+        "beside_deepxde",
+        "crashes",
+        "domains",
+        "fuzz",
+        "ladder",
+        "library",
+        "long_runs",
+        "second_order",
+        "systems",
+        "yardsticks",
+    ),
     *("feynman_ranges", "figures", "gpu", "gradient", "grid_range", "harder", "high_dim", "high_dim_functions"),
     *(
         "images",

@@ -130,6 +130,8 @@ TRAJECTORIES: dict[str, tuple] = {
     "gauss_newton, columns": (Poisson(3), phases("gauss_newton", columns=8)),
     "gauss_newton, observations": (Decay(), phases("gauss_newton", damping=1.0)),
     "gauss_newton, fit": fit(backbone={"name": "kan", "widths": [2]}, **phases("gauss_newton")),
+    "levenberg_marquardt": (Heat(2), {**SOFT, **phases("levenberg_marquardt", damping=1.0)}),
+    "levenberg_marquardt, observations": (Decay(), phases("levenberg_marquardt", damping=1.0)),
 }
 SLOW = (
     "gauss_newton, momentum",

@@ -2,5 +2,6 @@
 
 from kanpde.optim.gauss_newton import GaussNewton
 from kanpde.optim.lbfgs import RestartingLBFGS
+from kanpde.optim.levenberg_marquardt import LevenbergMarquardt
 
-__all__ = ["GaussNewton", "RestartingLBFGS"]
+__all__ = ["GaussNewton", "LevenbergMarquardt", "RestartingLBFGS"]

@@ -64,14 +64,14 @@ class Dense:
         self.wide = int(world.sum([torch.tensor(count)])[0]) <= j.shape[1]
         if self.wide:
             self.right, self.j = (world.gather(torch.cat(parts)) for parts in zip(*held, strict=True))
-            self.roots = _roots(torch.linalg.vector_norm(self.j, dim=0), scaling)
+            self.roots = roots(torch.linalg.vector_norm(self.j, dim=0), scaling)
             self.j /= self.roots
             self.gram = self.j @ self.j.mT
         else:
             self._add(held)
             self.upper, self.right = world.sum([self.upper, self.right])
             self.gram = self.upper.triu() + self.upper.triu(1).mT
-            self.roots = _roots(self.gram.diagonal().sqrt(), scaling)
+            self.roots = roots(self.gram.diagonal().sqrt(), scaling)
             self.gram /= self.roots * self.roots.unsqueeze(1)
             self.right /= self.roots
         if not self.gram.isfinite().all():
@@ -95,7 +95,7 @@ class Dense:
         return (p if self.q is None else p + self.q).to(self.dtype)
 
 
-def _roots(lengths: Tensor, scaling: float) -> Tensor:
+def roots(lengths: Tensor, scaling: float) -> Tensor:
     """The roots of the diagonal S, from the lengths of the columns of J."""
     return (lengths / lengths.max().clamp_min(torch.finfo(lengths.dtype).tiny)).clamp_min(FLAT) ** scaling
 
@@ -220,13 +220,13 @@ class GaussNewton(torch.optim.Optimizer):
         best = probe(), None, mu * SPREAD  # where no candidate is better: stay, and damp more
         for candidate, p in candidates.items():
             for eta in self.lengths:
-                _assign(parameters, start + eta * p)
+                assign(parameters, start + eta * p)
                 loss = probe()
                 if loss < best[0]:
                     best = loss, eta * p, candidate
         loss, step, mu = best
         group["damping"] = min(max(mu, LEAST), MOST)
-        _assign(parameters, start if step is None else start + step)
+        assign(parameters, start if step is None else start + step)
         group["steps"] += 1
         group["accepted"] += step is not None
         if self.momentum:
@@ -271,6 +271,6 @@ class GaussNewton(torch.optim.Optimizer):
 
 
 @torch.no_grad()
-def _assign(parameters: Sequence[Tensor], flat: Tensor) -> None:
+def assign(parameters: Sequence[Tensor], flat: Tensor) -> None:
     for p, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         p.copy_(piece.view_as(p))

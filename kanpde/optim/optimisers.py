@@ -18,6 +18,7 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.network import parameter_groups
 from kanpde.optim.gauss_newton import GaussNewton
 from kanpde.optim.lbfgs import RestartingLBFGS
+from kanpde.optim.levenberg_marquardt import LevenbergMarquardt
 
 Groups = dict[str, tuple[list[Tensor], float]]  # the parameters and the learning rate of each group
 MAX_PRECONDITION_DIM = 512  # longer axes of a parameter have no matrix in SOAP: d = 100 000 inputs must not
@@ -186,6 +187,13 @@ OPTIMISERS = {
         by_gradients=False,
         wants_system=True,
         beside_sparsity={"scaling": 0.0},  # damping that is scaled by curvature would leave all edges
+    ),
+    "levenberg_marquardt": Optimiser(
+        partial(_of_all, lambda: LevenbergMarquardt),
+        "Levenberg-Marquardt with geodesic acceleration, to the last digits; few parameters, points that stay.",
+        by_gradients=False,
+        wants_system=True,
+        beside_sparsity={"scaling": 0.0},
     ),
 }
 

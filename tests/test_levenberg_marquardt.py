@@ -1,0 +1,174 @@
+"""Levenberg-Marquardt steps against their formula, and where products J^T J have no digits left."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import close
+from torch import Tensor, nn
+
+import kanpde
+from kanpde.domains import Box
+from kanpde.optim import GaussNewton, LevenbergMarquardt
+from kanpde.problems.base import Problem
+from kanpde.problems.conditions import Dirichlet
+
+F64 = torch.float64
+
+
+def normal(*size: int, seed: int = 0) -> Tensor:
+    return torch.randn(*size, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+class Quadratic:
+    """r = A theta + theta^T B theta / 2 - b, whose second derivative along v is v^T B v everywhere."""
+
+    def __init__(self, m: int, n: int, bent: float = 0.0):
+        self.a, self.b, self.theta = normal(m, n), normal(m, seed=1), nn.Parameter(normal(n, seed=2))
+        self.bends = bent * normal(m, n, n, seed=3)
+        self.bends = self.bends + self.bends.mT
+
+    def residual(self) -> Tensor:
+        return self.a @ self.theta + (self.bends @ self.theta @ self.theta) / 2 - self.b
+
+    def jacobian(self) -> Tensor:
+        return self.a + self.bends @ self.theta.detach()
+
+    def blocks(self):
+        yield from zip(self.residual().detach().split(7), self.jacobian().split(7), strict=True)
+
+    def loss(self) -> float:
+        return self.residual().square().sum().item()
+
+
+def solved(j: Tensor, r: Tensor, mu: float, scaling: float) -> Tensor:
+    """-(J^T J + mu S)^-1 J^T r."""
+    lengths = j.norm(dim=0)
+    s = (lengths / lengths.max()) ** (2 * scaling)
+    return -torch.linalg.solve(j.mT @ j + mu * torch.diag(s), j.mT @ r)
+
+
+@pytest.mark.parametrize("scaling", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("m", "n"), [(400, 12), (40, 12), (12, 12), (12, 40)])  # blocks become triangles on the way
+@pytest.mark.parametrize("bent", [0.0, 1e-3])
+def test_a_step_is_the_formula(m, n, bent, scaling):
+    system, mu = Quadratic(m, n, bent), 0.3
+    start, j, r = system.theta.detach().clone(), system.jacobian(), system.residual().detach()
+    v = solved(j, r, mu, scaling)
+    a = solved(j, system.bends @ v @ v, mu, scaling)
+    assert not bent or a.norm() > 1e-5 * v.norm()
+    optimizer = LevenbergMarquardt([system.theta], damping=mu, scaling=scaling)
+    assert optimizer.step(system) == system.loss()
+    close(system.theta.detach() - start, v + a / 2, 1e-9)
+    assert optimizer.param_groups[0]["damping"] == pytest.approx(mu / 3) and optimizer.report()["accepted"] == 1
+
+
+def test_without_acceleration_or_where_it_is_too_long_a_step_is_straight():
+    for acceleration in (0.0, 1e-12):
+        system = Quadratic(40, 12, 1e-3)
+        v = solved(system.jacobian(), system.residual().detach(), 0.3, 0.5)
+        start = system.theta.detach().clone()
+        LevenbergMarquardt([system.theta], damping=0.3, acceleration=acceleration).step(system)
+        close(system.theta.detach() - start, v, 1e-9)
+
+
+class Valley:
+    """A narrow valley along y = x^2."""
+
+    def __init__(self):
+        self.theta = nn.Parameter(torch.tensor([-3.0, 9.0], dtype=F64))
+
+    def residual(self) -> Tensor:
+        x, y = self.theta
+        return torch.stack([1 - x, 1000 * (y - x**2)])
+
+    def blocks(self):
+        j = torch.tensor([[-1, 0], [-2000 * self.theta[0].item(), 1000]], dtype=F64)
+        yield self.residual().detach(), j
+
+
+def test_acceleration_follows_a_bent_valley():
+    def steps(acceleration: float) -> int:
+        valley = Valley()
+        optimizer = LevenbergMarquardt([valley.theta], damping=1.0, acceleration=acceleration)
+        return next(k for k in range(1, 1000) if optimizer.step(valley) < 1e-20)
+
+    assert 3 * steps(1.0) < steps(0.0)
+
+
+def test_directions_that_products_have_no_digits_for():
+    """Of a condition of 1e10 the normal equations with their rounding leave 1e-8 in theta, orthogonal factors 1e-5."""
+
+    class Hard(Quadratic):
+        def __init__(self):
+            super().__init__(60, 12)
+            u, _, v = torch.linalg.svd(self.a, full_matrices=False)
+            self.a = u @ torch.diag(torch.logspace(0, -10, 12, dtype=F64)) @ v
+            self.b = self.a @ torch.ones(12, dtype=F64)
+
+    errors = {}
+    for kind in (LevenbergMarquardt, GaussNewton):
+        system = Hard()
+        optimizer = kind([system.theta], scaling=0.0)
+        for _ in range(80):
+            optimizer.step(system, system.loss)
+        errors[kind] = (system.theta - 1).norm().item()
+    assert errors[LevenbergMarquardt] < 1e-4 and errors[GaussNewton] > 1e-1
+
+
+def test_what_cannot_get_smaller_stays():
+    system = Quadratic(5, 5)
+    optimizer = LevenbergMarquardt([system.theta])
+    for _ in range(40):
+        optimizer.step(system)
+    least, theta = system.loss(), system.theta.detach().clone()
+    assert least < 1e-25 and optimizer.step(system) <= least
+    system.residual = lambda: (system.b + 0 * system.theta) * (torch.nan if (system.theta != theta).any() else 1)
+    system.theta.data.copy_(theta)
+    system.blocks = lambda: [(system.b, system.a)]
+    optimizer = LevenbergMarquardt([system.theta], damping=0.5)
+    optimizer.step(system)
+    assert torch.equal(system.theta.detach(), theta) and optimizer.param_groups[0]["damping"] == 1.0
+    system.blocks = lambda: [(system.b, system.a * torch.inf)]
+    with pytest.raises(FloatingPointError, match="not finite"):
+        optimizer.step(system)
+
+
+@pytest.mark.parametrize("options", [{"damping": 0}, {"acceleration": -1}, {"scaling": 2}, {"tries": 0}])
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match="needed are"):
+        LevenbergMarquardt([nn.Parameter(torch.zeros(2))], **options)
+
+
+@dataclass(frozen=True)
+class Pairs(Problem):
+    """Lap u = 0 on (0, 1)^4, u = x1 x2 + x3 x4 on the boundary: sums of squares of sums."""
+
+    dim: int = 4
+
+    @property
+    def domain(self):
+        return Box(self.dim, 0, 1)
+
+    @property
+    def conditions(self):
+        return (Dirichlet(value=self.exact),)
+
+    def residual(self, u, x):
+        return u.lap
+
+    def exact(self, x):
+        return (x[:, ::2] * x[:, 1::2]).sum(1)
+
+
+def test_a_solution_that_the_network_holds_is_found_to_the_last_digits(tmp_path):
+    run = kanpde.train(
+        Pairs(),
+        solver="low_dim",
+        constraint="soft",
+        backbone={"name": "chebykan", "widths": [5], "degree": 2, "squash": "none"},
+        points={"interior": 200, "boundary": 200, "test": 500, "validation": 50},
+        phases=[{"optimizer": "levenberg_marquardt", "steps": 40}],
+        out=tmp_path / "run.h5",
+    )
+    assert run.rel_l2 < 1e-13
