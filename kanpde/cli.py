@@ -491,6 +491,26 @@ def _problem_and_over(words: list[str], over: list[str] | None) -> tuple[str, li
     return problems[0], [*(over or []), *(word for word in words if word not in problems)]
 
 
+@app.command()
+def doctor() -> None:
+    """Say what is installed here, and whether it computes what it should; the exit code is 1 where something is wrong.
+
+    Versions of all packages and what they need to be, the machine, and checks of some seconds: derivatives, a run
+    with its file, a picture. What is known of versions that do not go together is in docs/compatibility.md.
+    """
+    from kanpde.doctor import examined
+
+    lines = examined()
+    table = Table(show_header=False, box=None)
+    for about in dict.fromkeys(line.about for line in lines):
+        table.add_row(Text(about, "bold"), "", "")
+        for line in (line for line in lines if line.about == about):
+            table.add_row(f"  {line.name}", line.state, line.says)
+    console.print(table)
+    if any(line.state == "wrong" for line in lines):
+        raise SystemExit(1)
+
+
 @app.command(name="list")
 def list_(
     file: Annotated[Path | None, typer.Argument(help="A file of one's own whose members are shown instead.")] = None,
