@@ -172,6 +172,7 @@ class RunConfig(Strict):
 
     networks: the fields of a system are outputs of one network, or each has its own.
     stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
+    shard: what the processes of torchrun share out: the points of a step, or the inputs of each point.
     """
 
     problem: dict[str, Any]
@@ -193,6 +194,7 @@ class RunConfig(Strict):
     verify: bool = True
     reference: Annotated[ReferenceConfig | None, BeforeValidator(plainly)] = None
     points_of_interest: dict[str, Any] | None = None
+    shard: Literal["points", "inputs"] = "points"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
