@@ -133,7 +133,8 @@ class SlicedBall(Ball):
         seed = torch.randint(2**62, (1,), generator=generator, device=generator.device).item()
         normal = lambda width, own: torch.randn(n, width, generator=own, device=own.device, **kind)
         g = self.inputs.drawn("directions", seed, normal, 1, generator.device)
-        return g.div_(self._square(g).sqrt().clamp_min(torch.finfo(g.dtype).tiny).unsqueeze(1))
+        (square,) = self.inputs.sum(g.square().sum(1, dtype=torch.float64))  # in float32 the same bits by any number
+        return g.div_(square.sqrt().to(g.dtype).clamp_min(torch.finfo(g.dtype).tiny).unsqueeze(1))
 
     def _square(self, x: Tensor) -> Tensor:
         """|x|^2 (N,)."""

@@ -18,7 +18,7 @@ from kanpde.ground import metrics
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
-from kanpde.jets.slices import WHOLE, total
+from kanpde.jets.slices import WHOLE
 from kanpde.kan import grids
 from kanpde.problems import Problem
 from kanpde.problems.conditions import draws
@@ -191,7 +191,7 @@ class Evaluator:
 
         def measured(points: Tensor, exact: Tensor | None) -> dict[str, Tensor]:
             u, x = self.u(points).double(), self.problem.inputs_of(points)
-            radius = x.norm(dim=1) if inputs is WHOLE else total([x.square()], inputs)[0].sqrt()
+            radius = x.norm(dim=1) if inputs is WHOLE else inputs.sum(x.square().sum(1, dtype=torch.float64))[0].sqrt()
             digest.update((x if inputs is WHOLE else radius).float().cpu().numpy().ravel())
             exact = u * float("nan") if exact is None else exact.double()
             found = {"u": u, "u_exact": exact, "radius": radius, "x": x, "t": x[:, -1]}
