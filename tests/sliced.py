@@ -27,7 +27,6 @@ from kanpde.runs.models import Run
 from kanpde.training import ladder
 from kanpde.training.checkpoints import load_checkpoint
 from kanpde.training.loop import ResidualTraining
-from kanpde.training.objective import Objective
 from kanpde.training.shards import sliced_names
 
 KAN, META = {"name": "kan", "widths": [4]}, {"name": "metakan", "widths": [4, 3], "meta_hidden": 6}
@@ -40,6 +39,7 @@ SMALL = {
     "evaluation": {"every": 2},
 }
 GRADIENT = {"loss": {"gradient": "almost_everywhere", "weights": {"gradient": 0.3}}}
+MANY = {"points": {**SMALL["points"], "interior": 40}}  # more than a polynomial has coefficients
 FRESH = {"points": {**SMALL["points"], "refresh": 1}}
 WIDE = {"backbone": {**KAN, "centred": True, "widths": [3]}, "points": {**SMALL["points"], "interior": 2}}
 CASES: dict[str, tuple[Problem, dict]] = {
@@ -63,7 +63,8 @@ TRAJECTORIES = {
 }
 RUNS = {
     "run": (SineGordon(9), {"backbone": META, **FRESH}),
-    "run, kept points": (AllenCahn(9), {"start": "ladder", **GRADIENT}),
+    "run, constant": (SineGordon(9), {"backbone": META, "start": "constant"}),  # which is found in float32
+    "run, ladder": (AllenCahn(9), {"start": "ladder", **GRADIENT, **MANY}),
 }
 
 
@@ -89,7 +90,9 @@ def whole(u, state: dict[str, Tensor], world: World) -> dict[str, Tensor]:
 
 def pair(problem: Problem, given: dict, world: World, folder: Path) -> tuple[ResidualTraining, ResidualTraining]:
     """A training of the slices, and one of all inputs with the same weights and points."""
-    several = ResidualTraining(planned(own(problem), {**SMALL, **given, "shard": "inputs"}), Run(folder / "n.h5"), world)
+    several = ResidualTraining(
+        planned(own(problem), {**SMALL, **given, "shard": "inputs"}), Run(folder / "n.h5"), world
+    )
     with by_itself():
         one = ResidualTraining(planned(own(problem), {**SMALL, **given}), Run(folder / "n.h5"))
     if several.u.start is not None:  # numbers for a polynomial
@@ -121,7 +124,9 @@ def jets(several: ResidualTraining, one: ResidualTraining, world: World) -> dict
     for name in ("source", "exact", "untrained"):
         a, b = (getattr(t.plan.problem, name)(x) for t, x in ((several, x), (one, y)))
         found[name] = apart(a, b)
-    a, b = (gradient_of(t.plan.problem.source(at), at) for t, x in ((several, x), (one, y)) for at in [x.requires_grad_()])
+    a, b = (
+        gradient_of(t.plan.problem.source(at), at) for t, x in ((several, x), (one, y)) for at in [x.requires_grad_()]
+    )
     found["slope of the source"] = apart(rows(a, world, 1), b)
     polynomials = several.plan.problem.taylor_polynomials(x)
     value, grad, second, off = (torch.as_tensor(t, dtype=y.dtype) for t in one.plan.problem.taylor())
@@ -162,7 +167,7 @@ def trajectory(name: str, world: World, folder: Path) -> float:
 def climbed(name: str, world: World, folder: Path) -> float:
     """The coefficients of each rung on the same points."""
     problem = {"two_body": SineGordon(9), "three_body": AllenCahn(11, solution="three_body")}[name]
-    several, one = pair(problem, {"start": "ladder"}, world, folder)
+    several, one = pair(problem, {"start": "ladder", **MANY}, world, folder)
     worst = 0.0
     for t in (several, one):
         for part in "cab":
@@ -174,7 +179,8 @@ def climbed(name: str, world: World, folder: Path) -> float:
             t.left = ladder.solve(t.u.start, ladder.PARTS[rung], equation, dict(t.supply.points()))
         a = whole(several.u, several.u.state_dict(), world)
         b = one.u.state_dict()
-        worst = max(worst, apart(several.left, one.left), *(apart(a[f"start.{k}"], b[f"start.{k}"]) for k in "cab"))
+        coefficients = [torch.cat([state[f"start.{part}"] for part in "cab"]) for state in (a, b)]
+        worst = max(worst, apart(several.left, one.left), apart(*coefficients))
     assert one.u.start.a.abs().max() > 0 and one.u.start.b.abs().max() > 0
     return worst
 
@@ -218,9 +224,10 @@ def run(rank: int, size: int, port: int, folder: Path) -> None:
         return
     for name in some:
         of = lambda which, name=name: numbers(folder / f"{name} {which}.h5")
-        found[f"trajectory: {name}"] = apart(of("several"), of("one"))
+        kind = {"run, ladder": "last step", "run, constant": "float32"}.get(name, "trajectory")
+        found[f"{kind}: {name}"] = apart(of("several"), of("one"))
         gone_on(name, folder / f"{name} several.h5")
         gone_on(name, folder / f"{name} one.h5")
-        found[f"trajectory: {name}, by one"] = apart(of("several"), of("one"))
-        found[f"trajectory: {name}, by several"] = apart(of("one, several"), of("one"))
+        found[f"{kind}: {name}, by one"] = apart(of("several"), of("one"))
+        found[f"{kind}: {name}, by several"] = apart(of("one, several"), of("one"))
     (folder / "found.json").write_text(json.dumps(found))

@@ -167,7 +167,9 @@ class World:
         sent = [t.detach().cpu().contiguous() for t in (first, last)]
         found = [torch.zeros_like(t) for t in sent]
         there = [(k, rank) for k, rank in ((0, self.rank - 1), (1, self.rank + 1)) if 0 <= rank < self.size]
-        messages = [dist.P2POp(op, t[k], rank) for k, rank in there for op, t in ((dist.isend, sent), (dist.irecv, found))]
+        messages = [
+            dist.P2POp(op, t[k], rank) for k, rank in there for op, t in ((dist.isend, sent), (dist.irecv, found))
+        ]
         if messages:
             with self._noticing():
                 for work in dist.batch_isend_irecv(messages):

@@ -49,8 +49,9 @@ class Quadratic(nn.Module):
 
     @property
     def count(self) -> int:
-        """How many coefficients are not zero."""
-        return sum(int(t.count_nonzero()) for t in self.coefficients)
+        """How many coefficients are not zero, in all processes."""
+        (of_inputs,) = self.inputs.sum((self.a.count_nonzero() + self.b.count_nonzero()).double())
+        return int(of_inputs + self.c.count_nonzero() + self.v.count_nonzero())
 
     def add(self, pairs: Tensor) -> None:
         """Products of pairs i < j (K, 2) more, with coefficients 0."""

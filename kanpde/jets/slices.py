@@ -1,8 +1,8 @@
 r"""Slices of the inputs: each process has some coordinates of every point, and what is a sum over all is sent once.
 
 Tensors are of two kinds. One is *shared*: the same numbers in all processes, as are the values of u, all that follows
-the first layer, and the loss. One is *sliced*: coordinates x_i, slopes by them, weights of the first layer; each process
-has its own columns or rows. Two maps lead from one kind to the other, and each is the adjoint of the other one:
+the first layer, and the loss. One is *sliced*: coordinates x_i, slopes by them, weights of the first layer; each
+process has its own columns or rows. Two maps lead from one kind to the other, each the adjoint of the other:
 
 .. math:: \Sigma: (y_1, \ldots, y_K) \mapsto y_1 + \ldots + y_K, \qquad
           \Sigma^T: \bar y \mapsto (\bar y, \ldots, \bar y)

@@ -1,7 +1,8 @@
 """The first layer of a network whose inputs are sliced: each process has the rows of its inputs, all have the sums.
 
 As the tiles of a streamed layer are summed in one process, so are those of several: value, directions, the Gram matrix
-A^T S A, of which the upper half is sent, and the second-order part in one message. All that follows is in every process.
+A^T S A, of which the upper half is sent, and the second-order part in one message. All that follows is in every
+process.
 """
 
 import copy
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from kanpde.jets.gram import Dense, Diagonal, Part
 from kanpde.jets.jet import Jet, rule
 from kanpde.kan.basis.base import LinearBasis
-from kanpde.kan.layers import KANLinear, reads_of, jet_of_sums
+from kanpde.kan.layers import KANLinear, jet_of_sums, reads_of
 from kanpde.kan.network import prompt_deviation
 from kanpde.kan.weights import Direct, Meta, MetaLearner, Recipe
 
@@ -71,7 +72,7 @@ def _sliced_linear(layer: SlicedLinear, jet: Jet, wanted: Part) -> Jet:
 
 
 class MetaOfSlice(Meta):
-    """theta = M(z) for the prompts of these inputs; what they ask of M, which all share, is summed over the processes."""
+    """theta = M(z) for the prompts of these inputs; what they ask of M, which all share, is summed over processes."""
 
     def __init__(self, prompts: Tensor, learner: MetaLearner, inputs: "Slice"):
         super().__init__(prompts, learner)

@@ -167,7 +167,9 @@ def _soap() -> type[torch.optim.Optimizer]:
 
 
 OPTIMISERS = {
-    "adam": Optimiser(partial(_of_groups, lambda: torch.optim.Adam), "Adaptive moments (Kingma & Ba 2015).", elementwise=True),
+    "adam": Optimiser(
+        partial(_of_groups, lambda: torch.optim.Adam), "Adaptive moments (Kingma & Ba 2015).", elementwise=True
+    ),
     "adamw": Optimiser(
         partial(_of_groups, lambda: torch.optim.AdamW), "Adam whose weights decay apart from them.", elementwise=True
     ),

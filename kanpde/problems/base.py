@@ -75,7 +75,8 @@ class Problem:
         Raises:
             ConfigError: those stated do not fit.
         """
-        return Coordinates(self.n_inputs, time_of(self.domain) is not None, self.coordinates)
+        count = self.n_inputs if self.inputs is WHOLE else self.inputs.dim
+        return Coordinates(count, time_of(self.domain) is not None, self.coordinates)
 
     @property
     def unknowns(self) -> dict[str, Unknown]:

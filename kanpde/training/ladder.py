@@ -11,8 +11,8 @@ correlated with x, found at points of their own: with x_i x_j missing, the i-th 
 equation that is linear in second derivatives alone does not see them where they are not multiplied by m: the values on
 the boundary do.
 
-Where the inputs are sliced, so are a, b, and the gradients of the residuals: inner products are sums over processes, and
-there are no products, of which any two processes would share some.
+Where the inputs are sliced, so are a, b, and the gradients of the residuals: inner products are sums over processes,
+and there are no x_i x_j, of which any two processes would share some.
 """
 
 import copy

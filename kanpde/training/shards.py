@@ -1,10 +1,11 @@
 """Runs whose inputs are sharded: each process has a slice of the coordinates of every point.
 
-`shard: inputs` takes the place of points that are shared out. Points, network and equation are those of one process, but
+`shard: inputs` takes the place of points that are shared out. Points, network and equation are those of one process,
+but
 
 - a point is the coordinates of this process alone (`kanpde.domains.ball.SlicedBall`); what is a sum over coordinates,
-  |x|^2 and the solution with its Laplacian, is summed over processes, and terms that couple neighbours read a few columns
-  of the slices beside this one (`kanpde.problems.solutions`);
+  |x|^2 and the solution with its Laplacian, is summed over processes, and terms that couple neighbours read a few
+  columns of the slices beside this one (`kanpde.problems.solutions`);
 - the first layer has the rows of these coordinates, and its outputs are summed (`kanpde.kan.sliced`); all that follows,
   loss and gradient included, is the same in every process, which takes the same decisions;
 - `kanpde.jets.slices` says how gradients go: no message for the weights of a slice, one for a meta-learner;
@@ -48,11 +49,14 @@ def on_slice(config: RunConfig, problem: Problem, net: nn.Module | None) -> Prob
     """
     if config.shard != "inputs":
         return problem
-    if not problem.sliceable:
+    if not (problem.sliceable and type(problem) in PROBLEMS.values()):  # what derives from one may read anything
         able = ", ".join(name for name, kind in PROBLEMS.items() if kind.sliceable)
-        raise ConfigError(f"shard: inputs: {type(problem).__name__} reads single inputs, or is not of a ball; {able} are")
+        name = type(problem).__name__
+        raise ConfigError(f"shard: inputs: not of {name}, which reads single inputs or is not of a ball; but of {able}")
     if net is not None:
-        raise ConfigError("shard: inputs: the network is one of the configuration, whose first layer is cut; leave out net")
+        raise ConfigError(
+            "shard: inputs: the network is one of the configuration, whose first layer is cut; leave out net"
+        )
     world = World.current()
     if problem.dim < FEWEST * world.size:
         given = f"{problem.dim} inputs for {world.size} processes"
@@ -70,7 +74,8 @@ def check(config: RunConfig) -> None:
     refused = {
         f"operator: {config.operator['name']}": config.operator["name"] != "forward" and "use forward",
         f"optimizer {first}": first and f"it mixes the weights of several inputs; use {elementwise}",
-        f"start: {config.start}": config.start == "quadratic" and "products are of two processes; use additive, or ladder",
+        f"start: {config.start}": config.start == "quadratic"
+        and "products are of two processes; use additive, or ladder",
         "constraint: soft": config.constraint == "soft" and "use hard",
         "compile: true": (config.compile or config.operator.get("compile")) and "leave it out",
         "points.sequence: sobol": config.points.sequence != "random" and "use random",
@@ -102,6 +107,10 @@ def network(config: RunConfig, options: Mapping[str, Any], problem: Problem, dra
         ConfigError: its first layer is none of edges, or not the same for all inputs.
     """
     options, dim = dict(options), problem.dim
+    if not hasattr(backbones.BACKBONES.get(options["name"]), "basis"):
+        raise ConfigError(
+            f"backbone {options['name']}: not with shard: inputs; use kan, metakan or one of another basis"
+        )
     if options.get("prompt_rank") is not None:
         raise ConfigError("backbone.prompt_rank: not with shard: inputs; leave it out")
     if "grid_range" in options:
