@@ -98,7 +98,7 @@ def pair(problem: Problem, given: dict, world: World, folder: Path) -> tuple[Res
     if several.u.start is not None:  # numbers for a polynomial
         for name, size in (("a", 0.3), ("b", 0.2)):
             drawn = torch.randn(problem.dim, generator=stream(0, name), dtype=torch.float64)
-            getattr(several.u.start, name).copy_(size * several.plan.problem.inputs.cut(drawn))
+            getattr(several.u.start, name).copy_(size * several.plan.problem.input_slice.cut(drawn))
         several.u.start.c.fill_(0.7)
     one.u.load_state_dict(whole(several.u, several.u.state_dict(), world))
     one.supply.pools["interior"].points = rows(several.supply.pools["interior"](), world, 1)

@@ -49,8 +49,8 @@ class Problem:
     default_solver: ClassVar[str | None] = None  # None: that of a PDE of this dimension
     reference: ClassVar[Reference | None] = None  # the solution as a file holds it, to be reported against
     points_of_interest: ClassVar[Mapping[str, Any]] = {}  # by name a point, or (point, published value or None)
-    sliceable = False  # whether each process may have some of the inputs of every point, `inputs`
-    inputs: ClassVar[Slice] = WHOLE  # those that this process has; `kanpde.jets.slices`
+    sliceable = False  # whether each process may have some of the inputs of every point, `input_slice`
+    input_slice: ClassVar[Slice] = WHOLE  # those that this process has; `kanpde.jets.slices`
     rows_sha256: ClassVar[str | None] = None  # the fingerprint of the table that is fitted
 
     @property
@@ -66,7 +66,7 @@ class Problem:
     @property
     def n_inputs(self) -> int:
         """The number of inputs of u, of sliced ones those of this process."""
-        return self.domain.dim if self.inputs is WHOLE else self.inputs.width
+        return self.domain.dim if self.input_slice is WHOLE else self.input_slice.width
 
     @cached_property
     def axes(self) -> Coordinates:
@@ -75,7 +75,7 @@ class Problem:
         Raises:
             ConfigError: those stated do not fit.
         """
-        count = self.n_inputs if self.inputs is WHOLE else self.inputs.dim
+        count = self.n_inputs if self.input_slice is WHOLE else self.input_slice.dim
         return Coordinates(count, time_of(self.domain) is not None, self.coordinates)
 
     @property
@@ -324,7 +324,7 @@ def sliced(problem: Problem, inputs: Slice) -> Problem:
     made = [name for name in vars(mine) if isinstance(getattr(type(mine), name, None), cached_property)]
     for name in made:  # of all inputs
         vars(mine).pop(name)
-    object.__setattr__(mine, "inputs", inputs)
+    object.__setattr__(mine, "input_slice", inputs)
     return mine
 
 

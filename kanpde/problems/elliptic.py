@@ -36,11 +36,11 @@ class Poisson(Problem):
 
     @cached_property
     def closed_form(self) -> BallSolution:
-        return BallSolution(self.solution, self.dim, self.seed, self.inputs)
+        return BallSolution(self.solution, self.dim, self.seed, self.input_slice)
 
     @property
     def domain(self) -> Ball:
-        return Ball(self.dim) if self.inputs is WHOLE else SlicedBall(self.dim, inputs=self.inputs)
+        return Ball(self.dim) if self.input_slice is WHOLE else SlicedBall(self.dim, inputs=self.input_slice)
 
     def nonlinearity(self, u: Tensor) -> Tensor | float:
         """N(u)."""
@@ -58,7 +58,7 @@ class Poisson(Problem):
         return laplacian + self.nonlinearity(value)
 
     def taylor(self) -> tuple | None:
-        return self.closed_form.taylor() if self.inputs is WHOLE else None
+        return self.closed_form.taylor() if self.input_slice is WHOLE else None
 
     def taylor_polynomials(self, x: Tensor) -> dict[str, Tensor]:
         """Of sliced inputs the polynomials of which `taylor` are the coefficients, at points."""

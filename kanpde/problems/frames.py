@@ -42,7 +42,9 @@ class Frame:
         Raises:
             ConfigError: the frame is not d finite numbers and half-widths above 0.
         """
-        if problem.fits_rows or not is_framed(problem.domain) or problem.inputs is not WHOLE:  # those of the unit ball
+        if (
+            problem.fits_rows or not is_framed(problem.domain) or problem.input_slice is not WHOLE
+        ):  # those of the unit ball
             return None
         centre, lengths = centre_and_lengths(problem.domain)
         if not centre.any() and (lengths == 1).all():

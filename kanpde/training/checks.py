@@ -354,7 +354,7 @@ def hides_gradient(problem: Problem, law: str, hard: bool) -> bool:
     False where it fails at such numbers, or for reasons that are said where it is called in earnest; and of sliced
     inputs, of which a process sees some of the slopes: these equations are shipped.
     """
-    if problem.inputs is not WHOLE:
+    if problem.input_slice is not WHOLE:
         return False
     drawn = lambda shape: torch.randn(shape, generator=stream(2, "check"), dtype=torch.float64)
     nothing = lambda shape: torch.zeros(shape, dtype=torch.float64)

@@ -175,7 +175,7 @@ class Evaluator:
         """The fraction of the inputs of each KAN layer off its grid, on the first validation points."""
         x = self.problem.inputs_of(self.held_out["interior"][:BLOCK])
         found = grids.off_grid(self.u.net, x)
-        if (inputs := self.problem.inputs) is not WHOLE:  # of the first layer that of these inputs
+        if (inputs := self.problem.input_slice) is not WHOLE:  # of the first layer that of these inputs
             (of_all,) = inputs.sum(torch.tensor(found[0] * inputs.width, dtype=torch.float64))
             found[0] = of_all.item() / inputs.dim
         return {f"off_grid/{i}": fraction for i, fraction in enumerate(found)}
@@ -186,7 +186,7 @@ class Evaluator:
 
         Where the inputs are sliced the hash is of the radii, and the field has no points.
         """
-        n, digest, inputs = self.tests, hashlib.sha256(), self.problem.inputs
+        n, digest, inputs = self.tests, hashlib.sha256(), self.problem.input_slice
         keeps = n * self.domain.dim <= KEEP and inputs is WHOLE
 
         def measured(points: Tensor, exact: Tensor | None) -> dict[str, Tensor]:
@@ -256,7 +256,7 @@ class Evaluator:
         """
         n = min(self.tests, max(self.history_points(), 4096))
         centre = problem.units.centre if problem.fits_rows else None
-        if problem.inputs is WHOLE:
+        if problem.input_slice is WHOLE:
             found = metrics.Floors(self.domain.dim, n, problem.taylor(), centre)
         else:  # a fit would be one of the coordinates of all processes
             found = metrics.Floors(self.domain.dim, 0, problem.taylor_polynomials)
@@ -291,7 +291,7 @@ class Evaluator:
 
     def slices(self) -> dict[str, dict]:
         """A plane and a volume through the domain, see `kanpde.training.cuts`; none where the inputs are sliced."""
-        if self.problem.inputs is not WHOLE:
+        if self.problem.input_slice is not WHOLE:
             return {}
         return cuts.slices(self.config, self.u, self.solution)
 

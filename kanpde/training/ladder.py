@@ -205,7 +205,7 @@ def solve(p: Quadratic, parts: str, equation: Equation, points: Points) -> float
     A step that makes it larger is halved.
     """
     unknowns = [getattr(p, name).requires_grad_() for name in parts]
-    products = Products(equation.plan.problem.inputs, [name in SLICED for name in parts])
+    products = Products(equation.plan.problem.input_slice, [name in SLICED for name in parts])
     x = equation.u.problem.inputs_of(points["interior"])
     precondition = _preconditioner(p, parts, p.units(x))
     try:

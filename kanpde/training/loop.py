@@ -72,7 +72,7 @@ class ResidualTraining(Training):
         self.plan, self.config = plan, plan.config
         config, problem = plan.config, plan.problem
         self.u = plan.ansatz()
-        self.parts = Parts(self.u, problem.inputs) if plan.sliced else None
+        self.parts = Parts(self.u, problem.input_slice) if plan.sliced else None
         drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
         self.u.built_in(problem.inputs_of(drawn).to(self.u.like))  # a lift is built before torch traces a step
         self.objective = Objective(plan, self.u, ALONE if plan.sliced else world)

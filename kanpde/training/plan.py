@@ -156,7 +156,7 @@ class Plan:
     @property
     def sliced(self) -> bool:
         """Whether each process has some of the inputs of every point."""
-        return self.problem.inputs is not WHOLE
+        return self.problem.input_slice is not WHOLE
 
     @property
     def parameters(self) -> int:
@@ -219,7 +219,7 @@ class Plan:
         if self.config.start not in ladder.STARTS:
             return None
         units = (self.frame.centre, self.frame.lengths) if self.frame else (None, None)
-        return Quadratic(self.problem.n_inputs, *units, self.problem.inputs)
+        return Quadratic(self.problem.n_inputs, *units, self.problem.input_slice)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def _backbone(
     options = dict(config.backbone)
     if options["name"].startswith(PYTHON):
         raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
-    if problem.inputs is not WHOLE:
+    if problem.input_slice is not WHOLE:
         return shards.network(config, options, problem, drawn)
     if "grid_range" in options:
         options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
@@ -345,7 +345,7 @@ def _loss(config: RunConfig, problem: Problem, operator: Operator, frame: Frame 
     stated = config.loss.model_dump(exclude={"balance", "emphasis"})
     if (weighs := problem.weighs_points) and config.points.adapt:
         raise ConfigError("points.adapt: the points of this problem have weights, which are those of its own law")
-    return Loss(**stated, frame=frame, equations=problem.reading.equations, weighs=weighs, inputs=problem.inputs)
+    return Loss(**stated, frame=frame, equations=problem.reading.equations, weighs=weighs, inputs=problem.input_slice)
 
 
 def _emphasis(config: RunConfig, problem: Problem) -> Emphasis | None:
@@ -427,7 +427,7 @@ def resolved(config: RunConfig, problem: Problem, net: nn.Module | None = None) 
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
     changes["compile"] = _compile(config, problem)
-    if problem.inputs is not WHOLE and "verify" not in config.model_fields_set:
+    if problem.input_slice is not WHOLE and "verify" not in config.model_fields_set:
         changes["verify"] = False  # its walks read single coordinates
     return config.model_copy(update=changes)
 
@@ -522,7 +522,7 @@ def _compile(config: RunConfig, problem: Problem) -> bool:
     if (reads.named or several) and config.compile is True:
         what = "a system" if several else reads.names(problem.axes)[-1]
         raise ConfigError(f"compile: {what} is not compiled; given true")
-    if problem.inputs is not WHOLE and config.compile == "auto":
+    if problem.input_slice is not WHOLE and config.compile == "auto":
         return False
     if config.compile != "auto" or reads.named or several:
         return config.compile is True

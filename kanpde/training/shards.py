@@ -123,7 +123,7 @@ def network(config: RunConfig, options: Mapping[str, Any], problem: Problem, dra
         options["widths"] = backbones.widths_of(options["widths"], dim)
     net = construct("backbone", backbones.BACKBONES, options, 1, 1, generator=drawn)
     try:
-        return sliced(net, problem.inputs, config.seed, options.get("meta_init", ""))
+        return sliced(net, problem.input_slice, config.seed, options.get("meta_init", ""))
     except ValueError as error:
         raise ConfigError(f"backbone {options['name']}: not with shard: inputs; {error}") from None
 
