@@ -214,9 +214,10 @@ def report(lines: Sequence[Sequence], points: int, steps: int) -> str:
     text = [
         "# Sharded inputs",
         "",
-        f"`python -m benchmarks.sharded_inputs`: {machine()} a process, {os.cpu_count()} cores, load",
-        f"{os.getloadavg()[0]:.1f} at the end, {points} points, {steps} steps. Of the process with most of each.",
-        "Messages and bytes a step were counted in every process and at every step, bytes held are those of its",
+        f"`python -m benchmarks.sharded_inputs`: {machine()} a process, {os.cpu_count()} cores,",
+        f"load {os.getloadavg()[0]:.1f} at the end, {points} points, {steps} steps. Of the process that sends and "
+        "holds",
+        "most. Messages and bytes a step were counted in every process and at every step, bytes held are those of its",
         "points, weights, gradients, moments and constants of inputs; all of them are exactly those of the formulas",
         "`traffic` and `held` of the script, which ends otherwise. The peak has all else, Python and torch included.",
         "Bytes a step do not depend on d.",
