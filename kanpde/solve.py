@@ -21,7 +21,6 @@ from kanpde.ground.errors import ConfigError, shown
 from kanpde.ground.world import Lost, World, joined
 from kanpde.jets.system import networks
 from kanpde.kan.layers import KANLinear
-from kanpde.kan.network import count_parameters
 from kanpde.records.run import RunFileError
 from kanpde.runs import summary
 from kanpde.runs.api import begin, go_on
@@ -172,6 +171,8 @@ def _announce(say: Console, plan: Plan) -> None:
     if held := _held(plan):
         say.print(f"width     {held}")
     reading = problem.reading
+    if plan.sliced:
+        say.print(f"inputs    {problem.dim:,}, sharded: this process has {problem.n_inputs:,} of every point")
     if len(problem.fields) > 1:
         own = "a network each" if config.networks == "separate" else f"one network with {len(problem.fields)} outputs"
         say.print(f"fields    {', '.join(problem.fields)}: {own}")
@@ -202,13 +203,13 @@ def _announce(say: Console, plan: Plan) -> None:
 
 def _parameters(plan: Plan) -> str:
     """4,137, and 3 of the problem."""
-    return summary.parameters(count_parameters(plan.net), summary.unknowns_of(plan.problem))
+    return summary.parameters(plan.parameters, summary.unknowns_of(plan.problem))
 
 
 def _held(plan: Plan) -> str:
     """What the first hidden layer can hold, where it has fewer units than inputs: see `benchmarks.capacity`."""
     layers = [m for m in networks(plan.net)[0].modules() if isinstance(m, KANLinear | torch.nn.Linear)]
-    if plan.problem.fits_rows or len(layers) < 2 or layers[0].in_features <= layers[0].out_features:
+    if plan.problem.fits_rows or len(layers) < 2 or plan.sliced or layers[0].in_features <= layers[0].out_features:
         return ""
     n_in, units = layers[0].in_features, layers[0].out_features
     wide, *_ = backbones.widths_of("wide", n_in)

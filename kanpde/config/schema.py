@@ -183,6 +183,7 @@ class RunConfig(Strict):
     log: where the history goes besides the result file, which decides nothing: `kanpde.loggers`.
     networks: the fields of a system are outputs of one network, or each has its own.
     stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
+    shard: what the processes of torchrun share out: the points of a step, or the inputs of each point.
     """
 
     problem: dict[str, Any]
@@ -205,6 +206,7 @@ class RunConfig(Strict):
     log: Annotated[dict[str, dict[str, Any]], BeforeValidator(as_options)] = {}
     reference: Annotated[ReferenceConfig | None, BeforeValidator(plainly)] = None
     points_of_interest: dict[str, Any] | None = None
+    shard: Literal["points", "inputs"] = "points"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"

@@ -16,7 +16,6 @@ from torch import nn
 from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.world import World
-from kanpde.kan.network import count_parameters
 from kanpde.loggers import logged
 from kanpde.problems.base import Problem, own
 from kanpde.records.lock import Lock
@@ -103,7 +102,7 @@ def begin(
             start_from(training.u, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
         with blaming(plan.problem, RunFailed):
-            run.floors = world.first(training.evaluator.floors)
+            run.floors = training.by_first(training.evaluator.floors)
         _drive(training, plan, on_step, on_evaluation)
     return run
 
@@ -221,7 +220,8 @@ def attributes(plan: Plan) -> dict:
         "dim": problem.dim,
         "time": problem.has_time,
         "backbone": short(config.backbone["name"]),
-        "parameters": count_parameters(plan.net),
+        "parameters": plan.parameters,
+        "sharded": plan.config.shard,
         "problem_parameters": summary.unknowns_of(problem),
         "device": device_name(config.device),
         "torch_version": str(torch.__version__),
