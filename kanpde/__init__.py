@@ -13,6 +13,7 @@ from kanpde.problems import Problem, Reference, Unknown
 from kanpde.runs.api import resume, train
 from kanpde.runs.corrected import correct
 from kanpde.runs.models import Run
+from kanpde.runs.progress import Progress
 from kanpde.runs.rerun import rerun
 from kanpde.runs.verified import verify
 from kanpde.training.training import RunFailed
@@ -30,6 +31,7 @@ __all__ = [
     "Jets",
     "NotVerifiable",
     "Problem",
+    "Progress",
     "Reference",
     "Run",
     "RunFailed",

@@ -63,6 +63,44 @@ def plot(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A result file (.h5), or a folder of them, such as that of a sweep.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default <run>-report.html beside it, report.html in a folder.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow what goes on: until it has ended, or Ctrl-C.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Write a page on a run, one HTML file that needs nothing beside it and no network.
+
+    What was solved, how wrong it is with its error bar and floors, the start, learning curves, the field, also to be
+    turned (extra `report`), equations and conditions, settings, time, memory, environment, how to cite and to repeat
+    it. Of a folder a table with a section for each run, of a sweep its groups too.
+
+    With --watch the page is written anew whenever a result has changed, and loads itself again.
+    """
+    from kanpde import report as pages
+
+    say = Console(quiet=True) if quiet else console
+    if not watch:
+        say.print(f"page      {pages.report(run, out)}")
+        return
+    shown: list[Path] = []
+
+    def tell(page: Path) -> None:
+        if not shown:
+            say.print(f"page      {page}; Ctrl-C ends watching, not the run")
+        shown.append(page)
+
+    try:
+        page = pages.watch(run, out, on_page=tell)
+    except KeyboardInterrupt:
+        say.print("interrupted; the page stays as it is")
+        raise SystemExit(INTERRUPTED) from None
+    say.print(f"page      {page}, after the end")
+
+
+@app.command()
 def verify(
     run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
     points: Annotated[int | None, typer.Option(min=2, help="How many; default as many as it takes.")] = None,
@@ -451,6 +489,26 @@ def _problem_and_over(words: list[str], over: list[str] | None) -> tuple[str, li
         given = f"given {', '.join(problems)}" if problems else "none is given"
         raise ConfigError(f"needed is one problem, {given}; what varies is KEY=VALUES, without spaces or in quotes")
     return problems[0], [*(over or []), *(word for word in words if word not in problems)]
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed here, and whether it computes what it should; the exit code is 1 where something is wrong.
+
+    Versions of all packages and what they need to be, the machine, and checks of some seconds: derivatives, a run
+    with its file, a picture. What is known of versions that do not go together is in docs/compatibility.md.
+    """
+    from kanpde.doctor import examined
+
+    lines = examined()
+    table = Table(show_header=False, box=None)
+    for about in dict.fromkeys(line.about for line in lines):
+        table.add_row(Text(about, "bold"), "", "")
+        for line in (line for line in lines if line.about == about):
+            table.add_row(f"  {line.name}", line.state, line.says)
+    console.print(table)
+    if any(line.state == "wrong" for line in lines):
+        raise SystemExit(1)
 
 
 @app.command(name="list")

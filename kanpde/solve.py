@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from kanpde import backbones
@@ -22,15 +21,14 @@ from kanpde.ground.errors import ConfigError, shown
 from kanpde.ground.world import Lost, World, joined
 from kanpde.jets.system import networks
 from kanpde.kan.layers import KANLinear
-from kanpde.kan.network import count_parameters
 from kanpde.records.run import RunFileError
 from kanpde.runs import summary
 from kanpde.runs.api import begin, go_on
 from kanpde.runs.models import Run
 from kanpde.runs.names import check_out
+from kanpde.runs.progress import Progress, number
 from kanpde.runs.stored import agreeing
-from kanpde.training import evaluation, ladder, memory, verifying
-from kanpde.training.loop import State
+from kanpde.training import evaluation, ladder, memory
 from kanpde.training.plan import Plan
 from kanpde.training.training import RunFailed
 from kanpde.users.code import blame
@@ -73,6 +71,9 @@ def solve(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print configuration, parameters and memory; run nothing.")
     ] = False,
+    log: Annotated[
+        list[str] | None, typer.Option("--log", help="The history there too: tensorboard, wandb, mlflow.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Solve a PDE or fit data: train a network, print the error beside its floors, leave a result file and pictures.
@@ -83,6 +84,7 @@ def solve(
     """
     flags = {"problem.dim": dim, "backbone": backbone, "seed": seed, "device": device, "dtype": dtype}
     flags = _tree(flags | {"max_memory": max_memory, "compile": compiled, "stop.to": to, "verify": verify})
+    flags |= {"log": {name: {} for name in log}} if log else {}
     world = World.current()
     say = console if world.leads and not quiet else Console(quiet=True)
     if resume_from is not None:
@@ -104,7 +106,7 @@ def solve(
 
 def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run:
     """Begin a plan, or go on with its run; show how it goes, what came of it, and its pictures."""
-    with _progress(say, plan.config) as show:
+    with Progress(say) as show:
         calls = {"on_step": show.step, "on_evaluation": show.evaluation}
         try:
             run = begin(plan, out, **calls) if run is None else go_on(run, plan, **calls)
@@ -169,6 +171,8 @@ def _announce(say: Console, plan: Plan) -> None:
     if held := _held(plan):
         say.print(f"width     {held}")
     reading = problem.reading
+    if plan.sliced:
+        say.print(f"inputs    {problem.dim:,}, sharded: this process has {problem.n_inputs:,} of every point")
     if len(problem.fields) > 1:
         own = "a network each" if config.networks == "separate" else f"one network with {len(problem.fields)} outputs"
         say.print(f"fields    {', '.join(problem.fields)}: {own}")
@@ -199,13 +203,13 @@ def _announce(say: Console, plan: Plan) -> None:
 
 def _parameters(plan: Plan) -> str:
     """4,137, and 3 of the problem."""
-    return summary.parameters(count_parameters(plan.net), summary.unknowns_of(plan.problem))
+    return summary.parameters(plan.parameters, summary.unknowns_of(plan.problem))
 
 
 def _held(plan: Plan) -> str:
     """What the first hidden layer can hold, where it has fewer units than inputs: see `benchmarks.capacity`."""
     layers = [m for m in networks(plan.net)[0].modules() if isinstance(m, KANLinear | torch.nn.Linear)]
-    if plan.problem.fits_rows or len(layers) < 2 or layers[0].in_features <= layers[0].out_features:
+    if plan.problem.fits_rows or len(layers) < 2 or plan.sliced or layers[0].in_features <= layers[0].out_features:
         return ""
     n_in, units = layers[0].in_features, layers[0].out_features
     wide, *_ = backbones.widths_of("wide", n_in)
@@ -238,55 +242,6 @@ def _dry_run(say: Console, plan: Plan) -> None:
     say.print("configuration:\n" + dump(plan.config))
 
 
-class _progress:
-    """The live line of a run on a terminal; elsewhere a line per evaluation."""
-
-    def __init__(self, say: Console, config: RunConfig):
-        self.say, self.config, self.steps, self.live = say, config, config.steps, None
-        self.text = ""
-        self.path: Path | None = None
-        if say.is_terminal and not say.quiet:
-            columns = [TextColumn("step {task.completed:.0f}/{task.total:.0f}"), TextColumn("{task.fields[text]}")]
-            if say.width >= 110:
-                columns.insert(1, BarColumn(20))
-            self.live = Progress(*columns, console=say)
-
-    def __enter__(self) -> "_progress":
-        if self.live:
-            self.live.start()
-            self.task = self.live.add_task("", total=self.steps, text="")
-        return self
-
-    def __exit__(self, *error) -> None:
-        if self.live:
-            self.live.stop()
-
-    def step(self, state: State) -> None:
-        if self.live:
-            self.live.update(self.task, completed=state.step, text=f"loss {_number(state.loss)}  {self.text}")
-
-    def evaluation(self, state: State) -> None:
-        row, self.path = state.row, state.run.path
-        if not state.step and "start" in state.run.attrs:
-            self.say.print(f"start     {summary.start(state.run)}")
-        left = (state.steps - state.step) / state.steps_per_s if state.steps_per_s > 0 else float("nan")
-        remaining = "" if left != left else f"  {summary.duration(left)} left"
-        error = "" if row["rel_l2"] != row["rel_l2"] else f"rel l2 {row['rel_l2']:.2e}  "
-        error += summary.few_unknowns(row)
-        self.text = f"{error}{row['steps_per_s']:.1f} steps/s  {row['peak_memory_bytes'] / 2**20:.0f} MB{remaining}"
-        if self.live:
-            self.live.update(self.task, completed=state.step, text=f"loss {_number(state.loss)}  {self.text}")
-        else:
-            self.say.print(f"step {state.step}/{state.steps}  loss {_number(state.loss)}  {self.text}")
-        if state.step == state.steps and self.config.verify and not state.u.problem.fits_rows:
-            if seconds := verifying.seconds_for(row["wall_s"], self.config.stop.to):
-                self.say.print(f"verifying the error without a solution, for {summary.duration(seconds)} at most")
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return "-" if value != value else f"{value:.{digits}e}"
-
-
 def _result_table(run: Run) -> Table:
     """Error, floors, skill = error / floor, parameters, time, memory."""
     table = Table(title=f"{run.attrs['problem']}, d = {run.dimension}, {run.attrs['backbone']}", title_justify="left")
@@ -295,15 +250,15 @@ def _result_table(run: Run) -> Table:
     table.add_column("skill = error / floor", justify="right")
     error, attrs, first = run.rel_l2, run.attrs, run.config["evaluation"]["best_from"]
     why = "least validation loss" + (f" from step {first:,} on" if first else "")
-    table.add_row(f"kept step {attrs['best_step']:,}: {why}", _number(error, 3), "")
-    table.add_row(f"last step {attrs['steps']:,}", _number(attrs["rel_l2_last"], 3), "")
+    table.add_row(f"kept step {attrs['best_step']:,}: {why}", number(error, 3), "")
+    table.add_row(f"last step {attrs['steps']:,}", number(attrs["rel_l2_last"], 3), "")
     if worst := summary.worst_time(run):
-        table.add_row(f"worst time, t = {worst[0]:.4g}", _number(worst[1], 3), "")
+        table.add_row(f"worst time, t = {worst[0]:.4g}", number(worst[1], 3), "")
     _add_verification(table, run)
     for field, view in run.views().items():
         of = "" if len(run.fields) == 1 else f"{field}: "
         if of:
-            table.add_row(f"field {field}", _number(view.rel_l2, 3), "")
+            table.add_row(f"field {field}", number(view.rel_l2, 3), "")
         for name, floor in view.floors.items():
             error = view.rel_l2 if view.rel_l2 == view.rel_l2 else run.verification.get("rel_l2", float("nan"))
             skill = f"{error / floor:.3f}" if floor and error == error else ""
@@ -315,7 +270,7 @@ def _result_table(run: Run) -> Table:
     if "verdict" in run.attrs:
         _add_residuals(table, run)
     table.add_section()
-    losses = _number(attrs["validation_best"], 3), _number(attrs["validation_last"], 3)
+    losses = number(attrs["validation_best"], 3), number(attrs["validation_last"], 3)
     table.add_row("validation loss, and of the last", *losses)
     _add_parameters(table, run)
     table.add_row("time", summary.duration(wall), "")
@@ -326,8 +281,8 @@ def _result_table(run: Run) -> Table:
 def _add_verification(table: Table, run: Run) -> None:
     """The error as it is estimated without a solution, or why it is not."""
     if found := run.verification:
-        table.add_row("estimated without a solution", _number(found["rel_l2"], 3), "")
-        between = f"{_number(found['low'])} to {_number(found['high'])}"
+        table.add_row("estimated without a solution", number(found["rel_l2"], 3), "")
+        between = f"{number(found['low'])} to {number(found['high'])}"
         table.add_row(f"  {found['confidence']:.0%} interval ({found['seconds']:.0f} s)", between, "")
     elif why := run.attrs.get("not_verified"):
         table.add_row(f"not verified: {why}", "", "")
@@ -335,8 +290,8 @@ def _add_verification(table: Table, run: Run) -> None:
 
 def _add_interest(table: Table, run: Run) -> None:
     """u at the points of interest, and how far that is from what is published."""
-    for number, (name, u, published, difference) in enumerate(summary.interest(run)):
-        if not number:
+    for row, (name, u, published, difference) in enumerate(summary.interest(run)):
+        if not row:
             table.add_section()
         beside = f"published {published:.6g}, difference {difference:.1e}" if published == published else ""
         table.add_row(name, f"{u:.6g}", beside)
@@ -346,7 +301,7 @@ def _add_residuals(table: Table, run: Run) -> None:
     """What is left of each equation and condition, beside what there was before the first step."""
     table.add_section()
     for name, *sizes in summary.residuals(run):
-        rms, largest, *start = map(_number, sizes)
+        rms, largest, *start = map(number, sizes)
         table.add_row(f"left of {name}, rms", rms, f"from {start[0]}")
         table.add_row("  largest", largest, f"from {start[1]}")
 
@@ -372,10 +327,10 @@ def _add_squares(table: Table, run: Run) -> None:
     rmse = run.attrs["rmse_best"]
     constant = float(np.std(run.field["u_exact"]))
     table.add_section()
-    table.add_row("RMSE, and of the best constant", _number(rmse, 3), _number(constant, 3))
-    table.add_row("MSE, and of the best constant", _number(rmse**2, 3), _number(constant**2, 3))
+    table.add_row("RMSE, and of the best constant", number(rmse, 3), number(constant, 3))
+    table.add_row("MSE, and of the best constant", number(rmse**2, 3), number(constant**2, 3))
     if constant:
-        table.add_row("unexplained share of the variance, 1 - R^2", _number((rmse / constant) ** 2, 3), "")
+        table.add_row("unexplained share of the variance, 1 - R^2", number((rmse / constant) ** 2, 3), "")
 
 
 def run_app(app: typer.Typer) -> None:

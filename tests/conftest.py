@@ -20,6 +20,7 @@ from kanpde.config import RunConfig
 from kanpde.kan.basis import BSpline, Gram, Wavelet
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import Meta, MetaLearner
+from kanpde.plot import inline
 from kanpde.problems import Problem
 from kanpde.training import loop as training
 from kanpde.training import plan
@@ -62,6 +63,7 @@ def coarse_pictures():
     """Drawn as they are asked for, in a fraction of the time: no test counts dots per inch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plot, "DPI", 20)
+        patch.setattr(inline, "DPI", 20)
         yield
 
 

@@ -12,12 +12,12 @@ ROOT, BENCHMARKS = REPOSITORY / "kanpde", REPOSITORY / "benchmarks"
 FLOORS = [  # a room imports from the floors above its own line; its modules may import each other
     {"ground"},
     {"config", "jets", "records"},
-    {"kan", "domains", "operators", "plot"},
+    {"kan", "domains", "loggers", "operators", "plot"},
     {"backbones", "problems", "optim"},
     {"users", "interpret", "testing", "verification"},
     {"training"},
     {"runs", "recover"},
-    {"explain", "sweeps", "kanpde"},
+    {"doctor", "explain", "report", "sweeps", "kanpde"},
     {"command line"},
 ]
 LOOSE = {"solve", "cli", "__main__"}  # one room, the command line; __init__ is kanpde itself

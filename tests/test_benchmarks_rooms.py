@@ -51,6 +51,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
     *(
         "inverse",
         "mutations",
+        "sharded_inputs",
         "stde_jax",
         "structure",
         "starts",

@@ -46,16 +46,17 @@ SMALL_SHARE = 0.05  # of a step, that communication may take
 
 @dataclass
 class Traffic:
-    """Messages of a process: their bytes and seconds."""
+    """Messages of a process: their bytes, of sums and of tensors for neighbours, and the seconds of sums."""
 
     sizes: list[int] = field(default_factory=list)
+    to_neighbours: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
 
 @contextmanager
 def counted() -> Iterator[Traffic]:
-    """In the block every sum over the processes is noted."""
-    traffic, before = Traffic(), dist.all_reduce
+    """In the block every sum over the processes is noted, and every tensor for a neighbour."""
+    traffic, before, exchange = Traffic(), dist.all_reduce, dist.batch_isend_irecv
 
     def noting(t: Tensor, *args, **kwargs):
         start = time.perf_counter()
@@ -63,11 +64,15 @@ def counted() -> Iterator[Traffic]:
         traffic.seconds += time.perf_counter() - start
         traffic.sizes.append(t.nbytes)
 
-    dist.all_reduce = noting
+    def noting_neighbours(messages: list):
+        traffic.to_neighbours += [message.tensor.nbytes for message in messages if message.op is dist.isend]
+        return exchange(messages)
+
+    dist.all_reduce, dist.batch_isend_irecv = noting, noting_neighbours
     try:
         yield traffic
     finally:
-        dist.all_reduce = before
+        dist.all_reduce, dist.batch_isend_irecv = before, exchange
 
 
 def training_of(dim: int, backbone: str, points: int, steps: int, world: World, folder: Path) -> ResidualTraining:

@@ -1,7 +1,7 @@
 """What a user states of a run, from YAML and flags to a typed configuration."""
 
 from kanpde.config.files import HIGH_DIM, beside, default_solver, find, library, load, located, shipped, unstated
-from kanpde.config.schema import PhaseConfig, ReferenceConfig, RunConfig, resolve
+from kanpde.config.schema import PhaseConfig, ReferenceConfig, RunConfig, SlicesConfig, resolve
 from kanpde.config.trees import assign, dump, merge, validate
 from kanpde.ground.errors import ConfigError
 
@@ -11,6 +11,7 @@ __all__ = [
     "PhaseConfig",
     "ReferenceConfig",
     "RunConfig",
+    "SlicesConfig",
     "assign",
     "beside",
     "default_solver",

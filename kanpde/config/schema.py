@@ -25,6 +25,16 @@ def as_mapping(value):
     return {"name": value} if isinstance(value, str) else value
 
 
+def as_options(value):
+    """Names, one or a list of them, stand for the mapping of each to its options, of which there are none."""
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return {name: {} for name in names}
+    if isinstance(value, Mapping):
+        return {name: {} if options is None else options for name, options in value.items()}
+    return value
+
+
 def plainly(value):
     """A dataclass as the mapping of its fields, without its defaults."""
     return asdict(value) if is_dataclass(value) else value
@@ -170,8 +180,10 @@ class ReferenceConfig(Strict):
 class RunConfig(Strict):
     """Everything that decides a run.
 
+    log: where the history goes besides the result file, which decides nothing: `kanpde.loggers`.
     networks: the fields of a system are outputs of one network, or each has its own.
     stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
+    shard: what the processes of torchrun share out: the points of a step, or the inputs of each point.
     """
 
     problem: dict[str, Any]
@@ -191,8 +203,10 @@ class RunConfig(Strict):
     units: Literal["frame", "given"] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     verify: bool = True
+    log: Annotated[dict[str, dict[str, Any]], BeforeValidator(as_options)] = {}
     reference: Annotated[ReferenceConfig | None, BeforeValidator(plainly)] = None
     points_of_interest: dict[str, Any] | None = None
+    shard: Literal["points", "inputs"] = "points"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"

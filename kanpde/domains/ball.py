@@ -1,6 +1,6 @@
 """The ball."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, lgamma, log, pi, sqrt
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from kanpde.domains.base import Domain, check_law, dimension, length, numbers, rounding, set_fields
 from kanpde.ground.samplers import directions, uniforms
 from kanpde.jets.ansatz import Field
+from kanpde.jets.slices import Slice, total
 
 GRID_DEVIATIONS = 4.0  # of a coordinate, in the first grid
 
@@ -101,3 +102,62 @@ class Ball(Domain):
     def frame(self) -> tuple[list[float], float]:
         """Centre and half-width of the pictures."""
         return list(self.center or [0.0] * self.dim), self.radius
+
+
+@dataclass(frozen=True)
+class SlicedBall(Ball):
+    """The unit ball of which each process has some coordinates of every point; `dim` are all of them.
+
+    Radii come from the generator, which is the same in all processes, and directions from streams made with it, one for
+    each block of inputs: points do not depend on the number of processes. |g|^2 of the Gaussians g is summed over them.
+
+    Args:
+        inputs: the coordinates that this process has.
+    """
+
+    inputs: Slice = field(kw_only=True)
+
+    def interior(
+        self, n: int, generator: torch.Generator, law: str = "radial", sequence: str = "random", **kind: Any
+    ) -> Tensor:
+        """The coordinates (n, width) of n points; the sequence is random."""
+        check_law(law)
+        u = torch.rand(n, 1, generator=generator, device=generator.device, **kind)
+        return self._directions(n, generator, **kind).mul_(u if law == "radial" else u ** (1 / self.dim))
+
+    def boundary(self, n: int, generator: torch.Generator, sequence: str = "random", **kind: Any) -> Tensor:
+        """Those of n points uniform on the sphere."""
+        return self._directions(n, generator, **kind)
+
+    def _directions(self, n: int, generator: torch.Generator, **kind: Any) -> Tensor:
+        seed = torch.randint(2**62, (1,), generator=generator, device=generator.device).item()
+        normal = lambda width, own: torch.randn(n, width, generator=own, device=own.device, **kind)
+        g = self.inputs.drawn("directions", seed, normal, 1, generator.device)
+        (square,) = self.inputs.sum(g.square().sum(1, dtype=torch.float64))  # in float32 the same bits by any number
+        return g.div_(square.sqrt().to(g.dtype).clamp_min(torch.finfo(g.dtype).tiny).unsqueeze(1))
+
+    def _square(self, x: Tensor) -> Tensor:
+        """|x|^2 (N,)."""
+        (square,) = total([x.square()], self.inputs)
+        return square
+
+    def contains(self, x: Tensor) -> Tensor:
+        return self._square(x) <= 1 + torch.finfo(x.dtype).eps * self.dim**0.5
+
+    def factor(self, x: Tensor) -> Field:
+        """m = 1 - |x|^2."""
+        return Field(1 - self._square(x), -2 * x, x.new_full((1, 1), -2.0), self.inputs)
+
+    def distance(self, x: Tensor) -> Tensor:
+        return 1 - self._square(x).sqrt()
+
+    def level(self, x: Tensor) -> Tensor:
+        return (1 - self._square(x)) / 2
+
+    def input_range(self, law: str) -> list[tuple[float, float]]:
+        """That of each coordinate of this process."""
+        reach = min(1.0, GRID_DEVIATIONS / sqrt(self.dim))
+        return [(-reach, reach)] * self.inputs.width
+
+    def frame(self) -> tuple[list[float], float]:
+        return [0.0] * self.inputs.width, 1.0

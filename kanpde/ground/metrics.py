@@ -3,7 +3,7 @@
 import ctypes
 import resource
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from math import inf, sqrt
 from pathlib import Path
@@ -48,13 +48,15 @@ class Floors:
 
     Args:
         dim: d, coordinates of a point.
-        points: how many will be added.
+        points: how many will be added; 0: there is no fit of more than a constant.
         taylor: value, gradient (d,), Hessian diagonal (d,) and first off-diagonal (d - 1,) of (u* - h) / m at 0, or
-            None where they are not known.
+            what gives these polynomials by name at points; None: they are not known.
         centre: (d,) of the coordinates, which fits of polynomials are in powers of the distance from; None: 0.
     """
 
-    def __init__(self, dim: int, points: int, taylor: tuple | None = None, centre: Tensor | None = None):
+    def __init__(
+        self, dim: int, points: int, taylor: tuple | Callable | None = None, centre: Tensor | None = None
+    ) -> None:
         self.dim, self.most, self.taylor, self.centre = dim, points // 10, taylor, centre
         self.near: float | None = None  # the constant that fits the first points
         self.sums: dict[str, float] = {}
@@ -81,6 +83,8 @@ class Floors:
     def _taylor_polynomials(self, x: Tensor) -> dict[str, Tensor]:
         if self.taylor is None:
             return {}
+        if callable(self.taylor):
+            return self.taylor(x)
         value, grad, second, off = (torch.as_tensor(t, dtype=x.dtype, device=x.device) for t in self.taylor)
         affine = value + x @ grad
         additive = affine + 0.5 * x.square() @ second

@@ -139,6 +139,44 @@ class World:
         found[start : start + len(rows)] = rows.detach()
         return self.sum([found])[0]
 
+    def to_first(self, rows: Tensor) -> Tensor | None:
+        """The rows (n, ...) of all processes one after another, at the first process and on the CPU; elsewhere None.
+
+        They come from one process after the other; the first alone holds them all.
+        """
+        mine = rows.detach().cpu().contiguous()
+        if self.alone:
+            return mine
+        counts = self.collect(len(mine))
+        with self._noticing():
+            if not self.leads:
+                dist.send(mine, 0)
+                return None
+            found = mine.new_empty(sum(counts), *mine.shape[1:])
+            parts = found.split(counts)
+            parts[0].copy_(mine)
+            for rank in range(1, self.size):
+                dist.recv(parts[rank], rank)
+        return found
+
+    def swap(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """The last ones of the process before this one and the first ones of that after it; zeros where there is none.
+
+        They are of one shape in all processes.
+        """
+        sent = [t.detach().cpu().contiguous() for t in (first, last)]
+        found = [torch.zeros_like(t) for t in sent]
+        there = [(k, rank) for k, rank in ((0, self.rank - 1), (1, self.rank + 1)) if 0 <= rank < self.size]
+        messages = [
+            dist.P2POp(op, t[k], rank) for k, rank in there for op, t in ((dist.isend, sent), (dist.irecv, found))
+        ]
+        if messages:
+            with self._noticing():
+                for work in dist.batch_isend_irecv(messages):
+                    work.wait()
+        before, after = (t.to(first.device) for t in found)
+        return before, after
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Of each flag whether it is up in any of the processes, in one message."""
         if self.alone:

@@ -16,6 +16,7 @@ from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet, Scaling
 from kanpde.jets.names import Index
 from kanpde.jets.nested import gradient_of, nested
+from kanpde.jets.slices import WHOLE, Slice, total
 from kanpde.jets.system import Column, Separate, Stages, networks, place
 from kanpde.jets.taylor import Polarised, Taylor, along, has_rules, line, push
 from kanpde.jets.tracing import in_torch_func, recorded
@@ -23,11 +24,16 @@ from kanpde.jets.tracing import in_torch_func, recorded
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """A closed-form function at N points: value (N,), gradient (N, d), diagonal of its Hessian (N or 1, d or 1)."""
+    """A closed-form function at N points: value (N,), gradient (N, d), diagonal of its Hessian (N or 1, d or 1).
+
+    Attributes:
+        inputs: those of which gradient and Hessian are; `WHOLE`: all.
+    """
 
     value: Tensor
     grad: Tensor
     hessian_diagonal: Tensor
+    inputs: Slice = WHOLE
 
     @staticmethod
     def of(function: Callable[[Tensor], Tensor], x: Tensor) -> "Field":
@@ -51,16 +57,17 @@ class Field:
 
     def lap(self, s: Tensor) -> Tensor:
         """sum_i s_i d^2/dx_i^2, (N,)."""
-        return (self.hessian_diagonal.expand_as(self.grad) * s).sum(-1)
+        (found,) = total([self.hessian_diagonal.expand_as(self.grad) * s], self.inputs)
+        return found
 
     def __add__(self, other: "Field") -> "Field":
         second = self.hessian_diagonal + other.hessian_diagonal
-        return Field(self.value + other.value, self.grad + other.grad, second)
+        return Field(self.value + other.value, self.grad + other.grad, second, self.inputs)
 
     def __mul__(self, other: "Field") -> "Field":
-        a, b = self.value.unsqueeze(1), other.value.unsqueeze(1)
+        a, b = self.inputs.spread(self.value.unsqueeze(1), other.value.unsqueeze(1))
         second = a * other.hessian_diagonal + 2 * self.grad * other.grad + b * self.hessian_diagonal
-        return Field(self.value * other.value, a * other.grad + b * self.grad, second)
+        return Field(self.value * other.value, a * other.grad + b * self.grad, second, self.inputs)
 
 
 class Ansatz(nn.Module):

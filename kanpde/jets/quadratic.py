@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kanpde.jets.ansatz import Field
+from kanpde.jets.slices import WHOLE, Slice, total
 
 DENSE = 32  # with more than d^2 / DENSE products their matrix is multiplied whole
 
@@ -16,6 +17,7 @@ class Quadratic(nn.Module):
     Args:
         dim: d.
         centre, lengths: x_0 and h, (d,) each; None: 0 and 1.
+        inputs: those of this process, which are d then, of a polynomial without products; `WHOLE`: all.
 
     Example:
         >>> p = Quadratic(3)
@@ -28,8 +30,11 @@ class Quadratic(nn.Module):
 
     PARTS = ("c", "a", "b", "v")
 
-    def __init__(self, dim: int, centre: Tensor | None = None, lengths: Tensor | None = None) -> None:
+    def __init__(
+        self, dim: int, centre: Tensor | None = None, lengths: Tensor | None = None, inputs: Slice = WHOLE
+    ) -> None:
         super().__init__()
+        self.inputs = inputs
         zeros = {"c": 1, "a": dim, "b": dim, "v": 0}
         for name, size in zeros.items():
             self.register_buffer(name, torch.zeros(size))
@@ -44,8 +49,9 @@ class Quadratic(nn.Module):
 
     @property
     def count(self) -> int:
-        """How many coefficients are not zero."""
-        return sum(int(t.count_nonzero()) for t in self.coefficients)
+        """How many coefficients are not zero, in all processes."""
+        (of_inputs,) = self.inputs.sum((self.a.count_nonzero() + self.b.count_nonzero()).double())
+        return int(of_inputs + self.c.count_nonzero() + self.v.count_nonzero())
 
     def add(self, pairs: Tensor) -> None:
         """Products of pairs i < j (K, 2) more, with coefficients 0."""
@@ -60,11 +66,12 @@ class Quadratic(nn.Module):
         """p at x (N, d)."""
         y = self.units(x)
         half = self._times(y)
-        value = self.c + (y * (self.a + 0.5 * half)).sum(1)
+        (rest,) = total([y * (self.a + 0.5 * half)], self.inputs)
+        value = self.c + rest
         grad, second = self.a + half, self.b.unsqueeze(0)
         if self.lengths is not None:
             grad, second = grad / self.lengths, second / self.lengths.square()
-        return Field(value, grad, second)
+        return Field(value, grad, second, self.inputs)
 
     def _times(self, y: Tensor) -> Tensor:
         """The Hessian times y, for each of N."""

@@ -70,7 +70,14 @@ class KANLinear(nn.Module):
 
     def shifted(self, sums: Tensor, x: Tensor) -> Tensor:
         """The sums of the edge functions at x (N, out), with the bias and, if centred, without the sums at 0."""
-        y = sums - self.sums(x.new_zeros(1, self.in_features)) if self.centred else sums
+        return self.with_bias(self.centred_sums(sums, x))
+
+    def centred_sums(self, sums: Tensor, x: Tensor) -> Tensor:
+        """If centred, without the sums at 0."""
+        return sums - self.sums(x.new_zeros(1, self.in_features)) if self.centred else sums
+
+    def with_bias(self, y: Tensor) -> Tensor:
+        """y + b, where there is a b."""
         return y if self.bias is None else y + self.bias
 
     def sums(self, x: Tensor) -> Tensor:
@@ -183,20 +190,21 @@ def _is_one(s: Tensor | None) -> bool:
     return fixed and readable(s) and bool((s == 1).all())
 
 
-def _reads(layer: KANLinear, wanted: Part) -> Part:
+def reads_of(layer: KANLinear, wanted: Part) -> Part:
+    """How much of the Gram matrix of its inputs a layer reads."""
     return Part.FULL if wanted or layer.norm is not None else Part.DIAGONAL
 
 
-@rule(KANLinear, reads=_reads, told=True)
+@rule(KANLinear, reads=reads_of, told=True)
 def _kan_linear(layer: KANLinear, jet: Jet, wanted: Part) -> Jet:
     """With A_io = phi'_io(x_i): along' = along A, gram' = A^T gram A, lap' = sum_i phi''_io gram_ii + lap A."""
     if jet.gram is not None and layer.basis.smoothness < 2:
         raise ValueError(f"a jet with lap needs two continuous derivatives; {layer.basis} has {layer.basis.smoothness}")
-    out = _sums(layer, jet, wanted)
+    out = jet_of_sums(layer, jet, wanted)
     return replace(out, value=layer.shifted(out.value, jet.value))
 
 
-def _sums(layer: KANLinear, jet: Jet, wanted: Part) -> Jet:
+def jet_of_sums(layer: KANLinear, jet: Jet, wanted: Part) -> Jet:
     """The jet of the sums of the edge functions."""
     if layer.norm is not None:
         return _kan_linear_normed(layer, jet)
@@ -233,7 +241,7 @@ def _kan_linear_streamed(layer: KANLinear, jet: Jet) -> Jet:
 def _kan_linear_sampled(layer: KANLinear, jet: Jet) -> Jet:
     """Second-order part from the sampled inputs alone; value and directions from all of them."""
     gram = jet.gram
-    out = _sums(layer, replace(jet, gram=None), Part.NONE)
+    out = jet_of_sums(layer, replace(jet, gram=None), Part.NONE)
     theta = layer.weights.generate(layer.weights.pick(gram.index))
     edges = layer.basis.contract(jet.value[:, gram.index], theta, gram.index, slope=True, curvature=gram.s)
     lap = edges.bend if out.lap is None else out.lap + edges.bend

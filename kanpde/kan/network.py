@@ -138,6 +138,13 @@ def _sine(basis: Basis) -> Tensor:
     return basis.weights_of(lambda t: (pi / 2 * t).sin())
 
 
+def prompt_deviation(edges: tuple[int, int], learner: MetaLearner, init: str) -> float:
+    """The deviation of the first prompts of a layer: 1 / sqrt(in), of the released code that of Xavier."""
+    if init == "official":
+        return sqrt(2 / (prod(edges) + learner.w1.shape[1]))
+    return 1 / sqrt(edges[0])
+
+
 @torch.no_grad()
 def _init_linear(
     weights: list[Meta], bases: Sequence[Basis], generator: torch.Generator, activation=methodcaller("init_activation")
@@ -148,7 +155,7 @@ def _init_linear(
     and change its sign along its prompt; training bends M apart at the knots. Prompts have deviation 1 / sqrt(in).
     """
     for w in weights:
-        w.draw(1 / sqrt(w.edges[0]), generator)
+        w.draw(prompt_deviation(w.edges, w.learner, "linear"), generator)
     for learner, basis in {w.learner: basis for w, basis in zip(weights, bases, strict=True)}.items():
         hidden, prompt_dim = learner.w1.shape
         half = hidden // 2
@@ -167,8 +174,7 @@ def _init_linear(
 def _init_official(weights: list[Meta], bases: Sequence[Basis], generator: torch.Generator) -> None:
     """The released code: Xavier-normal prompts (edges x prompt) and layers, biases 0; weights start near 0."""
     for w in weights:
-        prompt_dim = w.learner.w1.shape[1]
-        w.draw(sqrt(2 / (prod(w.edges) + prompt_dim)), generator)
+        w.draw(prompt_deviation(w.edges, w.learner, "official"), generator)
     for learner in {w.learner: None for w in weights}:
         for matrix in (learner.w1, learner.w2):
             matrix.normal_(std=sqrt(2 / sum(matrix.shape)), generator=generator)

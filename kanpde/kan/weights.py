@@ -100,6 +100,13 @@ class MetaLearner(nn.Module):
         self.b1 = nn.Parameter(torch.zeros(hidden)) if bias else None
         self.b2 = nn.Parameter(torch.zeros(size)) if bias else None
 
+    def with_tensors(self, **tensors: Tensor) -> "MetaLearner":
+        """The same map of other numbers: tensors by the names of its parameters, in their place."""
+        made = copy.copy(self)
+        made._parameters = {name: None for name in self._parameters if name not in tensors}
+        made.__dict__.update(tensors)
+        return made
+
     def forward(self, prompts: Tensor) -> Tensor:
         """prompts (in, p, out) -> theta (in, D, out)."""
         recipe = self.recipe(prompts)

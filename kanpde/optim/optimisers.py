@@ -34,6 +34,7 @@ class Optimiser:
         by_gradients: whether its step reads gradients alone, so that two trial steps show what is wrong with options.
         keeps_points: whether it sees one function for the whole phase: the same points, the same probes.
         wants_system: whether its step reads the residuals and their Jacobian, `kanpde.training.residuals`.
+        elementwise: whether the step of a weight reads its own gradients alone, so that any process may make it.
         beside_sparsity: options that are its defaults beside `loss.sparsity`.
     """
 
@@ -42,6 +43,7 @@ class Optimiser:
     by_gradients: bool = True
     keeps_points: bool = False
     wants_system: bool = False
+    elementwise: bool = False
     beside_sparsity: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -166,8 +168,12 @@ def _soap() -> type[torch.optim.Optimizer]:
 
 
 OPTIMISERS = {
-    "adam": Optimiser(partial(_of_groups, lambda: torch.optim.Adam), "Adaptive moments (Kingma & Ba 2015)."),
-    "adamw": Optimiser(partial(_of_groups, lambda: torch.optim.AdamW), "Adam whose weights decay apart from them."),
+    "adam": Optimiser(
+        partial(_of_groups, lambda: torch.optim.Adam), "Adaptive moments (Kingma & Ba 2015).", elementwise=True
+    ),
+    "adamw": Optimiser(
+        partial(_of_groups, lambda: torch.optim.AdamW), "Adam whose weights decay apart from them.", elementwise=True
+    ),
     "soap": Optimiser(
         partial(_of_groups, _soap, max_precondition_dim=MAX_PRECONDITION_DIM),
         "Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024).",

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kanpde.plot.curves import by_time, convergence, quantiles, radial
+from kanpde.plot.curves import beside_floors, by_time, convergence, epochs, quantiles, radial
 from kanpde.plot.graph import EdgePictures, network_graph
+from kanpde.plot.inline import Figures, Picture, picture
 from kanpde.plot.panels import curves_at_times, over_time, planes, side_by_side
 from kanpde.plot.parity import parity
+from kanpde.plot.rotatable import rotatable
 from kanpde.plot.similarity import similarity_figure
 from kanpde.plot.slices import Slice, slice_2d
 from kanpde.plot.sweep import learning_curves
@@ -22,22 +24,31 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EdgePictures",
+    "Figures",
+    "Picture",
+    "beside_floors",
     "by_time",
     "convergence",
     "curves_at_times",
+    "epochs",
+    "flat_slices",
     "grid_3d",
     "learning_curves",
+    "main_figures",
     "main_pictures",
     "mesh_3d",
     "network_graph",
+    "other_figures",
     "over_time",
     "parity",
+    "picture",
     "planes",
     "plot_run",
     "plot_sweep",
     "quantiles",
     "radial",
     "render_3d",
+    "rotatable",
     "save_vtk",
     "side_by_side",
     "similarity_figure",
@@ -57,16 +68,23 @@ def main_pictures(run: RunFile, folder: str | Path | None = None) -> list[Path]:
     fields; of two coordinates of space and time at several times; of three of space on three planes. Of one coordinate
     and time <stem>-times.png has curves beside it.
     """
-    pictures = {"convergence": convergence(run), **_of_slices(run)}
+    return write(run, folder, main_figures(run))
+
+
+def main_figures(run: RunFile) -> Figures:
+    """The figures of `main_pictures` by their names; of a classifier its learning curves."""
+    if "step" not in run.history:
+        return Figures({"epochs": epochs(run)} if "epoch" in run.history else {})
+    figures = Figures({"convergence": convergence(run), **_of_slices(run)})
     if run.attrs.get("fits") and "u_exact" in run.field:
-        pictures["parity"] = parity(run)
+        figures["parity"] = parity(run)
     if len(run.table("times").get("t", ())) > 1:
-        pictures["by-time"] = by_time(run)
-    return write(run, folder, pictures)
+        figures["by-time"] = by_time(run)
+    return figures
 
 
 def _of_slices(run: RunFile) -> "dict[str, Figure]":
-    flat, three, views = _flat_slices(run), _planes(run), run.views()
+    flat, three, views = flat_slices(run), _planes(run), run.views()
     if not flat:
         return {}
     if "axes" in flat or not _at_times(run, "domain"):
@@ -89,9 +107,18 @@ def plot_run(run: RunFile, folder: str | Path | None = None, vtk: bool = True, r
         render: also a picture of each volume; where the machine cannot render, that is a warning.
     """
     folder = run.path.parent if folder is None else Path(folder)
-    paths = main_pictures(run, folder)
-    pictures: dict[str, Figure] = {}
-    others = [name for name in _flat_slices(run)[1:] if name not in _planes(run)]
+    paths = main_pictures(run, folder) + write(run, folder, other_figures(run))
+    if vtk:
+        paths += save_vtk(run, folder)
+    if render:
+        paths += _render(run, folder)
+    return paths
+
+
+def other_figures(run: RunFile) -> Figures:
+    """Slices that are in no main picture, and of each field the error against |x| and its quantiles."""
+    pictures = Figures()
+    others = [name for name in flat_slices(run)[1:] if name not in _planes(run)]
     for field, view in run.views().items():
         of = _of(run, field)
         pictures |= {f"slice-{name}{of}": slice_2d(view, name) for name in others}
@@ -99,12 +126,7 @@ def plot_run(run: RunFile, folder: str | Path | None = None, vtk: bool = True, r
             pictures |= {f"quantiles{of}": quantiles(view)}
             if "radius" in view.field and not run.attrs.get("fits"):  # inputs of a fit have units of their own
                 pictures |= {f"radial{of}": radial(view)}
-    paths += write(run, folder, pictures)
-    if vtk:
-        paths += save_vtk(run, folder)
-    if render:
-        paths += _render(run, folder)
-    return paths
+    return pictures
 
 
 def plot_sweep(sweep: Sweep, folder: str | Path | None = None) -> list[Path]:
@@ -128,7 +150,7 @@ def _of(run: RunFile, field: str) -> str:
     return f"-{field}" if len(run.fields) > 1 else ""
 
 
-def _flat_slices(run: RunFile) -> list[str]:
+def flat_slices(run: RunFile) -> list[str]:
     """Names of the lines and planes: the one that stands for the run first, a plane rather than a line."""
     axes = {name: len(data["axes"]) for name, data in run.slices.items()}
     return sorted(

@@ -128,6 +128,60 @@ def by_time(run: RunFile) -> "Figure":
     return figure
 
 
+def epochs(run: RunFile) -> "Figure":
+    """Of a classifier the loss and the accuracy (%) of training and validation against the epoch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 5.0), layout="constrained")
+    figure.suptitle(title(run))
+    for ax, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for kind in ("train", "validation"):
+            values = run.history.get(f"{kind}_{measure}", ())
+            ax.plot(run.history["epoch"][: len(values)], values, label=kind, marker="o", markersize=3)
+        ax.set(xlabel="epoch", ylabel=measure if measure == "loss" else f"{measure} (%)")
+        ax.grid(color="0.9")
+        ax.legend(frameon=False)
+    return figure
+
+
+def beside_floors(run: RunFile) -> "Figure":
+    """The relative l2 error on one axis with its floors: the estimate with its interval, and what is known.
+
+    Raises:
+        ValueError: neither is known.
+    """
+    from matplotlib.figure import Figure
+
+    found, error = run.verification, run.rel_l2
+    floors = {name.replace("_", " "): value for name, value in run.floors.items() if 0 < value < np.inf}
+    rows = [f"floor: {name}" for name in floors] + ["known"] * (error > 0) + ["estimated"] * bool(found)
+    if not found and not error > 0:
+        raise ValueError(f"{run.path}: no error is known")
+    figure = Figure(figsize=(7.0, 0.34 * len(rows) + 0.9), layout="constrained")
+    ax = figure.subplots()
+    ax.set(xscale="log", xlabel=f"{ERRORS['rel_l2']} error", yticks=range(len(rows)), yticklabels=map(plain, rows))
+    ax.plot(list(floors.values()), range(len(floors)), "o", color="0.55")
+    if error > 0:
+        ax.plot([error], [rows.index("known")], "*", color="C0", markersize=12, markeredgecolor="black")
+    if found:
+        _draw_interval(ax, found, rows.index("estimated"))
+    ax.grid(axis="x", which="major", color="0.9")
+    ax.set_axisbelow(True)
+    ax.margins(x=0.08, y=0.15)
+    return figure
+
+
+def _draw_interval(ax: "Axes", found: dict, row: int) -> None:
+    """An estimate with its interval, of which an end that is not finite or positive is left open by an arrow."""
+    value = found["rel_l2"]
+    low, high = (found[end] if 0 < found[end] < np.inf else None for end in ("low", "high"))
+    ends = [value / 2 if low is None else low, value * 2 if high is None else high]
+    ax.plot(ends, [row, row], color="C1", linewidth=3, solid_capstyle="butt")
+    for end, known, marker in zip(ends, (low, high), "<>", strict=True):
+        ax.plot([end], [row], marker=marker if known is None else "|", color="C1", markersize=10, markeredgewidth=2)
+    ax.plot([value], [row], "o", color="C1", markeredgecolor="black")
+
+
 def title(run: RunFile) -> str:
     """Problem, dimension and backbone, as far as the file names them."""
     named = {"problem": "{}", "field": "{}", "dim": "d = {}", "backbone": "{}"}

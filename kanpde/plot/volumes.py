@@ -186,7 +186,7 @@ def render_3d(run: RunFile, name: str, path: str | Path) -> None:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    cut = _at_one_time(Body.of(run, name)) if name in run.meshes else Slice.of(run, name)
+    cut = at_one_time(Body.of(run, name)) if name in run.meshes else Slice.of(run, name)
     if len(cut.axes) != 3:
         raise ValueError(f"{run.path}: slice {name!r} has {len(cut.axes)} axes; a volume takes 3")
     _require_rendering()
@@ -204,7 +204,7 @@ def render_3d(run: RunFile, name: str, path: str | Path) -> None:
     figure.savefig(path, dpi=200)
 
 
-def _at_one_time(body: Body) -> Body:
+def at_one_time(body: Body) -> Body:
     """As it is at the middle one of its times."""
     if not len(body.times):
         return body

@@ -16,6 +16,7 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Jet
 from kanpde.jets.names import Coordinates, Reads
+from kanpde.jets.slices import WHOLE, Slice
 from kanpde.jets.system import Jets
 from kanpde.problems import lifts
 from kanpde.problems.conditions import Condition, by_name
@@ -48,6 +49,8 @@ class Problem:
     default_solver: ClassVar[str | None] = None  # None: that of a PDE of this dimension
     reference: ClassVar[Reference | None] = None  # the solution as a file holds it, to be reported against
     points_of_interest: ClassVar[Mapping[str, Any]] = {}  # by name a point, or (point, published value or None)
+    sliceable = False  # whether each process may have some of the inputs of every point, `input_slice`
+    input_slice: ClassVar[Slice] = WHOLE  # those that this process has; `kanpde.jets.slices`
     rows_sha256: ClassVar[str | None] = None  # the fingerprint of the table that is fitted
 
     @property
@@ -62,8 +65,8 @@ class Problem:
 
     @property
     def n_inputs(self) -> int:
-        """The number of inputs of u."""
-        return self.domain.dim
+        """The number of inputs of u, of sliced ones those of this process."""
+        return self.domain.dim if self.input_slice is WHOLE else self.input_slice.width
 
     @cached_property
     def axes(self) -> Coordinates:
@@ -72,7 +75,8 @@ class Problem:
         Raises:
             ConfigError: those stated do not fit.
         """
-        return Coordinates(self.n_inputs, time_of(self.domain) is not None, self.coordinates)
+        count = self.n_inputs if self.input_slice is WHOLE else self.input_slice.dim
+        return Coordinates(count, time_of(self.domain) is not None, self.coordinates)
 
     @property
     def unknowns(self) -> dict[str, Unknown]:
@@ -311,6 +315,16 @@ def own(problem: Problem) -> Problem:
             f"{type(problem).__name__}.parameters: a run works on a copy, so make it an attribute of the problem, or a "
             "property of its attributes; given is a property that returns a module from elsewhere"
         )
+    return mine
+
+
+def sliced(problem: Problem, inputs: Slice) -> Problem:
+    """The problem of which this process has some inputs of every point; it says itself that it may be."""
+    mine = copy.copy(problem)
+    made = [name for name in vars(mine) if isinstance(getattr(type(mine), name, None), cached_property)]
+    for name in made:  # of all inputs
+        vars(mine).pop(name)
+    object.__setattr__(mine, "input_slice", inputs)
     return mine
 
 

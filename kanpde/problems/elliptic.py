@@ -7,7 +7,9 @@ from typing import Literal
 from torch import Tensor
 
 from kanpde.domains import Ball
+from kanpde.domains.ball import SlicedBall
 from kanpde.jets.jet import Jet
+from kanpde.jets.slices import WHOLE
 from kanpde.problems.base import Problem
 from kanpde.problems.solutions import REACH, BallSolution
 
@@ -27,17 +29,18 @@ class Poisson(Problem):
 
     seed: int = 0
     solution: SolutionName = "two_body"
+    sliceable = True
 
     def __post_init__(self):
         check_solution(self.solution, self.dim, self.seed)
 
     @cached_property
     def closed_form(self) -> BallSolution:
-        return BallSolution(self.solution, self.dim, self.seed)
+        return BallSolution(self.solution, self.dim, self.seed, self.input_slice)
 
     @property
     def domain(self) -> Ball:
-        return Ball(self.dim)
+        return Ball(self.dim) if self.input_slice is WHOLE else SlicedBall(self.dim, inputs=self.input_slice)
 
     def nonlinearity(self, u: Tensor) -> Tensor | float:
         """N(u)."""
@@ -54,8 +57,12 @@ class Poisson(Problem):
         value, laplacian = self.closed_form.value_and_laplacian(x)
         return laplacian + self.nonlinearity(value)
 
-    def taylor(self) -> tuple:
-        return self.closed_form.taylor()
+    def taylor(self) -> tuple | None:
+        return self.closed_form.taylor() if self.input_slice is WHOLE else None
+
+    def taylor_polynomials(self, x: Tensor) -> dict[str, Tensor]:
+        """Of sliced inputs the polynomials of which `taylor` are the coefficients, at points."""
+        return self.closed_form.taylor_polynomials(x)
 
     def untrained(self, x: Tensor) -> Tensor:
         """-m g / (2 d), since Lap (m f) is about -2 d f."""

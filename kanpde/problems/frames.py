@@ -16,6 +16,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field
 from kanpde.jets.jet import Affine
+from kanpde.jets.slices import WHOLE
 from kanpde.problems.base import Problem
 
 POINTS = 64  # at which coefficients, directions and factor are looked at; in high dimension fewer
@@ -41,7 +42,9 @@ class Frame:
         Raises:
             ConfigError: the frame is not d finite numbers and half-widths above 0.
         """
-        if problem.fits_rows or not is_framed(problem.domain):
+        if (
+            problem.fits_rows or not is_framed(problem.domain) or problem.input_slice is not WHOLE
+        ):  # those of the unit ball
             return None
         centre, lengths = centre_and_lengths(problem.domain)
         if not centre.any() and (lengths == 1).all():

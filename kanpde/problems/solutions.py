@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kanpde.jets.slices import WHOLE, Slice
+
 BLOCK = 4096  # coordinates per block of the stream
+DRAWN = 2**20  # coefficients that are drawn at a time where most of them are other processes'
 
 
 class Body(NamedTuple):
@@ -47,6 +50,15 @@ class Solution(Protocol):
 def coefficients(seed: int, n: int) -> np.ndarray:
     """c_1 ... c_n ~ N(0, 1) as the published codes draw them: numpy.random.RandomState(seed).randn(n)."""
     return np.random.RandomState(seed).randn(n)
+
+
+def coefficients_of(seed: int, start: int, stop: int) -> np.ndarray:
+    """c_start ... of the same numbers, without the others being there at once."""
+    random, found = np.random.RandomState(seed), []
+    for i in range(0, stop, DRAWN):
+        block = random.randn(min(DRAWN, stop - i))
+        found += [block[max(start - i, 0) :]]
+    return np.concatenate([np.zeros(0), *found])
 
 
 @dataclass(frozen=True)
@@ -175,55 +187,78 @@ class BallSolution:
     """v(x) = (1 - |x|^2) f(x) for a body f by name, the `family`, with c drawn from `seed`.
 
     Both are there from the start: torch does not compile the drawing of numbers.
+
+    Args:
+        inputs: those that x has in this process; the columns next to them, which the terms at its ends couple, come
+            from the neighbours. `WHOLE`: all.
     """
 
     name: str
     dim: int
     seed: int = 0
+    inputs: Slice = WHOLE
 
     def __post_init__(self):
         object.__setattr__(self, "family", make(self.name, self.dim))
-        object.__setattr__(self, "c", torch.from_numpy(coefficients(self.seed, self.dim - REACH[self.name])))
+        object.__setattr__(self, "c", torch.from_numpy(self._coefficients()))
+
+    def _coefficients(self) -> np.ndarray:
+        """Those of the terms that begin in x, or before it and reach into it."""
+        last, reach = self.dim - REACH[self.name], REACH[self.name]
+        if self.inputs is WHOLE:
+            return coefficients(self.seed, last)
+        return coefficients_of(self.seed, max(self.inputs.start - reach, 0), min(self.inputs.stop, last))
 
     def _around(self, x: Tensor):
         """Yield (columns, those with their halo, the c of the terms there, where the former are), block by block."""
         c, reach, columns = self.c.to(x.device, x.dtype), self.family.reach, x.split(BLOCK, 1)
+        before, after = self.inputs.beyond(x, reach)
+        first, last = -before.shape[1], x.shape[1] + after.shape[1]
         for i, own in enumerate(columns):
             start, stop = i * BLOCK, i * BLOCK + own.shape[1]
-            low, high = max(start - reach, 0), min(stop + reach, self.dim)
-            near = range(low // BLOCK, -(-high // BLOCK))
+            low, high = max(start - reach, first), min(stop + reach, last)
+            near = range(max(low, 0) // BLOCK, -(-min(high, x.shape[1]) // BLOCK))
             # of blocks, not of x: the gradient of a slice is as large as what it is of
             parts = [columns[k][:, max(low - k * BLOCK, 0) : high - k * BLOCK] for k in near]
-            yield own, torch.cat(parts, 1), c[low : high - reach], slice(start - low, stop - low)
+            if low < 0:
+                parts.insert(0, before[:, low - first :])
+            if high > x.shape[1]:
+                parts.append(after[:, : high - x.shape[1]])
+            yield own, torch.cat(parts, 1), c[low - first : high - first - reach], slice(start - low, stop - low)
 
     def _blocks(self, x: Tensor):
         """Yield (columns, `Local` of the columns and of the terms that start in them), block by block."""
         for columns, around, c, mine in self._around(x):
             yield columns, Local(*(t[:, mine] for t in self.family.local(around, c)))
 
-    def body(self, x: Tensor) -> Body:
-        """f, x . grad f, |grad f|^2, Lap f at x (N, d)."""
+    def _body(self, x: Tensor) -> tuple[Body, Tensor]:
+        """The body at x (N, d), and |x|^2 there."""
         total = [x.new_zeros(len(x)) for _ in Body._fields]
         for columns, local in self._blocks(x):
             parts = local.terms, columns * local.grad, local.grad.square(), local.second
             total = [t + p.sum(-1) for t, p in zip(total, parts, strict=True)]
-        return Body(*total)
+        *total, r_sq = self.inputs.sum(*total, x.square().sum(-1))
+        return Body(*total), r_sq
+
+    def body(self, x: Tensor) -> Body:
+        """f, x . grad f, |grad f|^2, Lap f at x (N, d)."""
+        return self._body(x)[0]
 
     def value(self, x: Tensor) -> Tensor:
         """v (N,), without the derivatives of f."""
         f = sum(self.family.terms(around, c)[:, mine].sum(-1) for _, around, c, mine in self._around(x))
-        return (1 - x.square().sum(-1)) * f
+        f, r_sq = self.inputs.sum(f, x.square().sum(-1))
+        return (1 - r_sq) * f
 
     def value_and_laplacian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """v and Lap v = m Lap f - 4 x . grad f - 2 d f, m = 1 - |x|^2."""
-        f = self.body(x)
-        m = 1 - x.square().sum(-1)
+        f, r_sq = self._body(x)
+        m = 1 - r_sq
         return m * f.value, m * f.lap - 4 * f.radial - 2 * self.dim * f.value
 
     def gradient_square(self, x: Tensor) -> Tensor:
         """|grad v|^2 = m^2 |grad f|^2 - 4 m f x . grad f + 4 f^2 |x|^2."""
-        f = self.body(x)
-        r_sq = x.square().sum(-1)
+        f, r_sq = self._body(x)
         m = 1 - r_sq
         return m.square() * f.grad_sq - 4 * m * f.value * f.radial + 4 * f.value.square() * r_sq
 
@@ -239,3 +274,15 @@ class BallSolution:
     def taylor(self):
         """Taylor coefficients of f at 0: f(0), gradient (d,), Hessian diagonal (d,), first off-diagonal (d - 1,)."""
         return self.family.taylor(self.c.numpy(), self.dim)
+
+    def taylor_polynomials(self, x: Tensor) -> dict[str, Tensor]:
+        """Those of f at 0, (N,) each, of sliced inputs: affine, with squares (additive), with neighbours (taylor2)."""
+        before, after = self.inputs.beyond(x, self.family.reach)
+        first, c, width = before.shape[1], self.c.numpy(), x.shape[1]
+        _, *others = self.family.taylor(c, len(c) + self.family.reach)
+        grad, second, off = (torch.as_tensor(t[first : first + width]).to(x) for t in others)
+        mine = c[first:]
+        value, *_ = self.family.taylor(mine, len(mine) + self.family.reach)
+        pairs = x[:, : len(off)] * torch.cat([x, after[:, :1]], 1)[:, 1 : 1 + len(off)]
+        affine, squares, neighbours = self.inputs.sum(value + x @ grad, 0.5 * x.square() @ second, pairs @ off)
+        return {"affine": affine, "additive": affine + squares, "taylor2": affine + squares + neighbours}

@@ -48,14 +48,14 @@ def table(rows: Iterable[Mapping[str, object]], format: str = "markdown") -> str
     Raises:
         ValueError: another format.
     """
-    cells = [_cells(row) for row in rows]
+    lines = [cells(row) for row in rows]
     if format == "csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *cells])
+        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *lines])
         return text.getvalue()
     if format == "markdown":
         rule = [":--" if name in TEXT else "--:" for name in COLUMNS]
-        escaped = [[cell.replace("|", r"\|") for cell in line] for line in cells]
+        escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in [COLUMNS, rule, *escaped])
     raise ValueError(f"table format {format!r} is not one of markdown, csv")
 
@@ -66,7 +66,7 @@ def rich_table(rows: Iterable[Mapping[str, object]]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    columns = dict(zip(COLUMNS, zip(*map(_cells, rows), strict=True), strict=False))
+    columns = dict(zip(COLUMNS, zip(*map(cells, rows), strict=True), strict=False))
     common = {name: columns[name][0] for name in SETTINGS if len(set(columns.get(name, ()))) == 1}
     title = ", ".join(f"{name} {cell}" for name, cell in common.items() if cell)
     result = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -90,7 +90,8 @@ def _last(run: RunFile, column: str, scale: float = 1.0) -> float | None:
     return scale * float(values[-1]) if len(values) and math.isfinite(values[-1]) else None
 
 
-def _cells(row: Mapping[str, object]) -> list[str]:
+def cells(row: Mapping[str, object]) -> list[str]:
+    """The values of a row of `summary` in the order of `COLUMNS`, as tables show them."""
     return [_cell(row.get(name)) for name in COLUMNS]
 
 

@@ -29,7 +29,7 @@ class Lock:
 
     def __init__(self, result: Path):
         self.result = result
-        self.path = _beside(result)
+        self.path = lock_of(result)
         self._file = None
 
     def take(self) -> Self:
@@ -91,10 +91,11 @@ class Lock:
 
 def was_killed(result: Path) -> bool:
     """Whether there is the lock of a process that works on a result, or was killed when it did."""
-    return os.path.exists(_beside(result))
+    return os.path.exists(lock_of(result))
 
 
-def _beside(result: Path) -> Path:
+def lock_of(result: Path) -> Path:
+    """The file that is locked by who writes a result."""
     return result.with_name(f".{result.name}.lock")
 
 

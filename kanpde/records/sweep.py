@@ -141,7 +141,7 @@ def rich_table(sweep: Sweep) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    heading, lines = _cells(sweep)
+    heading, lines = cells(sweep)
     problem = Path(str(sweep.stated["problem"])).stem
     title = f"{problem}: mean ± sample standard deviation over the runs of a group"
     made = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -159,7 +159,7 @@ def rich_table(sweep: Sweep) -> "Table":
 def table(sweep: Sweep, format: str) -> str:
     """The rows as "markdown", or as "csv" with a column for each mean and each deviation."""
     if format == "markdown":
-        heading, lines = _cells(sweep)
+        heading, lines = cells(sweep)
         rule = [":--" if number < len(sweep.keys) else "--:" for number in range(len(heading))]
         escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in [heading, rule, *escaped])
@@ -172,7 +172,7 @@ def table(sweep: Sweep, format: str) -> str:
     return text.getvalue()
 
 
-def _cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+def cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """Heading and lines of the table that people read."""
     found = rows(sweep)
     shown, plain = _shown(found), [*sweep.keys, "runs"]

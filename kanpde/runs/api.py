@@ -16,7 +16,7 @@ from torch import nn
 from kanpde.config import RunConfig, dump
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.world import World
-from kanpde.kan.network import count_parameters
+from kanpde.loggers import logged
 from kanpde.problems.base import Problem, own
 from kanpde.records.lock import Lock
 from kanpde.runs import summary
@@ -27,7 +27,7 @@ from kanpde.runs.stored import check_reference, check_rows, config_of, extended
 from kanpde.training import statements
 from kanpde.training.checkpoints import checkpoint_of, fitting
 from kanpde.training.checks import check_device
-from kanpde.training.loop import Callback, ResidualTraining
+from kanpde.training.loop import Callback, ResidualTraining, State
 from kanpde.training.plan import Plan, configured
 from kanpde.training.training import RunFailed, now
 from kanpde.users.code import blaming, check_call
@@ -102,9 +102,25 @@ def begin(
             start_from(training.u, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
         with blaming(plan.problem, RunFailed):
-            run.floors = world.first(training.evaluator.floors)
-        training.drive(on_step, on_evaluation)
+            run.floors = training.by_first(training.evaluator.floors)
+        _drive(training, plan, on_step, on_evaluation)
     return run
+
+
+def _drive(
+    training: ResidualTraining, plan: Plan, on_step: Callback | None = None, on_evaluation: Callback | None = None
+) -> None:
+    """Train, and give each row of the history to the loggers, in the process that writes."""
+    if not plan.config.log or not training.world.leads:
+        training.drive(on_step, on_evaluation)
+        return
+    with logged(plan.config.log, training.run) as log:
+
+        def evaluated(state: State) -> bool | None:
+            log(state.step, state.row)
+            return on_evaluation(state) if on_evaluation else None
+
+        training.drive(on_step, evaluated)
 
 
 @contextmanager
@@ -187,7 +203,7 @@ def _go_on(run: Run, plan: Plan, world: World, on_step: Callback | None, on_eval
         warnings.warn(f"{run.path} goes on with {', '.join(changed)}: {said}", stacklevel=2)
     run.attrs |= {**of_world(world), "sessions": json.dumps([*former, now_there]), "config": dump(plan.config)}
     world.any(False)  # all have read what the first will write
-    training.drive(on_step, on_evaluation)
+    _drive(training, plan, on_step, on_evaluation)
     return run
 
 
@@ -204,7 +220,8 @@ def attributes(plan: Plan) -> dict:
         "dim": problem.dim,
         "time": problem.has_time,
         "backbone": short(config.backbone["name"]),
-        "parameters": count_parameters(plan.net),
+        "parameters": plan.parameters,
+        "sharded": plan.config.shard,
         "problem_parameters": summary.unknowns_of(problem),
         "device": device_name(config.device),
         "torch_version": str(torch.__version__),

@@ -7,9 +7,11 @@ from torch import nn
 
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.compress import generate_like
+from kanpde.plot.inline import Figures
 from kanpde.problems import Problem
 from kanpde.problems.base import own
 from kanpde.records.run import RunFile
+from kanpde.runs import facts
 from kanpde.runs.stored import config_of
 from kanpde.training.checkpoints import checkpoint_of, fitting, last_weights, load_checkpoint, refine_grids
 from kanpde.training.plan import Plan
@@ -40,6 +42,26 @@ class Run(RunFile):
             ConfigError: these do not fit the checkpoint, or there is none.
         """
         return opened(self, trust, best, net, problem)[1]
+
+    def plot(self, every: bool = False) -> Figures:
+        """The figures of the run by their names, as far as it has the data; a notebook shows them.
+
+        Args:
+            every: the further ones of `kanpde plot` too: other slices, and how the error is distributed.
+
+        Example:
+            >>> from kanpde import train
+            >>> from kanpde.problems import Poisson
+            >>> run = train(Poisson(3), backbone="mlp", steps=2, out=getfixture("tmp_path") / "run.h5")
+            >>> list(run.plot())
+            ['convergence', 'error']
+        """
+        from kanpde.plot import main_figures, other_figures  # matplotlib, only now
+
+        return Figures(main_figures(self) | (other_figures(self) if every else {}))
+
+    def _repr_html_(self) -> str:
+        return facts.as_html(self)
 
 
 def opened(

@@ -79,7 +79,7 @@ def rerun(
     enter(config)
     problem = own(problem_of(config.problem) if problem is None else problem)
     check_rows(run, problem)
-    plan = Plan.of(config, problem, copy.deepcopy(net))
+    plan = Plan.of(config.model_copy(update={"log": {}}), problem, copy.deepcopy(net))
     with tempfile.TemporaryDirectory() as folder:
         second = begin(plan, out or Path(folder) / "rerun.h5", on_evaluation=on_evaluation)
     return compared(run, second)

@@ -61,7 +61,9 @@ def agreeing(
     check_rows(run, problem)
     wanted = resolved(wanted, problem).model_copy(update={"units": wanted.units})  # files of before it have none
     check_same(wanted, stored, "--resume")
-    longer = extended(stored, steps, wanted.stop.model_dump()).model_copy(update={"verify": wanted.verify})
+    longer = extended(stored, steps, wanted.stop.model_dump()).model_copy(
+        update={"verify": wanted.verify, "log": wanted.log}
+    )
     return Plan.of(longer, problem, stored=True)
 
 
@@ -70,7 +72,8 @@ def check_same(wanted: RunConfig, stored: RunConfig, label: str, length: bool = 
     ours, theirs = (_leaves(c.model_dump(mode="json")) for c in (wanted, stored))
     for key in sorted(ours.keys() | theirs.keys()):
         of_length = key.endswith(".steps") or key.startswith("stop.") or key == "verify"
-        if ours.get(key) != theirs.get(key) and (length or not of_length):
+        beside = key == "log" or key.startswith("log.")
+        if ours.get(key) != theirs.get(key) and not beside and (length or not of_length):
             raise ConfigError(f"{label}: {key}: given {ours.get(key)!r}, the run has {theirs.get(key)!r}")
 
 

@@ -119,8 +119,11 @@ def interest(run: RunFile) -> Iterable[tuple[str, float, float, float]]:
 
 
 def residuals(run: RunFile) -> Iterable[tuple[str, float, float, float, float]]:
-    """Of each equation and condition its name, root mean square and largest at the end, and the same at the start."""
-    table = run.table("residuals")
+    """Of each equation and condition its name, root mean square and largest at the end, and the same at the start.
+
+    Of a run that has not ended nothing.
+    """
+    table = run.table("residuals") if "rms" in run.table("residuals") else {}
     for name, *values in zip(*(table.get(k, ()) for k in RESIDUALS), strict=True):
         yield name, *map(float, values)
 

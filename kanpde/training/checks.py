@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from kanpde import loggers
 from kanpde.config import PhaseConfig, RunConfig, dump, resolve, validate
 from kanpde.domains.base import FEW, is_framed, numbers_across, resolution, tells_inside
 from kanpde.ground.errors import ConfigError, suggest
@@ -18,6 +19,7 @@ from kanpde.ground.samplers import SOBOL_MAX_DIM, directions, stream
 from kanpde.jets.ansatz import Ansatz, Field
 from kanpde.jets.jet import Jet, has_rules
 from kanpde.jets.nested import gradient_of
+from kanpde.jets.slices import WHOLE
 from kanpde.jets.system import Jets, Separate, networks
 from kanpde.kan.grids import extend_grid, kan_layers, update_grid
 from kanpde.kan.layers import KANLinear
@@ -53,6 +55,7 @@ def check(plan: "Plan") -> None:
     """
     config, problem, net = plan.config, plan.problem, plan.net
     check_written(config)
+    loggers.made(config.log)
     check_points_of_interest(plan)
     check_terms(problem)
     check_device(config.device)
@@ -297,7 +300,7 @@ def check_network(plan: "Plan") -> Tensor:
     x = problem.domain.interior(n, stream(0, "check"), plan.config.points.law, dtype=dtype)
     inputs, trial = problem.inputs_of(x), copy.deepcopy(plan.net).to("cpu", dtype).eval()
     if not problem.fits_rows:
-        check_numbers("coordinates", inputs, (n, problem.domain.dim), x)
+        check_numbers("coordinates", inputs, (n, problem.n_inputs), x)
     try:
         with torch.no_grad():
             value = trial(inputs)
@@ -333,6 +336,8 @@ def check_gradient(plan: "Plan") -> None:
     """
     config, problem = plan.config, plan.problem
     reader, remedy = "loss.gradient", "set it to none"
+    if plan.sliced:  # as `hides_gradient` says
+        return
     if config.loss.gradient == "none":
         if plan.start() is None:
             return
@@ -348,8 +353,11 @@ def check_gradient(plan: "Plan") -> None:
 def hides_gradient(problem: Problem, law: str, hard: bool) -> bool:
     """Whether automatic differentiation by x misses a part of the equation, of u = 0 or of any jet.
 
-    False where it fails at such numbers, or for reasons that are said where it is called in earnest.
+    False where it fails at such numbers, or for reasons that are said where it is called in earnest; and of sliced
+    inputs, of which a process sees some of the slopes: these equations are shipped.
     """
+    if problem.input_slice is not WHOLE:
+        return False
     drawn = lambda shape: torch.randn(shape, generator=stream(2, "check"), dtype=torch.float64)
     nothing = lambda shape: torch.zeros(shape, dtype=torch.float64)
     try:

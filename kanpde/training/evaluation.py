@@ -18,6 +18,7 @@ from kanpde.ground import metrics
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.slices import WHOLE
 from kanpde.kan import grids
 from kanpde.problems import Problem
 from kanpde.problems.conditions import draws
@@ -173,19 +174,28 @@ class Evaluator:
     def off_grid(self) -> dict[str, float]:
         """The fraction of the inputs of each KAN layer off its grid, on the first validation points."""
         x = self.problem.inputs_of(self.held_out["interior"][:BLOCK])
-        return {f"off_grid/{i}": fraction for i, fraction in enumerate(grids.off_grid(self.u.net, x))}
+        found = grids.off_grid(self.u.net, x)
+        if (inputs := self.problem.input_slice) is not WHOLE:  # of the first layer that of these inputs
+            (of_all,) = inputs.sum(torch.tensor(found[0] * inputs.width, dtype=torch.float64))
+            found[0] = of_all.item() / inputs.dim
+        return {f"off_grid/{i}": fraction for i, fraction in enumerate(found)}
 
     @torch.no_grad()
     def full_test(self) -> tuple[dict[str, float], dict[str, Tensor], str, dict[str, Tensor]]:
-        """The errors on all test points, the field there, a hash of the points, and the errors by time, in one pass."""
-        n, digest = self.tests, hashlib.sha256()
+        """The errors on all test points, the field there, a hash of the points, and the errors by time, in one pass.
+
+        Where the inputs are sliced the hash is of the radii, and the field has no points.
+        """
+        n, digest, inputs = self.tests, hashlib.sha256(), self.problem.input_slice
+        keeps = n * self.domain.dim <= KEEP and inputs is WHOLE
 
         def measured(points: Tensor, exact: Tensor | None) -> dict[str, Tensor]:
             u, x = self.u(points).double(), self.problem.inputs_of(points)
-            digest.update(x.float().cpu().numpy().ravel())
+            radius = x.norm(dim=1) if inputs is WHOLE else inputs.sum(x.square().sum(1, dtype=torch.float64))[0].sqrt()
+            digest.update((x if inputs is WHOLE else radius).float().cpu().numpy().ravel())
             exact = u * float("nan") if exact is None else exact.double()
-            found = {"u": u, "u_exact": exact, "radius": x.norm(dim=1), "x": x, "t": x[:, -1]}
-            return {name: t.cpu() for name, t in found.items() if name != "x" or n * self.domain.dim <= KEEP}
+            found = {"u": u, "u_exact": exact, "radius": radius, "x": x, "t": x[:, -1]}
+            return {name: t.cpu() for name, t in found.items() if name != "x" or keeps}
 
         rows = list(starmap(measured, self.batches("test", n)))  # which, unlike a loop, holds no points any more
         field = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
@@ -246,7 +256,10 @@ class Evaluator:
         """
         n = min(self.tests, max(self.history_points(), 4096))
         centre = problem.units.centre if problem.fits_rows else None
-        found = metrics.Floors(self.domain.dim, n, problem.taylor(), centre)
+        if problem.input_slice is WHOLE:
+            found = metrics.Floors(self.domain.dim, n, problem.taylor(), centre)
+        else:  # a fit would be one of the coordinates of all processes
+            found = metrics.Floors(self.domain.dim, 0, problem.taylor_polynomials)
         plain = None if self.plan.hard or problem.fits_rows else metrics.Floors(self.domain.dim, n)
         for points, exact in self.blocks("test", n):
             exact = self.u(points) if of_u else exact
@@ -277,7 +290,9 @@ class Evaluator:
     # Slices
 
     def slices(self) -> dict[str, dict]:
-        """A plane and a volume through the domain, see `kanpde.training.cuts`."""
+        """A plane and a volume through the domain, see `kanpde.training.cuts`; none where the inputs are sliced."""
+        if self.problem.input_slice is not WHOLE:
+            return {}
         return cuts.slices(self.config, self.u, self.solution)
 
     def solution(self, x: Tensor) -> Tensor | None:

@@ -10,6 +10,9 @@ Of d (d - 1) / 2 products all are there where they are few; else those pairs for
 correlated with x, found at points of their own: with x_i x_j missing, the i-th component of grad r follows x_j. An
 equation that is linear in second derivatives alone does not see them where they are not multiplied by m: the values on
 the boundary do.
+
+Where the inputs are sliced, so are a, b, and the gradients of the residuals: inner products are sums over processes,
+and there are no x_i x_j, of which any two processes would share some.
 """
 
 import copy
@@ -24,6 +27,7 @@ from torch import Tensor
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.nested import gradient_of
 from kanpde.jets.quadratic import Quadratic
+from kanpde.jets.slices import WHOLE, Slice
 from kanpde.operators import Forward
 from kanpde.problems.conditions import draws
 from kanpde.problems.reading import ALONE
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 Rows = dict[str, list[Tensor]]  # what is to be small, by the name of the term, in blocks of points
 RUNGS = ("affine", "additive", "quadratic")
 STARTS = (*RUNGS, "ladder")  # what a run may ask for: up to a rung, or the best of all
+SLICED = "ab"  # of these the coefficients of inputs
 PARTS = {"constant": "c", "affine": "ca", "additive": "cab", "quadratic": "cabv"}  # what is solved for
 POINTS = range(4, 2001)  # of a rung, and as many as hold at most
 NUMBERS = 2**21  # coordinates
@@ -81,7 +86,7 @@ def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> It
     The last one comes again with every round of pairs.
     """
     problem, of = plan.problem, draws(plan.problem, plan.config.points.law)
-    p, d = plan.start().double(), problem.n_inputs
+    p, d = plan.start().double(), problem.domain.dim
     below = Constant(torch.zeros(1, 1)) if plan.former is None else copy.deepcopy(plan.former)
     equation = Equation(plan, Ansatz(problem, below.double(), plan.hard, p))
 
@@ -102,7 +107,7 @@ def climb(plan: "Plan", generator: torch.Generator, last: str = RUNGS[-1]) -> It
         yield rung(name, says, left)
         if name == last or left <= NOTHING * first:
             return
-    if not 1 < d <= SCREENED_UP_TO:
+    if not 1 < d <= SCREENED_UP_TO or plan.sliced:
         return
     squares, every = left, d * (d - 1) // 2
     screened = _number(SCREENED, SCREENED_NUMBERS, d)
@@ -125,7 +130,7 @@ def points_of(plan: "Plan") -> int:
     """Points of a rung and of each condition: as many as fit, `max_memory` included."""
     limit = memory.left(plan)
     numbers = NUMBERS if limit is None else min(NUMBERS, limit // bytes_of(1, plan))
-    return _number(POINTS, numbers, plan.problem.n_inputs)
+    return _number(POINTS, numbers, plan.problem.domain.dim)
 
 
 def bytes_of(coordinates: int, plan: "Plan") -> int:
@@ -149,7 +154,8 @@ class Equation:
 
         All in blocks of points, by the names of the terms. What does not depend on u is computed here, once.
         """
-        blocks = {name: x.split(max(1, BLOCK // x.shape[1])) for name, x in points.items()}
+        at_once = max(1, BLOCK // self.plan.problem.domain.dim)
+        blocks = {name: x.split(at_once) for name, x in points.items()}
         inside = [self._inside(x) for x in blocks.pop("interior")]
         at_points = lambda name, x: self.plan.loss.residuals(self.u, Forward(), {name: x}, generator=None)[name]
 
@@ -183,7 +189,9 @@ class Equation:
 
     def weighed(self, rows: Rows) -> list[Tensor]:
         """What the loss is the sum of squares of."""
-        weight = lambda name, parts: (self.plan.loss.weight(name) / sum(map(torch.numel, parts))) ** 0.5
+        dim = {"gradient": self.plan.problem.domain.dim / self.plan.problem.n_inputs}  # of all processes
+        number = lambda name, parts: sum(map(torch.numel, parts)) * dim.get(name, 1)
+        weight = lambda name, parts: (self.plan.loss.weight(name) / number(name, parts)) ** 0.5
         return [weight(name, parts) * t for name, parts in rows.items() for t in parts]
 
 
@@ -197,21 +205,22 @@ def solve(p: Quadratic, parts: str, equation: Equation, points: Points) -> float
     A step that makes it larger is halved.
     """
     unknowns = [getattr(p, name).requires_grad_() for name in parts]
+    products = Products(equation.plan.problem.input_slice, [name in SLICED for name in parts])
     x = equation.u.problem.inputs_of(points["interior"])
     precondition = _preconditioner(p, parts, p.units(x))
     try:
         rows = equation.at(points)
         y = equation.weighed(rows())
-        size = first = _norm(y)
+        size = first = products.norm(y)
         for _ in range(NEWTON):
-            step = least_squares(y, unknowns, precondition)
+            step = least_squares(y, unknowns, precondition, products)
             before = [t.detach().clone() for t in unknowns]
             for halving in range(HALVINGS):
                 with torch.no_grad():
                     for t, at, by in zip(unknowns, before, step, strict=True):
                         t.copy_(at + 0.5**halving * by)
                 y = equation.weighed(rows())
-                if (new := _norm(y)) < size:
+                if (new := products.norm(y)) < size:
                     break
             else:
                 with torch.no_grad():
@@ -227,7 +236,43 @@ def solve(p: Quadratic, parts: str, equation: Equation, points: Points) -> float
             t.requires_grad_(False)
 
 
-def least_squares(y: Sequence[Tensor], unknowns: Sequence[Tensor], precondition: Callable) -> list[Tensor]:
+@dataclass(frozen=True)
+class Products:
+    """Inner products of lists of tensors, of which some are sliced.
+
+    Attributes:
+        sliced: of the unknowns, which; of rows those of gradients are.
+    """
+
+    inputs: Slice = WHOLE
+    sliced: Sequence[bool] = ()
+
+    def of_unknowns(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+        return self._of(a, b, self.sliced)
+
+    def of_rows(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+        return self._of(a, b, [t.ndim == 2 for t in a])
+
+    def norm(self, y: Sequence[Tensor]) -> float:
+        """The root of the sum of squares of rows."""
+        found = [t.detach() for t in y]
+        size = self.of_rows(found, found) ** 0.5
+        return size if size == size else float("inf")
+
+    def _of(self, a: Sequence[Tensor], b: Sequence[Tensor], sliced: Sequence[bool]) -> float:
+        each = [torch.dot(s.flatten(), t.flatten()) for s, t in zip(a, b, strict=True)]
+        if self.inputs is WHOLE or not any(sliced):
+            return sum(each).item()
+        (own,) = self.inputs.sum(sum(t for t, part in zip(each, sliced, strict=True) if part))
+        return (own + sum(t for t, part in zip(each, sliced, strict=True) if not part)).item()
+
+
+ALL = Products()
+
+
+def least_squares(
+    y: Sequence[Tensor], unknowns: Sequence[Tensor], precondition: Callable, products: Products = ALL
+) -> list[Tensor]:
     """The step s in the unknowns that makes |y + J s| least, J = dy/dunknowns, by preconditioned conjugate gradients.
 
     J^T w is a backward pass, and J v one through the linear map w -> J^T w. Rows and columns of zeros have no graph.
@@ -245,29 +290,19 @@ def least_squares(y: Sequence[Tensor], unknowns: Sequence[Tensor], precondition:
     left = [-t.detach() for t in y]
     downhill = back(left)
     direction = conditioned = precondition(downhill)
-    first = slope = _dot(downhill, conditioned)
+    first = slope = products.of_unknowns(downhill, conditioned)
     for _ in range(CG):
         if slope <= CG_TOLERANCE**2 * first:
             break
         moved = forth(direction)
-        length = slope / _dot(moved, moved)
+        length = slope / products.of_rows(moved, moved)
         step = [s + length * v for s, v in zip(step, direction, strict=True)]
         left = [r - length * v for r, v in zip(left, moved, strict=True)]
         downhill = back(left)
         conditioned = precondition(downhill)
-        slope, before = _dot(downhill, conditioned), slope
+        slope, before = products.of_unknowns(downhill, conditioned), slope
         direction = [c + slope / before * v for c, v in zip(conditioned, direction, strict=True)]
     return step
-
-
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    return sum(torch.dot(s.flatten(), t.flatten()) for s, t in zip(a, b, strict=True)).item()
-
-
-def _norm(y: Sequence[Tensor]) -> float:
-    found = [t.detach() for t in y]
-    size = _dot(found, found) ** 0.5
-    return size if size == size else float("inf")
 
 
 def _preconditioner(p: Quadratic, parts: str, y: Tensor) -> Callable[[Sequence[Tensor]], list[Tensor]]:

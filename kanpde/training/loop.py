@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from kanpde.training.ending import Ending, at_first
 from kanpde.training.evaluation import Evaluator
 from kanpde.training.objective import Objective
 from kanpde.training.plan import Plan
+from kanpde.training.shards import Parts
 from kanpde.training.supply import Supply
 from kanpde.training.training import RunFailed, Training, weights_of
 from kanpde.users.code import blaming
@@ -70,9 +72,10 @@ class ResidualTraining(Training):
         self.plan, self.config = plan, plan.config
         config, problem = plan.config, plan.problem
         self.u = plan.ansatz()
+        self.parts = Parts(self.u, problem.input_slice) if plan.sliced else None
         drawn = problem.domain.interior(1, stream(config.seed, "lift"), config.points.law)
         self.u.built_in(problem.inputs_of(drawn).to(self.u.like))  # a lift is built before torch traces a step
-        self.objective = Objective(plan, self.u, world)
+        self.objective = Objective(plan, self.u, ALONE if plan.sliced else world)
         self.average = None
         if config.average is not None:
             self.average = AveragedModel(self.u, multi_avg_fn=get_ema_multi_avg_fn(config.average))
@@ -92,6 +95,15 @@ class ResidualTraining(Training):
     def tested(self) -> Ansatz:
         """What errors are measured of and results hold: u, or with `average` its exponential moving average."""
         return self.u if self.average is None else self.average.module
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the inputs are sharded, so that each process does its part of everything."""
+        return self.parts is not None
+
+    def by_first(self, work: Callable[[], Any]) -> Any:
+        """What the first process finds, the others wait; where the inputs are sharded all of them work, and find it."""
+        return work() if self.gathers else self.world.first(work)
 
     @property
     def beside(self) -> bool:
@@ -145,7 +157,7 @@ class ResidualTraining(Training):
 
     def _begin(self) -> Iterator[None]:
         """The start, of several processes by the first one, whose weights all begin with."""
-        if self.world.alone:
+        if self.world.alone or self.gathers:
             self._note_start()
             yield from self._climb()
             return
@@ -288,7 +300,7 @@ class ResidualTraining(Training):
             RunFailed: there is no best state yet, or it has been `RETREATS` times; or no step has led away from it, so
                 that it is not for the rates.
         """
-        best = self.best = self.world.first(lambda: self.best)
+        best = self.best = self.by_first(lambda: self.best)
         state = self.state
         if best["weights"] is None or not self.moved:
             raise RunFailed(why)
@@ -329,7 +341,7 @@ class ResidualTraining(Training):
 
     def _adapted_now(self) -> dict:
         """The states of balance and emphasis, for all points of all processes."""
-        held = self.objective.adapted() if self.world.alone else self.held["objective"]
+        held = self.objective.adapted() if self.world.alone or self.gathers else self.held["objective"]
         return copy.deepcopy({name: held[name] for name in ("balance", "emphasis")})
 
     def evaluate(self, on_evaluation: Callback | None = None) -> bool:
@@ -339,11 +351,11 @@ class ResidualTraining(Training):
         every time: there they are behind by `SECONDS` or a `SHARE`-th of the rows at most.
         """
         give_back()
-        if not self.world.agree(list(self.u.parameters())):
+        if not self.world.agree(self.parts.shared if self.gathers else list(self.u.parameters())):
             raise RunFailed(f"step {self.state.step}: the weights of the processes have come apart")
         self._validate()
         self._keep()
-        return self.world.first(partial(self._evaluate, on_evaluation))
+        return self.by_first(partial(self._evaluate, on_evaluation))
 
     def _evaluate(self, on_evaluation: Callback | None) -> bool:
         with self._alone():
@@ -351,18 +363,21 @@ class ResidualTraining(Training):
         if self.climbs and not self.state.step:
             self.best["scale"] = start.scale_of(self.u.net).clone()  # without which these weights learn nothing
         rows, (written, at), seconds = len(self.run.history["step"]), self.written, self.clock.seconds()
-        if SHARE * (rows - written) >= rows or seconds - at >= SECONDS:
+        due, ended = SHARE * (rows - written) >= rows or seconds - at >= SECONDS, self.stopped() is not None
+        if self.gathers:  # by the clocks of all
+            due, ended = self.world.any(due, ended)
+        if due:
             self.save("running")
             self.written = rows, seconds
-        asked = bool(on_evaluation and on_evaluation(self.state))
-        return asked or self.stopped() is not None
+        told = lambda: bool(on_evaluation and on_evaluation(self.state))
+        return (self.world.first(told) if self.gathers else told()) or ended
 
     def _validate(self) -> None:
         """The terms at the held-out points, if need be after a return to the best state."""
-        self.validated, why = self.world.first(self._look)
+        self.validated, why = self.by_first(self._look)
         if why is not None:
             self._retreat(f"step {self.state.step}: {why}")
-            self.validated, _ = self.world.first(self._look)
+            self.validated, _ = self.by_first(self._look)
 
     def _look(self) -> tuple[dict[str, float], str | None]:
         """The terms at the held-out points, and whether the run has diverged."""
@@ -373,7 +388,8 @@ class ResidualTraining(Training):
     def _diverged(self, terms: dict[str, float]) -> str | None:
         """What says that the run has diverged, of its weights and these terms."""
         score, before = self.objective.total(terms), self.objective.total(at_first(self.run, terms))
-        if not all(p.isfinite().all() for p in self.u.parameters()):
+        finite = all(p.isfinite().all() for p in self.u.parameters())
+        if self.world.any(not finite)[0] if self.gathers else not finite:
             return "the weights are not finite"
         if not abs(score) < float("inf"):
             bad = next((name for name, value in terms.items() if not abs(value) < float("inf")), "weighted sum")
@@ -479,7 +495,7 @@ class ResidualTraining(Training):
 
     def _keep(self) -> None:
         """Of several processes: what a checkpoint will hold of all, which the first writes by itself."""
-        if not self.world.alone:
+        if not self.world.alone and not self.gathers:
             held = self._hold()
             self.held = held if self.world.leads else {}
 
@@ -489,8 +505,8 @@ class ResidualTraining(Training):
 
     def state_dict(self) -> dict:
         state = self.state
-        held = self._hold() if self.world.alone else self.held
-        return {
+        held = self._hold() if self.world.alone or self.gathers else self.held
+        found = {
             "id": self.run.attrs.get("id"),
             "weights": self.u.state_dict(),
             "best": self.best,
@@ -508,16 +524,20 @@ class ResidualTraining(Training):
             "average": None if self.average is None else self.average.state_dict(),
             "elapsed": self.clock.seconds(),
         }
+        return found if self.parts is None else self.parts.whole(found, self.optimizer)
 
     def load_state_dict(self, saved: dict) -> None:
         state = self.state
         for u in {self.u, self.tested}:
             refine_grids(u.net, self.config, saved)
-        self.u.load_state_dict(saved["weights"])
         state.step, state.phase, state.loss = int(saved["step"]), int(saved["phase"]), float(saved["loss"])
-        state.terms, state.row = saved["terms"], saved["row"]
         if saved["optimizer"] is not None:
             self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
+        if self.parts is not None:
+            saved = self.parts.mine(saved, self.optimizer)
+        self.u.load_state_dict(saved["weights"])
+        state.terms, state.row = saved["terms"], saved["row"]
+        if self.optimizer is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
         self.supply.load_state_dict(saved, state.step)
         rows = {k: torch.as_tensor(v, dtype=torch.float64).tolist() for k, v in saved["history"].items()}

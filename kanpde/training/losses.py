@@ -11,6 +11,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.nested import gradient_of
+from kanpde.jets.slices import WHOLE, Slice
 from kanpde.jets.tracing import in_torch_func
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators.base import Operator
@@ -51,6 +52,7 @@ class Loss:
         equations: the names of their terms.
         weighs: whether points inside have weights w of their own (`Problem.importance_weights`): the means are those of
             w r^2 and w |grad r|^2.
+        inputs: those of which a process has the components of the gradient; `WHOLE`: all.
     Source: gradient-enhanced PINNs, Yu et al. 2022 (arXiv 2111.02801).
     """
 
@@ -63,6 +65,7 @@ class Loss:
     frame: Frame | None = None
     equations: tuple[str, ...] = (ALONE,)
     weighs: bool = False
+    inputs: Slice = WHOLE
 
     def weight(self, name: str) -> float:
         """w_k as it is stated."""
@@ -97,7 +100,13 @@ class Loss:
         emphasis = emphasis or {}
         two = self.equations if self.residual == "two_sample" else ()
         squares = {name: r.prod(0) if name in two else r.square() for name, r in residuals.items()}
-        return {name: (square * emphasis.get(name, 1.0)).mean() for name, square in squares.items()}
+        return {name: self._mean(name, square * emphasis.get(name, 1.0)) for name, square in squares.items()}
+
+    def _mean(self, name: str, squares: Tensor) -> Tensor:
+        if self.inputs is WHOLE or name != "gradient":
+            return squares.mean()
+        (total,) = self.inputs.sum(squares.sum())
+        return total / (len(squares) * self.inputs.dim)
 
     def terms(self, u: Ansatz, operator: Operator, points: Points, generator: torch.Generator) -> dict[str, Tensor]:
         """The terms L_k, not yet weighted, in the order in which they are computed."""

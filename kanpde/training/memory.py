@@ -28,6 +28,7 @@ def estimate(plan: "Plan") -> tuple[int, int]:
     and what one layer at a time works with.
     """
     net, size, dim = plan.net, plan.dtype.itemsize, plan.problem.domain.dim
+    dim = plan.problem.input_slice.width if plan.sliced else dim
     n, passes = sum(plan.counts.values()), 1 if plan.config.loss.gradient == "none" else 2
     reads = plan.problem.reads
     counts = Polarised.of(reads.derivatives).counts if any(len(index) > 1 for index in reads.derivatives) else ()

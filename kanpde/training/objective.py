@@ -67,7 +67,7 @@ class Objective:
         try:
             return self._backward(points, probes, adapt)
         except torch.OutOfMemoryError:
-            if self._shrunk or not self.world.alone:  # the others are on their way to the next sum
+            if self._shrunk or not World.current().alone:  # the others are on their way to the next sum
                 raise
             self._shrink(points)
         except (FloatingPointError, Lost):

@@ -37,9 +37,11 @@ from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.harmonics import harmonics
 from kanpde.jets.jet import Affine
 from kanpde.jets.quadratic import Quadratic
+from kanpde.jets.slices import WHOLE
 from kanpde.jets.system import Separate, Stages
 from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
+from kanpde.kan.network import count_parameters
 from kanpde.operators import OPERATORS, Forward, Operator
 from kanpde.optim.optimisers import OPTIMISERS, for_sparsity
 from kanpde.problems import PROBLEMS, Problem
@@ -50,7 +52,7 @@ from kanpde.problems.frames import Frame, check_domain, grid_range, largest_fact
 from kanpde.problems.interest import Interest, points_of_interest
 from kanpde.problems.references import Reference
 from kanpde.records.run import RunFile, RunFileError
-from kanpde.training import checks, ladder, start
+from kanpde.training import checks, ladder, shards, start
 from kanpde.training.known import Known
 from kanpde.training.losses import Loss
 from kanpde.training.weighting import BALANCES, EMPHASES, Balance, Emphasis
@@ -118,9 +120,11 @@ class Plan:
         """
         problem = own(problem_of(config.problem)) if problem is None else problem
         with blaming(problem, ConfigError):
+            problem = shards.on_slice(config, problem, net)
             if not stored:
                 enter(config)
                 config = resolved(config, problem, net)
+                shards.check(config)
             frame = Frame.of(problem) if config.units == "frame" else None
             operator = _operator(config, problem)
             loss = _loss(config, problem, operator, frame)
@@ -148,6 +152,16 @@ class Plan:
     def hard(self) -> bool:
         """Whether the boundary values are built into u."""
         return self.config.constraint == "hard"
+
+    @property
+    def sliced(self) -> bool:
+        """Whether each process has some of the inputs of every point."""
+        return self.problem.input_slice is not WHOLE
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the network has, in all processes."""
+        return shards.count_parameters(self.net) if self.sliced else count_parameters(self.net)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -204,7 +218,8 @@ class Plan:
         """A start in closed form that is zero, in the units of the domain; None: the run has no such start."""
         if self.config.start not in ladder.STARTS:
             return None
-        return Quadratic(self.problem.n_inputs, *((self.frame.centre, self.frame.lengths) if self.frame else ()))
+        units = (self.frame.centre, self.frame.lengths) if self.frame else (None, None)
+        return Quadratic(self.problem.n_inputs, *units, self.problem.input_slice)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -247,6 +262,8 @@ def _backbone(
     options = dict(config.backbone)
     if options["name"].startswith(PYTHON):
         raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
+    if problem.input_slice is not WHOLE:
+        return shards.network(config, options, problem, drawn)
     if "grid_range" in options:
         options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
     waves, inputs = None, problem.n_inputs
@@ -328,7 +345,7 @@ def _loss(config: RunConfig, problem: Problem, operator: Operator, frame: Frame 
     stated = config.loss.model_dump(exclude={"balance", "emphasis"})
     if (weighs := problem.weighs_points) and config.points.adapt:
         raise ConfigError("points.adapt: the points of this problem have weights, which are those of its own law")
-    return Loss(**stated, frame=frame, equations=problem.reading.equations, weighs=weighs)
+    return Loss(**stated, frame=frame, equations=problem.reading.equations, weighs=weighs, inputs=problem.input_slice)
 
 
 def _emphasis(config: RunConfig, problem: Problem) -> Emphasis | None:
@@ -409,7 +426,10 @@ def resolved(config: RunConfig, problem: Problem, net: nn.Module | None = None) 
     changes["units"] = config.units or ("frame" if Frame.of(problem) else None)
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
-    return config.model_copy(update={**changes, "compile": _compile(config, problem)})
+    changes["compile"] = _compile(config, problem)
+    if problem.input_slice is not WHOLE and "verify" not in config.model_fields_set:
+        changes["verify"] = False  # its walks read single coordinates
+    return config.model_copy(update=changes)
 
 
 def _reference(config: RunConfig, problem: Problem) -> ReferenceConfig | None:
@@ -502,6 +522,8 @@ def _compile(config: RunConfig, problem: Problem) -> bool:
     if (reads.named or several) and config.compile is True:
         what = "a system" if several else reads.names(problem.axes)[-1]
         raise ConfigError(f"compile: {what} is not compiled; given true")
+    if problem.input_slice is not WHOLE and config.compile == "auto":
+        return False
     if config.compile != "auto" or reads.named or several:
         return config.compile is True
     basis = getattr(backbones.BACKBONES.get(config.backbone["name"]), "basis", Basis)

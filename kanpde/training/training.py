@@ -34,6 +34,8 @@ class Training:
         world: the processes that train together, of which the first alone calls back, writes and has results.
     """
 
+    gathers = False  # whether the state is that of all processes of the world together
+
     def __init__(self, run: RunFile, device: torch.device, world: World = ALONE):
         self.run, self.device, self.world = run, device, world
         self.elapsed = 0.0  # wall-clock seconds of earlier sessions
@@ -78,6 +80,9 @@ class Training:
         """The loop, and if it was not interrupted, the results."""
         status = self.loop(*callbacks)
         try:
+            if self.gathers and status == "finished":  # together, and so to the end
+                with interruptible((signal.SIGINT, signal.SIGTERM)):
+                    return self.finish()
             return self.finish() if status == "finished" and self.world.leads else status
         except KeyboardInterrupt:
             return "interrupted"
@@ -103,16 +108,21 @@ class Training:
         Raises:
             WriteFailed: they cannot be written; the former ones are intact.
         """
+        self.run.attrs.update(status=status, finished=now(), **self.progress)
+        if self.gathers:
+            state = self.state_dict()
+            self.world.first(lambda: self._write(lambda: state))
+        elif self.world.leads:
+            self._write(self.state_dict)
+
+    def _write(self, state: Callable[[], dict]) -> None:
         run = self.run
-        run.attrs.update(status=status, finished=now(), **self.progress)
-        if not self.world.leads:
-            return
         try:
             run.path.parent.mkdir(parents=True, exist_ok=True)  # a folder that is gone is no reason to lose a run
             if run.lock is not None:
                 run.lock.keep()
             with replacing(run.checkpoint) as temporary:
-                torch.save(self.state_dict(), temporary)
+                torch.save(state(), temporary)
             run.save()
         except ConfigError as error:
             raise WriteFailed(f"{run.path} cannot be written ({error})") from None
