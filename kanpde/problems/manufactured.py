@@ -1,7 +1,6 @@
-"""Poisson equations that measure precision: solutions that a network of few units holds, and one of four scales."""
+"""Poisson equations that measure precision: a network of few units holds their solutions."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -86,33 +85,3 @@ class PoissonCos(Problem):
 
     def exact(self, x: Tensor) -> Tensor:
         return (torch.pi * x).cos().sum(1)
-
-
-@dataclass(frozen=True)
-class Multiscale(Problem):
-    """Lap u = q on (0, 1)^2, u = 0 on the boundary; exact: u = 1/4 sum_w sin(w pi x) sin(w pi y), w = 4, 8, 12, 16.
-
-    Example:
-        >>> round(Multiscale().exact(torch.tensor([[0.125, 0.125]])).item(), 4)
-        0.5
-    """
-
-    dim: Literal[2] = 2
-    coordinates = ("x", "y")
-
-    @property
-    def domain(self) -> Box:
-        return Box(2, 0, 1)
-
-    def left_side(self, u: Jet, x: Tensor) -> Tensor:
-        return u.lap
-
-    def source(self, x: Tensor) -> Tensor:
-        return sum(-2 * (w * torch.pi) ** 2 * self._of(w, x) for w in (4, 8, 12, 16))
-
-    def exact(self, x: Tensor) -> Tensor:
-        return sum(self._of(w, x) for w in (4, 8, 12, 16))
-
-    @staticmethod
-    def _of(w: int, x: Tensor) -> Tensor:
-        return (w * torch.pi * x).sin().prod(1) / 4
