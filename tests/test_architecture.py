@@ -78,7 +78,7 @@ def test_imports_point_down(path):
 def test_the_rooms_are_those_of_the_floors_and_few_files_are_loose():
     assert {room_of(module_of(path)) for path in FILES} == set().union(*FLOORS)
     assert len(FLOORS) <= 9
-    assert {path.stem for path in ROOT.glob("*.py")} == {"__init__", "testing", *LOOSE}
+    assert {path.stem for path in ROOT.glob("*.py")} == {"__init__", "doctor", "testing", *LOOSE}
 
 
 def test_no_module_imports_itself_by_way_of_others():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kanpde.domains.base import Domain, check_law, dimension, length, numbers, rounding, set_fields
 from kanpde.ground.samplers import directions, uniforms
-from kanpde.jets.ansatz import Field
+from kanpde.jets.ansatz import Field, SlicedField
 from kanpde.jets.slices import Slice, total
 
 GRID_DEVIATIONS = 4.0  # of a coordinate, in the first grid
@@ -146,7 +146,7 @@ class SlicedBall(Ball):
 
     def factor(self, x: Tensor) -> Field:
         """m = 1 - |x|^2."""
-        return Field(1 - self._square(x), -2 * x, x.new_full((1, 1), -2.0), self.inputs)
+        return SlicedField(1 - self._square(x), -2 * x, x.new_full((1, 1), -2.0), self.inputs)
 
     def distance(self, x: Tensor) -> Tensor:
         return 1 - self._square(x).sqrt()

@@ -16,7 +16,7 @@ from kanpde.jets.differentiable import check_differentiable
 from kanpde.jets.jet import Jet, Scaling
 from kanpde.jets.names import Index
 from kanpde.jets.nested import gradient_of, nested
-from kanpde.jets.slices import WHOLE, Slice, total
+from kanpde.jets.slices import Slice, total
 from kanpde.jets.system import Column, Separate, Stages, networks, place
 from kanpde.jets.taylor import Polarised, Taylor, along, has_rules, line, push
 from kanpde.jets.tracing import in_torch_func, recorded
@@ -24,16 +24,11 @@ from kanpde.jets.tracing import in_torch_func, recorded
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """A closed-form function at N points: value (N,), gradient (N, d), diagonal of its Hessian (N or 1, d or 1).
-
-    Attributes:
-        inputs: those of which gradient and Hessian are; `WHOLE`: all.
-    """
+    """A closed-form function at N points: value (N,), gradient (N, d), diagonal of its Hessian (N or 1, d or 1)."""
 
     value: Tensor
     grad: Tensor
     hessian_diagonal: Tensor
-    inputs: Slice = WHOLE
 
     @staticmethod
     def of(function: Callable[[Tensor], Tensor], x: Tensor) -> "Field":
@@ -57,17 +52,43 @@ class Field:
 
     def lap(self, s: Tensor) -> Tensor:
         """sum_i s_i d^2/dx_i^2, (N,)."""
-        (found,) = total([self.hessian_diagonal.expand_as(self.grad) * s], self.inputs)
-        return found
+        return (self.hessian_diagonal.expand_as(self.grad) * s).sum(-1)
 
     def __add__(self, other: "Field") -> "Field":
         second = self.hessian_diagonal + other.hessian_diagonal
-        return Field(self.value + other.value, self.grad + other.grad, second, self.inputs)
+        return Field(self.value + other.value, self.grad + other.grad, second)
 
     def __mul__(self, other: "Field") -> "Field":
-        a, b = self.inputs.spread(self.value.unsqueeze(1), other.value.unsqueeze(1))
+        a, b = self._beside_slopes(self.value.unsqueeze(1)), other._beside_slopes(other.value.unsqueeze(1))
         second = a * other.hessian_diagonal + 2 * self.grad * other.grad + b * self.hessian_diagonal
-        return Field(self.value * other.value, a * other.grad + b * self.grad, second, self.inputs)
+        return Field(self.value * other.value, a * other.grad + b * self.grad, second)
+
+    def _beside_slopes(self, value: Tensor) -> Tensor:
+        """A value as what slopes are multiplied by."""
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class SlicedField(Field):
+    """One of which a process has the slopes by its inputs alone; the values are in all processes."""
+
+    inputs: Slice
+
+    def lap(self, s: Tensor) -> Tensor:
+        (found,) = total([self.hessian_diagonal.expand_as(self.grad) * s], self.inputs)
+        return found
+
+    def __add__(self, other: Field) -> "SlicedField":
+        return self._of(super().__add__(other))
+
+    def __mul__(self, other: Field) -> "SlicedField":
+        return self._of(super().__mul__(other))
+
+    def _beside_slopes(self, value: Tensor) -> Tensor:
+        return self.inputs.spread(value)[0]
+
+    def _of(self, field: Field) -> "SlicedField":
+        return SlicedField(field.value, field.grad, field.hessian_diagonal, self.inputs)
 
 
 class Ansatz(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kanpde.jets.ansatz import Field
+from kanpde.jets.ansatz import Field, SlicedField
 from kanpde.jets.slices import WHOLE, Slice, total
 
 DENSE = 32  # with more than d^2 / DENSE products their matrix is multiplied whole
@@ -71,7 +71,9 @@ class Quadratic(nn.Module):
         grad, second = self.a + half, self.b.unsqueeze(0)
         if self.lengths is not None:
             grad, second = grad / self.lengths, second / self.lengths.square()
-        return Field(value, grad, second, self.inputs)
+        if self.inputs is WHOLE:
+            return Field(value, grad, second)
+        return SlicedField(value, grad, second, self.inputs)
 
     def _times(self, y: Tensor) -> Tensor:
         """The Hessian times y, for each of N."""

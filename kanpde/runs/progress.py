@@ -2,14 +2,14 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
+from typing import TYPE_CHECKING
 
 from kanpde.runs import summary
 from kanpde.training import verifying
 from kanpde.training.loop import State
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDE = 110  # letters from which there is room for a bar
 MIB = 2**20
@@ -24,6 +24,7 @@ class Progress:
         say: where to.
     Example:
         >>> import kanpde
+        >>> from rich.console import Console
         >>> from kanpde.problems import Poisson
         >>> with Progress(Console(quiet=True)) as show:
         ...     calls = {"on_step": show.step, "on_evaluation": show.evaluation}
@@ -32,7 +33,11 @@ class Progress:
         True
     """
 
-    def __init__(self, say: Console | None = None):
+    def __init__(self, say: "Console | None" = None):
+        from rich.console import Console  # only now: importing it takes a while
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
         self.say = Console(highlight=False, soft_wrap=True, markup=False) if say is None else say
         self.text = ""
         self.path: Path | None = None
@@ -83,7 +88,7 @@ class Progress:
             self.say.print(f"verifying the error without a solution, for {summary.duration(seconds)} at most")
 
 
-def _can_live(say: Console) -> bool:
+def _can_live(say: "Console") -> bool:
     if say.quiet:
         return False
     return say.is_terminal or (say.is_jupyter and find_spec("ipywidgets") is not None)
