@@ -78,9 +78,6 @@ class Seen(Hutchinson):
         return Tangents(z * (s / self.probes).sqrt().unsqueeze(-2))
 
 
-OPERATORS["seen"] = Seen
-
-
 def fit(**given):
     return Function(formula="exp(x)*y", ranges={"x": (-1, 1), "y": (-1, 1)}), given
 
@@ -260,6 +257,7 @@ def copies(path: Path) -> None:
 def run(rank: int, size: int, port: int, folder: Path) -> None:
     """A process: alone, with the others, and alone again."""
     torch.set_num_threads(1)
+    OPERATORS["seen"] = Seen
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size))
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
     leads, found = rank == 0, {}
