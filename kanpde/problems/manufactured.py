@@ -11,8 +11,23 @@ from kanpde.problems.base import Problem
 from kanpde.problems.conditions import Dirichlet
 
 
+class OnUnitBox(Problem):
+    """Lap u = g on (0, 1)^d with the values of the solution on the boundary."""
+
+    @property
+    def domain(self) -> Box:
+        return Box(self.dim, 0, 1)
+
+    @property
+    def conditions(self) -> tuple:
+        return (Dirichlet(value=self.exact),)
+
+    def left_side(self, u: Jet, x: Tensor) -> Tensor:
+        return u.lap
+
+
 @dataclass(frozen=True)
-class PoissonPairs(Problem):
+class PoissonPairs(OnUnitBox):
     """Lap u = 0 on (0, 1)^d, d even; u = x1 x2 + x3 x4 + ... on the boundary, and within.
 
     4 x1 x2 = (x1 + x2)^2 - (x1 - x2)^2: squares of d sums of inputs, which two layers of a KAN hold.
@@ -34,17 +49,6 @@ class PoissonPairs(Problem):
         if self.dim % 2:
             raise ValueError(f"dim must be even, given {self.dim}")
 
-    @property
-    def domain(self) -> Box:
-        return Box(self.dim, 0, 1)
-
-    @property
-    def conditions(self) -> tuple:
-        return (Dirichlet(value=self.exact),)
-
-    def left_side(self, u: Jet, x: Tensor) -> Tensor:
-        return u.lap
-
     def source(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(x))
 
@@ -53,7 +57,7 @@ class PoissonPairs(Problem):
 
 
 @dataclass(frozen=True)
-class PoissonCos(Problem):
+class PoissonCos(OnUnitBox):
     """-Lap u = pi^2 sum_i cos(pi x_i) on (0, 1)^d; u = sum_i cos(pi x_i) on the boundary, and within.
 
     A sum of functions of one input: one layer of a KAN holds it.
@@ -68,17 +72,6 @@ class PoissonCos(Problem):
     """
 
     dim: int = 5
-
-    @property
-    def domain(self) -> Box:
-        return Box(self.dim, 0, 1)
-
-    @property
-    def conditions(self) -> tuple:
-        return (Dirichlet(value=self.exact),)
-
-    def left_side(self, u: Jet, x: Tensor) -> Tensor:
-        return u.lap
 
     def source(self, x: Tensor) -> Tensor:
         return -(torch.pi**2) * self.exact(x)
