@@ -210,7 +210,7 @@ def replace_path(run: Run, path: Path) -> Run:
 def test_what_cannot_be_done_is_said(folder, monkeypatch, name, options, said_of_it):
     monkeypatch.setattr(stages, "FITTED", 20)
     run, said = solved(folder / f"{name}.h5", name=name, steps=1, **options), []
-    found = explain(run, seconds=1, say=said.append)
+    found = explain(run, seconds=0, say=said.append)
     assert said_of_it in lines(said) and found.files[0].name == f"{name}-graph.png"
     assert len(found.importance) == 2 and found.formula is None
 
