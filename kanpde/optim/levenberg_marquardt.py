@@ -6,11 +6,11 @@ Of |r(theta)|^2, M residuals and P parameters, J = dr/dtheta, a step is
           v = -(J^T J + \mu S)^{-1} J^T r, \qquad a = -(J^T J + \mu S)^{-1} J^T r_{vv}.
 
 v alone is the step of a flat valley; r_vv, the second derivative of r along v, says how the valley bends, and a follows
-it. It takes two more evaluations of r. S is diag(J^T J)^s as in `kanpde.optim.gauss_newton`.
+it. It takes three more evaluations of r, a reverse pass of one of them. S is diag(J^T J)^s as in `kanpde.optim.gauss_newton`.
 
 J^T J is not formed: its condition is that of J squared, for a network that fits well beyond double precision. R of
 J = Q R is that of its blocks one after another, of several processes that of their R, and v solves the least squares of
-[R; mu^(1/2) S^(1/2)], by an orthogonal factor again: 2 M P^2 + 10/3 P^3 products in P^2 numbers.
+[R; mu^(1/2) S^(1/2)], by an orthogonal factor again: 2 M P^2 + 10/3 P^3 products, in some 5 P^2 numbers.
 
 A step is taken if it makes |r|^2 smaller, at the points of r: choose M several times P. Then mu falls to a third, if
 the loss fell by a tenth of what the linear model says; a refused one is tried again with mu times 2, 4, 8 and so on.
