@@ -6,7 +6,8 @@ Of |r(theta)|^2, M residuals and P parameters, J = dr/dtheta, a step is
           v = -(J^T J + \mu S)^{-1} J^T r, \qquad a = -(J^T J + \mu S)^{-1} J^T r_{vv}.
 
 v alone is the step of a flat valley; r_vv, the second derivative of r along v, says how the valley bends, and a follows
-it. It takes three more evaluations of r, a reverse pass of one of them. S is diag(J^T J)^s as in `kanpde.optim.gauss_newton`.
+it. It takes three more evaluations of r, and a reverse pass of one of them. S is diag(J^T J)^s as in
+`kanpde.optim.gauss_newton`.
 
 J^T J is not formed: its condition is that of J squared, for a network that fits well beyond double precision. R of
 J = Q R is that of its blocks one after another, of several processes that of their R, and v solves the least squares of
