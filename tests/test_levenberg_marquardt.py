@@ -1,17 +1,13 @@
 """Levenberg-Marquardt steps against their formula, and where products J^T J have no digits left."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from conftest import close
 from torch import Tensor, nn
 
 import kanpde
-from kanpde.domains import Box
 from kanpde.optim import GaussNewton, LevenbergMarquardt
-from kanpde.problems.base import Problem
-from kanpde.problems.conditions import Dirichlet
+from kanpde.problems import PoissonPairs
 
 F64 = torch.float64
 
@@ -140,30 +136,16 @@ def test_options_out_of_range(options):
         LevenbergMarquardt([nn.Parameter(torch.zeros(2))], **options)
 
 
-@dataclass(frozen=True)
-class Pairs(Problem):
-    """Lap u = 0 on (0, 1)^4, u = x1 x2 + x3 x4 on the boundary: sums of squares of sums."""
-
-    dim: int = 4
-
-    @property
-    def domain(self):
-        return Box(self.dim, 0, 1)
-
-    @property
-    def conditions(self):
-        return (Dirichlet(value=self.exact),)
-
-    def residual(self, u, x):
-        return u.lap
-
-    def exact(self, x):
-        return (x[:, ::2] * x[:, 1::2]).sum(1)
+@pytest.mark.parametrize("kind", [LevenbergMarquardt, GaussNewton])
+def test_there_is_one_group(kind):
+    groups = [{"params": [nn.Parameter(torch.zeros(2))]} for _ in range(2)]
+    with pytest.raises(ValueError, match=f"{kind.called} takes one group"):
+        kind(groups)
 
 
 def test_a_solution_that_the_network_holds_is_found_to_the_last_digits(tmp_path):
     run = kanpde.train(
-        Pairs(),
+        PoissonPairs(4),
         solver="low_dim",
         constraint="soft",
         backbone={"name": "chebykan", "widths": [5], "degree": 2, "squash": "none"},

@@ -17,7 +17,7 @@ Lin 2024 (arXiv 2401.10190), Guzman-Cordero et al. 2025 (arXiv 2505.12149).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,26 +25,11 @@ from torch import Tensor
 from kanpde.ground.samplers import stream
 from kanpde.ground.world import ALONE, World
 from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
+from kanpde.optim.second_order import SecondOrder, System, assign, roots
 
 SPREAD = 4.0  # between neighbouring candidates of the damping
 LEAST, MOST = 1e-15, 1e15  # of the damping
 PANEL = 256  # columns of the normal matrix at a time
-FLAT = 1e-6  # of the length of a column of J beside the longest: shorter ones count as if they had it
-
-
-class System(Protocol):
-    """The residuals at one set of points, as functions of the parameters as they are.
-
-    It may have a `world`: processes of which each has residuals of its own.
-    """
-
-    def blocks(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """(r (m,), J (m, P)), a few points at a time."""
-        ...
-
-    def residual(self) -> Tensor:
-        """r (M,), with its graph."""
-        ...
 
 
 class Dense:
@@ -93,11 +78,6 @@ class Dense:
         p = torch.cholesky_solve(self.right.unsqueeze(1), factor).squeeze(1)
         p = -(self.j.mT @ p if self.wide else p) / self.roots
         return (p if self.q is None else p + self.q).to(self.dtype)
-
-
-def roots(lengths: Tensor, scaling: float) -> Tensor:
-    """The roots of the diagonal S, from the lengths of the columns of J."""
-    return (lengths / lengths.max().clamp_min(torch.finfo(lengths.dtype).tiny)).clamp_min(FLAT) ** scaling
 
 
 def _cholesky(gram: Tensor, mu: float) -> Tensor:
@@ -152,7 +132,7 @@ class MatrixFree:
         return p if self.q is None else p + self.q
 
 
-class GaussNewton(torch.optim.Optimizer):
+class GaussNewton(SecondOrder):
     r"""Damped Gauss-Newton steps, chosen by a loss that the caller evaluates; see the module for the formula.
 
     Args:
@@ -170,6 +150,8 @@ class GaussNewton(torch.optim.Optimizer):
     Raises:
         ValueError: an option out of its range.
     """
+
+    called = "Gauss-Newton"
 
     def __init__(
         self,
@@ -194,14 +176,10 @@ class GaussNewton(torch.optim.Optimizer):
             raise ValueError("rows, columns and scaling are for J as a matrix, which the solver cg does not hold")
         if momentum and columns:
             raise ValueError("momentum keeps a step that a new sketch of the columns cannot hold: one of the two")
-        super().__init__(params, {"lr": 1.0})
-        if len(self.param_groups) > 1:
-            raise ValueError("Gauss-Newton takes one group of parameters")
+        super().__init__(params, damping)
         self.momentum, self.lengths, self.solver = momentum, lengths, solver
         self.rows, self.columns, self.rank, self.seed = rows, columns, rank, seed
         self.scaling = scaling if scaling is not None else 0.5 if solver == "direct" else 0.0
-        # a state that state_dict() knows
-        self.param_groups[0].update(damping=damping, steps=0, accepted=0)
 
     def step(self, system: System, probe: Callable[[], float]) -> float:
         """One step; returns the probe's loss after it, which is never larger than before.
@@ -227,8 +205,7 @@ class GaussNewton(torch.optim.Optimizer):
         loss, step, mu = best
         group["damping"] = min(max(mu, LEAST), MOST)
         assign(parameters, start if step is None else start + step)
-        group["steps"] += 1
-        group["accepted"] += step is not None
+        self.count(step is not None)
         if self.momentum:
             self.state[parameters[0]]["last"] = torch.zeros_like(start) if step is None else step
         return loss
@@ -263,14 +240,3 @@ class GaussNewton(torch.optim.Optimizer):
             total = block if total is None else (total[0].add_(block[0]), total[1].add_(block[1]))
         if total is not None:
             yield total
-
-    def report(self) -> dict[str, float]:
-        """Damping, and the share of steps that made the loss smaller."""
-        group = self.param_groups[0]
-        return {"damping": group["damping"], "accepted": group["accepted"] / max(group["steps"], 1)}
-
-
-@torch.no_grad()
-def assign(parameters: Sequence[Tensor], flat: Tensor) -> None:
-    for p, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.copy_(piece.view_as(p))

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from kanpde.ground.world import ALONE, World
-from kanpde.optim.gauss_newton import System, assign, roots
+from kanpde.optim.second_order import SecondOrder, System, assign, roots
 
 LEAST, MOST = 1e-30, 1e15  # of the damping, whose root is beside J itself
 FALL = 1 / 3  # of the damping after a step that was as good as said
@@ -36,7 +36,7 @@ GAIN = 0.1  # of the fall that the linear model says: from there on a step is as
 ALONG = 0.1  # of v, between the three points of a second derivative
 
 
-class LevenbergMarquardt(torch.optim.Optimizer):
+class LevenbergMarquardt(SecondOrder):
     """Levenberg-Marquardt steps with geodesic acceleration; see the module for the formula.
 
     Args:
@@ -63,6 +63,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         True
     """
 
+    called = "Levenberg-Marquardt"
+
     def __init__(
         self,
         params,
@@ -73,12 +75,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     ):
         if not damping > 0 or not acceleration >= 0 or not 0 <= scaling <= 1 or tries < 1:
             raise ValueError("needed are damping > 0, acceleration >= 0, 0 <= scaling <= 1 and tries >= 1")
-        super().__init__(params, {"lr": 1.0})
-        if len(self.param_groups) > 1:
-            raise ValueError("Levenberg-Marquardt takes one group of parameters")
+        super().__init__(params, damping)
         self.acceleration, self.scaling, self.tries = acceleration, scaling, tries
-        # a state that state_dict() knows
-        self.param_groups[0].update(damping=damping, steps=0, accepted=0)
 
     def step(self, system: System, probe=None) -> float:
         """One step; returns |r|^2 after it, which is never larger than before.
@@ -105,8 +103,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             at.move(torch.zeros_like(at.start))
             mu = group["damping"] * RISE
         group["damping"] = min(max(mu, LEAST), MOST)
-        group["steps"] += 1
-        group["accepted"] += found < at.loss
+        self.count(found < at.loss)
         return found
 
     def _bend(self, at: "_Here", v: Tensor) -> Tensor:
@@ -116,11 +113,6 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         a = at.acceleration(v)
         short = 2 * torch.linalg.vector_norm(a) <= self.acceleration * torch.linalg.vector_norm(v)
         return a / 2 if short else torch.zeros_like(v)
-
-    def report(self) -> dict[str, float]:
-        """Damping, and the share of steps that made the loss smaller."""
-        group = self.param_groups[0]
-        return {"damping": group["damping"], "accepted": group["accepted"] / max(group["steps"], 1)}
 
 
 class _Here:
