@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from conftest import planned
 from torch import Tensor
-from worlds import apart, trained
+from worlds import apart, threads_of_gloo, trained
 
 import kanpde
 from kanpde.ground import world as worlds_of
@@ -220,6 +220,8 @@ def run(rank: int, size: int, port: int, folder: Path) -> None:
         for name in some:
             begun(name, folder / f"{name} several.h5")
             gone_on(name, folder / f"{name} one, several.h5")
+        assert threads_of_gloo() or not Path("/proc/self/task").exists()
+    assert not threads_of_gloo(), "the group has outlived its end, and may abort the exit"
     if rank:
         return
     for name in some:

@@ -4,6 +4,7 @@
 the identity. Sums, largest numbers and copies are the same bits in all processes.
 """
 
+import importlib
 import os
 import signal
 import threading
@@ -333,11 +334,15 @@ def joined() -> Iterator[World]:
     backend = "gloo" if gpus < int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) else "cpu:gloo,cuda:nccl"
     if gpus:
         torch.cuda.set_device(world.local_rank % gpus)
+    # Its functions take the group that there is when they are imported, which the first step of an optimiser does, as
+    # their default: that group's threads would outlive its end, and an exit that they are in the way of aborts.
+    importlib.import_module("torch.distributed.nn.functional")
     with world._noticing():
         store, *_ = next(dist.rendezvous("env://", world.rank, world.size, timeout=JOINING))
         store = dist.PrefixStore("kanpde", store)
         store.add("turn", 0)
         dist.init_process_group(backend, timeout=TIMEOUT, world_size=world.size, rank=world.rank, store=store)
+        dist.all_reduce(torch.zeros(1))  # all are there before one may go, and the store of the first with it
     world = replace(world, backend=backend, _store=store)
     token = _CURRENT.set(world)
     try:
