@@ -184,6 +184,17 @@ def test_the_factor_has_its_own_derivatives(case):
     assert problem.factor(x) is None or (problem.factor(x).value > 0).all()
 
 
+def test_a_linear_network_is_periodic_up_to_its_slope():
+    problem = own(Stated(**TUBE, conditions=(Periodic("x", derivatives=3), Initial(0.0))))
+    u = planned(problem, {**FAST, "constraint": "soft", "backbone": {"name": "mlp", "widths": []}}).ansatz()
+    x = problem.asked["periodic"].points(problem, 4, generator(), "volume", dtype=torch.float64)
+    misfit = problem.asked["periodic"].misfit(u, x)
+    low, high = problem.domain.space.sides[0]
+    across = u(x) - u(x + torch.tensor([high - low, 0.0], dtype=x.dtype))
+    assert across.abs().min() > 1e-3
+    assert torch.allclose(misfit, torch.stack([across, *3 * [0 * across]], 1), atol=1e-12)
+
+
 def test_a_network_of_ones_own_is_not_made_periodic():
     problem = Stated(**TUBE, conditions=(Periodic("x"), Initial(0.0)))
     assert planned(own(problem), FAST).met == {"periodic", "initial"}

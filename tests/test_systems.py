@@ -632,6 +632,7 @@ REFUSED = {
     "a weight of no equation": ({}, {"loss": {"weights": {"equation_3": 1.0}}}, "equation_2"),
     "compiled": ({}, {"compile": True}, "a system is not compiled"),
     "from a constant": ({}, {"start": "constant"}, "start: constant"),
+    "networks from a constant": ({}, {"start": "constant", "networks": "separate"}, "start: constant"),
     "another solution": (dict(exact=lambda s, x: (x[:, 0],)), {}, "needed are the values of u, v"),
     "a solution of another shape": (dict(exact=lambda s, x: (x, x[:, 0])), {}, r"exact: u has shape \(3, 2\)"),
     "an equation of nothing": (

@@ -11,7 +11,8 @@ it. It takes three more evaluations of r, and a reverse pass of one of them. S i
 
 J^T J is not formed: its condition is that of J squared, for a network that fits well beyond double precision. R of
 J = Q R is that of its blocks one after another, of several processes that of their R, and v solves the least squares of
-[R; mu^(1/2) S^(1/2)], by an orthogonal factor again: 2 M P^2 + 10/3 P^3 products, in some 5 P^2 numbers.
+[R; mu^(1/2) S^(1/2)], by an orthogonal factor again: 2 M P^2 + 10/3 P^3 products, in some 5 P^2 numbers. Of fewer
+residuals than parameters v is a sum of the rows of J S^(-1/2), so that it has M unknowns: some 6 M^2 P products.
 
 A step is taken if it makes |r|^2 smaller, at the points of r: choose M several times P. Then mu falls to a third, if
 the loss fell by a tenth of what the linear model says; a refused one is tried again with mu times 2, 4, 8 and so on.
@@ -129,6 +130,10 @@ class _Here:
         self.upper, self.q = triangle[:, :-1], triangle[:, -1:]
         self.roots = roots(torch.linalg.vector_norm(self.upper, dim=0), scaling)
         self.upper = self.upper / self.roots
+        self.basis = None  # of the space of v, the rows of J, where that is smaller
+        if len(self.upper) < len(self.start):
+            self.basis, lower = torch.linalg.qr(self.upper.mT)
+            self.upper = lower.mT
         self.factor = self.upper
 
     def solution(self, mu: float) -> tuple[Tensor, float]:
@@ -139,7 +144,7 @@ class _Here:
         self.factor = both[:size, :size]
         v = -torch.linalg.solve_triangular(self.factor, both[:size, size:], upper=True)
         after = self.upper @ v + self.q
-        return v.squeeze(1), float(self.q.square().sum() - after.square().sum())
+        return self._whole(v), float(self.q.square().sum() - after.square().sum())
 
     def acceleration(self, v: Tensor) -> Tensor:
         """a of v."""
@@ -149,7 +154,12 @@ class _Here:
         bend = (ahead - 2 * here.detach() + behind) / ALONG**2
         pulled = torch.autograd.grad(here, self.parameters, bend, allow_unused=True, materialize_grads=True)
         (right,) = self.world.sum([torch.cat([g.reshape(-1) for g in pulled]).double() / self.roots])
-        return -torch.cholesky_solve(right.unsqueeze(1), self.factor, upper=True).squeeze(1)
+        right = right.unsqueeze(1) if self.basis is None else self.basis.mT @ right.unsqueeze(1)
+        return self._whole(-torch.cholesky_solve(right, self.factor, upper=True))
+
+    def _whole(self, v: Tensor) -> Tensor:
+        """The coordinates (P,) of what has those of the basis."""
+        return (v if self.basis is None else self.basis @ v).squeeze(1)
 
     def loss_of(self, step: Tensor) -> float:
         """|r|^2 after the step, which is made."""

@@ -155,16 +155,16 @@ class Periodic(Condition):
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         axis, (low, high) = ends_of(u.problem, self.axis)
-        v = torch.zeros_like(x[:1])
-        v[:, axis] = 1
-        here, there = (self._derivatives(u, y, v) for y in (x, x + (high - low) * v))
-        return here - there
+        there = x.clone()
+        there[:, axis] += high - low
+        return self._derivatives(u, x, axis) - self._derivatives(u, there, axis)
 
-    def _derivatives(self, u: Ansatz, x: Tensor, v: Tensor) -> Tensor:
+    def _derivatives(self, u: Ansatz, x: Tensor, axis: int) -> Tensor:
+        """u and its derivatives along the axis, side by side, (N, k)."""
         if not self.derivatives:
             return u(x).reshape(len(x), -1)
-        found = u.taylor(x, v.unsqueeze(1), (1,) * self.derivatives)
-        return torch.cat([found.value, *(term[:, 0] for term in found.terms)], 1)
+        value, found = u.derivatives(x, tuple((axis,) * order for order in range(1, self.derivatives + 1)))
+        return torch.cat([each.reshape(len(x), -1) for each in (value, *found.values())], 1)
 
     def check(self, problem: Any) -> None:
         ends_of(problem, self.axis)

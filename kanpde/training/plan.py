@@ -230,6 +230,8 @@ def _network(
     config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, given: nn.Module | None, stored: bool
 ) -> nn.Module:
     """The network that is given, which is one of x, or that of the configuration: one, or one for each field."""
+    if config.start == "constant" and len(problem.fields) > 1 and not stored:
+        raise ConfigError("start: constant is that of one field; say start: network")
     if given is not None:
         return _with_units(config, problem, None, loss, given, stored)
     if config.stages:
@@ -315,8 +317,6 @@ def _with_units(
     size = [1 / largest_factor(problem.of(name)) if hard else 1.0 for name in problem.fields]
     if config.start == "network" or climbs:
         return nn.Sequential(*layers, start.affine(size))
-    if len(problem.fields) > 1:
-        raise ConfigError("start: constant is that of one field; say start: network")
     drawn, scale = stream(config.seed, "start"), loss.factor(problem)
     return nn.Sequential(*layers, start.units(problem, config.points.law, drawn, scale, *size))
 
