@@ -193,6 +193,7 @@ def correct(
 def rerun(
     run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
     out: Annotated[Path | None, typer.Option(help="Keep the second result there (.h5); default nowhere.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Execute the sources kept in the run, not the files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train a run again from what its file holds, and say whether the history is the same bit for bit.
@@ -203,7 +204,7 @@ def rerun(
 
     say = Console(quiet=True) if quiet else console
     show = lambda state: say.print(f"step {state.step}/{state.steps}  loss {state.loss:.2e}")
-    found = repeated(run, out, on_evaluation=show)
+    found = repeated(run, out, trust=trust, on_evaluation=show)
     say.print(f"{run}: {found}")
     if found.first is not None:
         raise SystemExit(1)

@@ -39,7 +39,7 @@ INTERRUPTED = 130  # the exit code of Ctrl-C
 
 
 def solve(
-    problem: Annotated[str | None, typer.Argument(help="YAML file, or a shipped name such as allen_cahn.")] = None,
+    problem: Annotated[str | None, typer.Argument(help="YAML file, shipped name, or my_pde.py:MyPDE.")] = None,
     dim: Annotated[int | None, typer.Option(help="Dimension of the problem (problem.dim).")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Network: kan, metakan, my_file.py:Name (backbone.name).")
@@ -93,7 +93,9 @@ def solve(
         run = Run.open(resume_from)
         plan = agreeing(run, problem, solver, flags, sets or [], steps)
     elif problem is None:
-        raise ConfigError("give a problem: a YAML file, or a shipped name such as allen_cahn (kanpde list shows them)")
+        raise ConfigError(
+            "give a problem: a YAML file, my_pde.py:MyPDE, or a shipped name such as allen_cahn (see kanpde list)"
+        )
     else:
         run, plan = None, Plan.of(configuration.load(problem, solver, flags, sets or [], steps))
         world.first(partial(check_out, out))

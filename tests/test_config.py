@@ -133,6 +133,15 @@ def test_bad_files_are_one_line(tmp_path, text, says):
     assert "\n" not in str(info.value)
 
 
+def test_a_class_in_a_file_states_a_problem_too():
+    of = {"problem": {"dim": 3}}
+    assert (
+        resolve("examples/my_pde.py:Helmholtz", overrides=of).problem["name"].endswith("examples/my_pde.py:Helmholtz")
+    )
+    with pytest.raises(ConfigError, match=r"^my_pde.py: name the class of the problem too, my_pde.py:MyPDE$"):
+        resolve("my_pde.py")
+
+
 @pytest.mark.parametrize("name", ["nothing.yaml", "allen_can", "folder/allen_cahn.yaml"])
 def test_missing_files_name_the_nearest(name):
     with pytest.raises(ConfigError, match=r"no such file|allen_cahn"):

@@ -1,6 +1,7 @@
 """The same bits for the same seed, whatever looks on; sessions; `kanpde rerun`."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -59,6 +60,20 @@ def test_rerun_repeats_a_run(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["X.h5", "X.pt"]
     rerun(run.path, out=tmp_path / "Y.h5")
     assert same(run, Run.open(tmp_path / "Y.h5"))
+
+
+def test_of_a_file_that_has_changed_what_the_run_keeps_is_executed_if_it_is_trusted(tmp_path, capsys):
+    own, out = tmp_path / "own.py", tmp_path / "X.h5"
+    own.write_text("from kanpde.problems import Poisson\n\n\nclass Mine(Poisson):\n    pass\n")
+    options = ("--dim", 2, "--steps", 3, "--set", "verify=false", "--out", out, "--quiet")
+    assert call(capsys, "solve", f"{own}:Mine", *options)[0] == 0
+    changes = {"restore it, or --trust executes what it was": partial(own.write_text, "raise SystemExit(3)")}
+    for says, change in (changes | {"no file": own.unlink}).items():
+        change()
+        code, _, err = call(capsys, "rerun", out)
+        assert code == 2 and says in err and err.count("\n") == 1
+        code, said, err = call(capsys, "rerun", out, "--trust")
+        assert code == 0 and "the same bit for bit" in said, err
 
 
 def test_rerun_says_from_where_on_and_why(tmp_path, capsys):

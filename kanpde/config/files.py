@@ -25,7 +25,7 @@ def load(
     """The configuration of a run: the solver's YAML, then the problem's, then overrides, then `a.b=c` strings.
 
     Args:
-        problem: a YAML file, or the name of one that kanpde ships.
+        problem: a YAML file, the name of one that kanpde ships, or a class in a file of Python, my_pde.py:MyPDE.
         solver: likewise; default what the problem's file says under `solver`, else `default_solver` of the dimension.
         overrides: nested mapping.
         sets: strings such as points.interior=500; list items by number (phases.0.steps=100).
@@ -33,8 +33,7 @@ def load(
     Raises:
         ConfigError: anything that does not fit.
     """
-    path = find("problems", str(problem))
-    tree = read_yaml(path)
+    tree, folder = _statement(str(problem))
     own = tree.pop("solver", None)
     tree.pop("sweep", None)  # which is that of `kanpde sweep`
     named = solver or own
@@ -44,9 +43,20 @@ def load(
     for assignment in sets:
         assign(tree, assignment)
     of_solver = unstated(below, {*stated, *(assignment.partition("=")[0] for assignment in sets)})
-    config = validate(located(tree, path.parent), steps, of_solver)
+    config = validate(located(tree, folder), steps, of_solver)
     best = named or default_solver(config.problem.get("dim"))
     return config if best in (named, "default") else load(problem, best, overrides, sets, steps)
+
+
+def _statement(problem: str) -> tuple[dict, Path]:
+    """What states a problem, and the folder beside which its files are."""
+    file, _, cls = problem.rpartition(":")
+    if file.endswith(".py") and cls:
+        return {"problem": {"name": problem}}, Path()
+    if problem.endswith(".py"):
+        raise ConfigError(f"{problem}: name the class of the problem too, {problem}:MyPDE")
+    path = find("problems", problem)
+    return read_yaml(path), path.parent
 
 
 def unstated(solver: Mapping, stated: Collection[str]) -> dict:

@@ -18,7 +18,7 @@ from kanpde.runs.sessions import differences, session, sessions
 from kanpde.runs.stored import check_rows, config_of
 from kanpde.training.loop import Callback
 from kanpde.training.plan import Plan
-from kanpde.users.members import changed, enter, problem_of
+from kanpde.users.members import changed, enter, kept_in, problem_of
 
 OF_THE_MACHINE = (
     "wall_s",
@@ -62,6 +62,7 @@ def rerun(
     *,
     problem: Problem | None = None,
     net: nn.Module | None = None,
+    trust: bool = False,
     on_evaluation: Callback | None = None,
 ) -> Repeat:
     """Train a run again from the configuration in its file, and compare the histories bit for bit.
@@ -69,15 +70,17 @@ def rerun(
     Args:
         out: where the second result goes; None: nowhere.
         problem, net: those of the run, where they were made in Python; the network as it was given to `train`.
+        trust: the source of a user's file is that which the run keeps, not the file as it is now.
     Raises:
-        ConfigError: files that the run reads have changed.
+        ConfigError: files that the run reads have changed, or are gone.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     config = config_of(run)
-    if file := changed(config, run.attrs):
-        raise ConfigError(f"{run.path}: {file} has changed since the run; restore it")
-    enter(config)
-    problem = own(problem_of(config.problem) if problem is None else problem)
+    kept = kept_in(run.attrs) if trust else {}
+    if not trust and (file := changed(config, run.attrs)):
+        raise ConfigError(f"{run.path}: {file} has changed since the run; restore it, or --trust executes what it was")
+    enter(config, kept)
+    problem = own(problem_of(config.problem, kept.get("problem")) if problem is None else problem)
     check_rows(run, problem)
     plan = Plan.of(config.model_copy(update={"log": {}}), problem, copy.deepcopy(net))
     with tempfile.TemporaryDirectory() as folder:
