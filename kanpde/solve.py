@@ -44,7 +44,7 @@ def solve(
     backbone: Annotated[
         str | None, typer.Option(help="Network: kan, metakan, my_file.py:Name (backbone.name).")
     ] = None,
-    solver: Annotated[str | None, typer.Option(help="YAML file, or shipped (see kanpde list).")] = None,
+    solver: Annotated[str | None, typer.Option(help="YAML file, shipped (kanpde list), or auto.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the training; problem.seed is that of the coefficients.")
     ] = None,
@@ -188,6 +188,8 @@ def _announce(say: Console, plan: Plan) -> None:
     if known := plan.known:
         instead = "; the exact solution is not read" if problem.has_exact else ""
         say.print(f"reference {known.says}{instead}")
+    if plan.choice:
+        say.print(f"chosen    solver {plan.choice.solver}: {plan.choice.why}")
     points = ", ".join(f"{n} {kind}" for kind, n in plan.counts.items())
     tested = (
         ""

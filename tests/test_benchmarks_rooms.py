@@ -19,6 +19,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
     *("acceptance", "backbones", "capacity", "compactness", "conditions", "conv", "defaults", "features", "feynman"),
     *(
         "beside_deepxde",
+        "choice",
         "crashes",
         "domains",
         "fuzz",

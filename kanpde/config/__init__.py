@@ -1,11 +1,12 @@
 """What a user states of a run, from YAML and flags to a typed configuration."""
 
-from kanpde.config.files import HIGH_DIM, beside, default_solver, find, library, load, located, shipped, unstated
+from kanpde.config.files import AUTO, HIGH_DIM, beside, default_solver, find, library, load, located, shipped, unstated
 from kanpde.config.schema import PhaseConfig, ReferenceConfig, RunConfig, SlicesConfig, resolve
 from kanpde.config.trees import assign, dump, merge, validate
 from kanpde.ground.errors import ConfigError
 
 __all__ = [
+    "AUTO",
     "HIGH_DIM",
     "ConfigError",
     "PhaseConfig",

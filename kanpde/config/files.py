@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from kanpde.config.reading import read_yaml
@@ -12,6 +13,7 @@ from kanpde.ground.errors import ConfigError, suggest
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FILES = {"data": ("file", "test"), "stl_diffusion": ("part",)}  # options of shipped problems that are files
+AUTO = "auto"  # the name of no solver: the run's plan, which knows the problem, finds one
 HIGH_DIM = 1000  # inputs from which high_dim is the default solver
 
 
@@ -26,7 +28,8 @@ def load(
 
     Args:
         problem: a YAML file, the name of one that kanpde ships, or a class in a file of Python, my_pde.py:MyPDE.
-        solver: likewise; default what the problem's file says under `solver`, else `default_solver` of the dimension.
+        solver: likewise, or auto, for which `kanpde.training.choice` finds one; default what the problem's file says
+            under `solver`, else `default_solver` of the dimension.
         overrides: nested mapping.
         sets: strings such as points.interior=500; list items by number (phases.0.steps=100).
         steps: rescale all phases in proportion to this total.
@@ -37,13 +40,16 @@ def load(
     own = tree.pop("solver", None)
     tree.pop("sweep", None)  # which is that of `kanpde sweep`
     named = solver or own
-    below = read_yaml(find("solvers", str(named or "default")))
+    below = read_yaml(find("solvers", "default" if named in (None, AUTO) else str(named)))
     stated = merge(tree, overrides or {})
     tree = merge(below, stated)
     for assignment in sets:
         assign(tree, assignment)
     of_solver = unstated(below, {*stated, *(assignment.partition("=")[0] for assignment in sets)})
     config = validate(located(tree, folder), steps, of_solver)
+    if named == AUTO:
+        config._under = partial(load, problem, overrides=overrides, sets=sets, steps=steps)
+        return config
     best = named or default_solver(config.problem.get("dim"))
     return config if best in (named, "default") else load(problem, best, overrides, sets, steps)
 

@@ -1,8 +1,9 @@
 """The configuration of a run: every key, typed and validated; unknown keys are errors."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -213,10 +214,21 @@ class RunConfig(Strict):
     compile: Literal["auto", True, False] = "auto"
     max_memory: Annotated[str | None, AfterValidator(_memory)] = None
     _solver: Mapping | None = PrivateAttr({})  # what is the solver's and not the user's; None: of a run, nobody's
+    _under: Callable[..., "RunConfig"] | None = PrivateAttr(None)  # the same under another solver; None: it has its own
+
+    def model_copy(self, *, update: Mapping | None = None, deep: bool = False) -> "RunConfig":
+        changed = super().model_copy(update=update, deep=deep)
+        if update and self._under is not None:
+            changed._under = partial(_under, self._under, update)
+        return changed
 
     @property
     def steps(self) -> int:
         return sum(phase.steps for phase in self.phases)
+
+
+def _under(same: Callable[..., RunConfig], update: Mapping, solver: str) -> RunConfig:
+    return same(solver).model_copy(update=update)
 
 
 def resolve(count: float | str | dict[int, float], dim: int) -> float:

@@ -16,6 +16,7 @@ from kanpde.ground.construct import call
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.ansatz import Ansatz
 from kanpde.kan.network import parameter_groups
+from kanpde.optim.broyden import SelfScaledBroyden
 from kanpde.optim.gauss_newton import GaussNewton
 from kanpde.optim.lbfgs import RestartingLBFGS
 from kanpde.optim.levenberg_marquardt import LevenbergMarquardt
@@ -184,6 +185,12 @@ OPTIMISERS = {
     "lbfgs": Optimiser(
         _lbfgs,
         "Quasi-Newton steps with a line search, on points that stay.",
+        by_gradients=False,
+        keeps_points=True,
+    ),
+    "ssbroyden": Optimiser(
+        partial(_of_all, lambda: SelfScaledBroyden),
+        "Self-scaled quasi-Newton steps with a dense inverse Hessian (Al-Baali 1998), on points that stay.",
         by_gradients=False,
         keeps_points=True,
     ),

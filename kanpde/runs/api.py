@@ -229,6 +229,7 @@ def attributes(plan: Plan) -> dict:
         "sessions": json.dumps([session(config)]),
         "started": now(),
         "law": config.points.law,
+        **({"solver": f"{found.solver}: {found.why}"} if (found := plan.choice) else {}),
         **({"conditions": plan.conditions} if problem.conditions else {}),
         **({"fields": ",".join(problem.fields)} if len(problem.fields) > 1 else {}),
         **({"rows_sha256": rows} if (rows := problem.rows_sha256) else {}),

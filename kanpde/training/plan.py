@@ -6,7 +6,7 @@ import sysconfig
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from kanpde import backbones
 from kanpde.config import (
+    AUTO,
     HIGH_DIM,
     ReferenceConfig,
     RunConfig,
@@ -53,6 +54,7 @@ from kanpde.problems.interest import Interest, points_of_interest
 from kanpde.problems.references import Reference
 from kanpde.records.run import RunFile, RunFileError
 from kanpde.training import checks, ladder, shards, start
+from kanpde.training.choice import Choice, choice
 from kanpde.training.known import Known
 from kanpde.training.losses import Loss
 from kanpde.training.weighting import BALANCES, EMPHASES, Balance, Emphasis
@@ -83,6 +85,7 @@ class Plan:
         counts: points a step by kind: interior, and those that constraint and domain leave a term for.
         stored: whether it is that of a run that there is.
         blind: whether the solution is read nowhere, known or not: what is chosen by such a run knows nothing of it.
+        choice: the solver that `auto` has found; None: one is named.
     """
 
     config: RunConfig
@@ -97,6 +100,7 @@ class Plan:
     counts: dict[str, int]
     stored: bool = False
     blind: bool = False
+    choice: Choice | None = None
 
     @classmethod
     def of(
@@ -118,11 +122,12 @@ class Plan:
         Raises:
             ConfigError: in one line, what can be known to fail before the first step.
         """
-        problem = own(problem_of(config.problem)) if problem is None else problem
+        problem, found = own(problem_of(config.problem)) if problem is None else problem, None
         with blaming(problem, ConfigError):
             problem = shards.on_slice(config, problem, net)
             if not stored:
                 enter(config)
+                config, found = _chosen(config, problem, net)
                 config = resolved(config, problem, net)
                 shards.check(config)
             frame = Frame.of(problem) if config.units == "frame" else None
@@ -143,6 +148,7 @@ class Plan:
                 counts=_counts(config, problem, met),
                 stored=stored,
                 blind=blind,
+                choice=found,
             )
             if not stored:
                 checks.check(plan)
@@ -392,8 +398,35 @@ def configured(problem: Problem, overrides: Mapping) -> RunConfig:
     shipped = {cls: name for name, cls in PROBLEMS.items()}
     named = {"name": shipped.get(type(problem), PYTHON + type(problem).__qualname__), **plain_fields(problem)}
     default = problem.default_solver or default_solver(named.get("dim", problem.dim))
-    solver = read_yaml(find("solvers", str(overrides.pop("solver", default))))
-    return validate(located(merge({**solver, "problem": named}, overrides), Path()), steps, unstated(solver, overrides))
+    solver, under = overrides.pop("solver", default), partial(_configured, named, overrides, steps)
+    if solver != AUTO:
+        return under(str(solver))
+    config = under(default)
+    config._under = under
+    return config
+
+
+def _configured(problem: Mapping, overrides: Mapping, steps: int | None, solver: str) -> RunConfig:
+    below = read_yaml(find("solvers", solver))
+    return validate(located(merge({**below, "problem": problem}, overrides), Path()), steps, unstated(below, overrides))
+
+
+def _chosen(config: RunConfig, problem: Problem, net: nn.Module | None) -> tuple[RunConfig, Choice | None]:
+    """The configuration under the solver that `auto` finds for the problem; one with a named solver as it is."""
+    under = config._under
+    if under is None:
+        return config, None
+
+    def size() -> int:
+        if net is not None:
+            return count_parameters(net)
+        given = resolved(under("low_dim"), problem)
+        frame = Frame.of(problem) if given.units == "frame" else None
+        each = len(problem.fields) if given.networks == "separate" else 1
+        return each * count_parameters(_backbone(given, problem, frame, stream(0, "size"), stored=False))
+
+    found = choice(problem, config, size)
+    return under(found.solver), found
 
 
 def resolved(config: RunConfig, problem: Problem, net: nn.Module | None = None) -> RunConfig:
