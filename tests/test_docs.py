@@ -1,12 +1,15 @@
 """The documents: every block of Python runs, commands are ones that there are, and what is referred to exists."""
 
+import importlib
 import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
+from inspect import isclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -199,8 +202,37 @@ def test_every_page_is_in_the_navigation():
     named = of_navigation(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
     pages = [name for name in named if not name.startswith("api/")]
     assert sorted(pages) == sorted(path.name for path in DOCS.glob("*.md"))
-    for name in (name for name in named if name.startswith("api/")):
-        importlib.import_module(name.removeprefix("api/").removesuffix(".md"))
+
+
+def reference() -> list[str]:
+    """The modules of the reference."""
+    named = of_navigation(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    return [name.removeprefix("api/").removesuffix(".md") for name in named if name.startswith("api/")]
+
+
+def public(module: ModuleType) -> list[type]:
+    """The classes that a module offers, without `__all__` those that it defines."""
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+    return [getattr(module, name) for name in names if isclass(getattr(module, name))]
+
+
+def test_every_public_class_has_a_doctest():
+    """In its own docstring or in that of one of its members; pytest runs them."""
+    classes = {found for name in reference() for found in public(importlib.import_module(name))}
+    assert len(classes) > 100
+    for found in classes:
+        texts = [found.__doc__, *(getattr(member, "__doc__", None) for member in vars(found).values())]
+        assert any(">>>" in text for text in texts if isinstance(text, str)), f"{found.__module__}.{found.__name__}"
+
+
+def test_every_room_with_public_names_is_in_the_reference():
+    rooms = {
+        ".".join(path.relative_to(ROOT).parent.parts)
+        for path in (ROOT / "kanpde").rglob("__init__.py")
+        if "\n__all__ =" in path.read_text()
+    }
+    assert rooms <= set(reference())
 
 
 def test_links_lead_to_files():
