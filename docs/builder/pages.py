@@ -13,6 +13,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 BESIDE = re.compile(r"\[([^]]*)\]\(\.\./([^)#]+)(#[^)]*)?\)")  # a link out of docs/
+ROW, CODE = re.compile(r"^\|.*", re.MULTILINE), re.compile(r"`[^`]*`")  # of tables, in whose code a forge reads \| as |
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -20,7 +21,7 @@ def on_files(files, config):
     """The pages of the reference that the navigation names, and all that is referred to beside docs/."""
     for name in filter(lambda name: name.startswith("api/"), _names(config.nav)):
         module = name.removeprefix("api/").removesuffix(".md")
-        files.append(File.generated(config, name, content=f"::: {module}\n"))
+        files.append(File.generated(config, name, content=f"---\ntitle: {module}\n---\n\n::: {module}\n"))
     results = [p for p in (ROOT / "benchmarks/results").rglob("*") if p.suffix in (".md", ".png")]
     texts = [page.content_string for page in files.documentation_pages()]
     linked = {ROOT / path for text in texts for _, path, _ in BESIDE.findall(text)}
@@ -30,11 +31,12 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links out of docs/ as links of the site; one to a folder is its name alone."""
+    """Links out of docs/ as links of the site, one to a folder as its name; in code of tables | without escape."""
     if "/" in page.file.src_uri:
         return markdown
     here = lambda found: (ROOT / found[2]).is_file()
-    return BESIDE.sub(lambda m: f"[{m[1]}]({m[2]}{m[3] or ''})" if here(m) else m[1], markdown)
+    markdown = BESIDE.sub(lambda m: f"[{m[1]}]({m[2]}{m[3] or ''})" if here(m) else m[1], markdown)
+    return ROW.sub(lambda row: CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0]), markdown)
 
 
 def on_page_content(content, page, config, files):
