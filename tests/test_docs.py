@@ -20,6 +20,8 @@ from conftest import call
 import benchmarks
 import kanpde
 from kanpde import cli, problems
+from kanpde.config import RunConfig
+from kanpde.config.reading import parse
 from kanpde.training import verifying
 
 ROOT = Path(kanpde.__file__).parents[1]
@@ -170,6 +172,14 @@ def test_commands_and_options_are_ones_that_there_are(page):
         options = {name for p in made.commands[command].params for name in (*p.opts, *p.secondary_opts)}
         for word in words:
             assert not word.startswith("--") or word.split("=")[0] in options, f"kanpde {command} {word}"
+
+
+def test_blocks_of_yaml_are_read():
+    for path in DOCS.glob("*.md"):
+        for text in blocks(path.stem, "yaml"):
+            values = parse(text, path.name)
+            unknown = set(values) - {*RunConfig.model_fields, "solver", "sweep", "backbones"}
+            assert not unknown, f"{path.name}: {unknown}"
 
 
 def test_benchmarks_that_are_named_are_there():

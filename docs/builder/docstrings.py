@@ -16,7 +16,7 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
         if obj.docstring is not None:
             text = MATH.sub(_between_dollars, obj.docstring.value)
-            obj.docstring.value = EXAMPLE.sub(r"\1Examples:", SEVERAL.sub(_each, text))
+            obj.docstring.value = EXAMPLE.sub(r"\n\1Examples:", SEVERAL.sub(_each, text))
 
 
 def _each(found: re.Match) -> str:
