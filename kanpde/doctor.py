@@ -24,7 +24,7 @@ from kanpde.runs.models import Run
 from kanpde.testing import check_operator
 from kanpde.training.plan import compiles
 
-DEVELOPERS = ("test", "bench", "browser")  # extras that a user does without
+DEVELOPERS = ("test", "bench", "browser", "docs")  # extras that a user does without
 EXACT = 1e-12  # relative l2 error of a solution that the network of the check holds
 State = Literal["ok", "note", "wrong"]
 

@@ -36,6 +36,12 @@ class Report:
 
     Attributes:
         lines: (what, with what, the difference relative to the largest entry or to 1).
+
+    Example:
+        >>> report = Report()
+        >>> report.lines.append(("slopes", "a central difference", 1.2e-10))
+        >>> print(report)
+        slopes  1.2e-10  against a central difference
     """
 
     lines: list[tuple[str, str, float]] = field(default_factory=list)

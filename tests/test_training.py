@@ -211,6 +211,19 @@ def test_callbacks_see_every_step_and_can_end_the_run(tmp_path):
     assert run.attrs["steps"] == 12 and run.attrs["status"] == "finished"
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "soap", "lbfgs", "gauss_newton", "levenberg_marquardt"])
+def test_callbacks_are_called_whatever_the_optimiser(tmp_path, optimizer):
+    steps, points = [], {"interior": 60, "refresh": "fixed"}
+    phases = [{"optimizer": optimizer, "steps": 4}]
+    run = small(
+        tmp_path,
+        phases=phases,
+        points={**SMALL["points"], **points},
+        on_step=lambda s: steps.append(s.step) or s.step == 3,
+    )
+    assert steps == [1, 2, 3] and run.attrs["steps"] == 3
+
+
 @dataclass(frozen=True)
 class Explodes(Poisson):
     """The residual is infinite where u is large."""

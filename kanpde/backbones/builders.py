@@ -55,6 +55,10 @@ class KANOptions:
         bias: whether layers have one.
         norm: a LayerNorm before the functions of no layer, the hidden ones or all.
         centred: the first layer is zero at the origin.
+
+    Example:
+        >>> KANOptions(widths=(8,), bias=True).grid_range
+        (-1.0, 1.0)
     """
 
     widths: Widths | str = PAPER
@@ -93,6 +97,10 @@ class MetaKANOptions(KANOptions):
 
     Attributes:
         prompt_rank: r; None: a prompt of its own for every edge. `kanpde.kan.network.MetaOptions.rank`.
+
+    Example:
+        >>> MetaKANOptions(meta_hidden=32).meta_share
+        'network'
     """
 
     prompt_dim: PositiveInt = 1

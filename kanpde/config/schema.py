@@ -116,6 +116,10 @@ class PhaseConfig(Strict):
 
     update_grid: before the first step the grids move to what the layers see (free weights only).
     grid_size: before the first step the grids of B-splines are refined to so many intervals.
+
+    Example:
+        >>> PhaseConfig(optimizer="lbfgs", steps=500).history
+        50
     """
 
     optimizer: str = "adam"
@@ -159,7 +163,12 @@ class StopConfig(Strict):
 
 
 class SlicesConfig(Strict):
-    """The plane of the pictures: random (orthonormal, through the centre) or two coordinate axes; points per axis."""
+    """The plane of the pictures: random (orthonormal, through the centre) or two coordinate axes; points per axis.
+
+    Example:
+        >>> SlicesConfig(plane=(0, 1)).points
+        101
+    """
 
     plane: Literal["random"] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = "random"
     points: Annotated[int, Field(ge=2)] = 101
@@ -167,7 +176,12 @@ class SlicesConfig(Strict):
 
 
 class ReferenceConfig(Strict):
-    """The solution as a file holds it, against which errors are reported: `kanpde.Reference`."""
+    """The solution as a file holds it, against which errors are reported: `kanpde.Reference`.
+
+    Example:
+        >>> ReferenceConfig(file="rod.mat", fields={"u": "usol"}).axes is None
+        True
+    """
 
     file: str
     fields: dict[str, str] | None = None
@@ -185,6 +199,11 @@ class RunConfig(Strict):
     networks: the fields of a system are outputs of one network, or each has its own.
     stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
     shard: what the processes of torchrun share out: the points of a step, or the inputs of each point.
+
+    Example:
+        >>> phases = [{"optimizer": "soap", "steps": 100}]
+        >>> RunConfig(problem={"name": "poisson"}, backbone={"name": "kan"}, phases=phases).constraint
+        'hard'
     """
 
     problem: dict[str, Any]

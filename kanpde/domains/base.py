@@ -17,7 +17,16 @@ MEMBERS = ("dim", "laws", "interior", "boundary", "contains", "factor", "input_r
 
 
 class IncompleteDomain(ConfigError, TypeError):
-    """A domain that lacks members; the message is one line that names them."""
+    """A domain that lacks members; the message is one line that names them.
+
+    Example:
+        >>> class Disc(Domain):
+        ...     dim, laws = 2, ("volume",)
+        >>> Disc()  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        kanpde.domains.base.IncompleteDomain: the domain Disc lacks ...
+    """
 
     def __init__(self, name: str, members: Sequence[str]):
         super().__init__(f"the domain {name} lacks {', '.join(members)}: kanpde.domains.Domain says what they are")
@@ -59,6 +68,11 @@ class Domain(metaclass=_Complete):
 
     Raises:
         IncompleteDomain: a member is missing.
+
+    Example:
+        >>> from kanpde.domains import Ball, Box
+        >>> (Box(2) - Ball(2, 0.5)).contains(torch.tensor([[0.0, 0.0], [0.9, 0.9]]))
+        tensor([False,  True])
     """
 
     dim: int

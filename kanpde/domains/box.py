@@ -22,6 +22,10 @@ class Box(Domain):
         low, high: a number for all coordinates, or one for each.
     Raises:
         ConfigError: not finite, low is not below high, or another number of them than dim.
+
+    Example:
+        >>> Box(2, 0, (1, 2)).volume, Box(2).contains(torch.tensor([[0.5, 0.5], [2.0, 0.0]]))
+        (2.0, tensor([ True, False]))
     """
 
     dim: int

@@ -12,7 +12,15 @@ from kanpde.jets.ansatz import Field
 
 @dataclass(frozen=True)
 class Cylinder(Domain):
-    """Space-time: a spatial domain times [0, time]; the last coordinate is t."""
+    """Space-time: a spatial domain times [0, time]; the last coordinate is t.
+
+    Example:
+        >>> from kanpde.domains import Box
+        >>> heated = Cylinder(Box(2), time=0.5)
+        >>> x = heated.interior(100, torch.Generator().manual_seed(0))
+        >>> x.shape, bool((x[:, -1] <= 0.5).all())
+        (torch.Size([100, 3]), True)
+    """
 
     space: Domain
     time: float = 1.0

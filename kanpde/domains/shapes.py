@@ -38,6 +38,10 @@ class Ellipsoid(Domain):
         center: None: the origin.
     Raises:
         ConfigError: a half-axis that is not above 0, or another number of coordinates.
+
+    Example:
+        >>> round(Ellipsoid((1.0, 2.0, 3.0)).volume / pi, 6)  # 4/3 pi a b c
+        8.0
     """
 
     axes: tuple[float, ...]
@@ -123,7 +127,12 @@ class Ellipsoid(Domain):
 
 @dataclass(frozen=True)
 class Simplex(Domain):
-    """x_i > 0 with sum_i x_i < size, in R^dim."""
+    """x_i > 0 with sum_i x_i < size, in R^dim.
+
+    Example:
+        >>> round(Simplex(3).volume, 6)
+        0.166667
+    """
 
     dim: int
     size: float = 1.0
@@ -209,6 +218,10 @@ class Polygon(Domain):
         vertices: three or more corners (x, y), in either sense.
     Raises:
         ConfigError: fewer corners, two that are the same, or sides that cross.
+
+    Example:
+        >>> Polygon(((0, 0), (1, 0), (0, 1))).volume
+        0.5
     """
 
     vertices: tuple[tuple[float, float], ...]

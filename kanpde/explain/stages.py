@@ -58,6 +58,15 @@ class Explanation:
         errors: by stage (trained, pruned, snapped, formula) and rows (sample, test), as `kanpde.ground.metrics.errors`.
         compactness: by network, see `kanpde.interpret.similarity.compactness`.
         files: pictures and formulas that were written.
+
+    Example:
+        >>> from kanpde import train
+        >>> from kanpde.problems import Function as Fit
+        >>> given = {"solver": "fit", "backbone": {"name": "kan", "widths": [1]}, "steps": 2}
+        >>> run = train(Fit(formula="a", ranges={"a": (-1, 1)}), out=getfixture("tmp_path") / "run.h5", **given)
+        >>> found = explain(run, prune=False, symbolic=False, folder=getfixture("tmp_path"))
+        >>> list(found.importance), found.formula
+        (['a'], None)
     """
 
     names: Sequence[str]

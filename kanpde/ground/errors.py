@@ -5,7 +5,15 @@ from collections.abc import Sequence
 
 
 class ConfigError(ValueError):
-    """A bad call: one line that says what was given, what is allowed, and the nearest match."""
+    """A bad call: one line that says what was given, what is allowed, and the nearest match.
+
+    Example:
+        >>> from kanpde import backbones
+        >>> backbones.build("metakna", 3)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        kanpde.ground.errors.ConfigError: unknown backbone 'metakna'; did you mean metakan? ...
+    """
 
 
 def suggest(kind: str, given: str, allowed: Sequence[str]) -> str:

@@ -27,6 +27,10 @@ class Step:
     """One change of a network: relative l2 errors on the sample before it and after it and the fit that followed.
 
     `kept` is False where the change was undone; `error_after` is then what it would have been.
+
+    Example:
+        >>> print(Step("without edge 0 -> 1 of layer 0", 1e-3, 2e-1, kept=False))
+        without edge 0 -> 1 of layer 0: 0.001 -> 0.2, undone
     """
 
     what: str
@@ -43,6 +47,10 @@ class Tolerance:
     """A step is kept while its error is at most max(absolute, relative x the smallest error so far).
 
     The smallest so far, not the last: a hundred small losses may not add up to a large one.
+
+    Example:
+        >>> Tolerance(relative=1.5).allows(1.4e-3, smallest=1e-3), Tolerance(relative=1.5).allows(1.6e-3, smallest=1e-3)
+        (True, False)
     """
 
     relative: float = 1.1

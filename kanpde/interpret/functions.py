@@ -26,6 +26,10 @@ class Function:
         defined: whether f is smooth on intervals of arguments, given their ends.
         search: a grid (G, 2) of (beta, gamma) for arguments beta t + gamma with t in [-1, 1], where f is smooth.
         free: which of b and c tell functions of the family apart: a rescaled x^2 is an x^2, so its b stays as it is.
+
+    Example:
+        >>> function("sin").torch(torch.zeros(1)), function("sin").complexity
+        (tensor([0.]), 3)
     """
 
     name: str

@@ -40,7 +40,12 @@ class Importance(NamedTuple):
 
 
 class Numeric(nn.Module):
-    """An edge by basis functions of its layer: theta (size,)."""
+    """An edge by basis functions of its layer: theta (size,).
+
+    Example:
+        >>> Numeric(torch.zeros(9)).theta.shape
+        torch.Size([9])
+    """
 
     def __init__(self, theta: Tensor):
         super().__init__()
@@ -48,7 +53,12 @@ class Numeric(nn.Module):
 
 
 class Symbolic(nn.Module):
-    """An edge a f(b x + c); b and c are trained where f needs them."""
+    """An edge a f(b x + c); b and c are trained where f needs them.
+
+    Example:
+        >>> Symbolic(function("sin"), 2.0, 1.0, 0.0).extra_repr()
+        '2 sin(1 x + 0)'
+    """
 
     def __init__(self, f: Function, a: float, b: float, c: float):
         super().__init__()
@@ -58,7 +68,7 @@ class Symbolic(nn.Module):
             setattr(self, name, nn.Parameter(torch.tensor(value, dtype=torch.float64), requires_grad=trained))
 
     def extra_repr(self) -> str:
-        return f"{self.a:.6g} {self.function.name}({self.b:.6g} x + {self.c:.6g})"
+        return f"{self.a.item():.6g} {self.function.name}({self.b.item():.6g} x + {self.c.item():.6g})"
 
 
 class EdgeLayer(nn.Module):
@@ -119,7 +129,14 @@ def _symbolic(f: Function, x: Tensor, edges: tuple[Symbolic, ...]) -> Tensor:
 
 
 class EdgeNetwork(nn.Module):
-    """A KAN taken apart, x (N, d) -> (N, out) in float64; see the module."""
+    """A KAN taken apart, x (N, d) -> (N, out) in float64; see the module.
+
+    Example:
+        >>> from kanpde import backbones
+        >>> network = EdgeNetwork.of(backbones.build("kan", 2, widths=[3]))
+        >>> network.widths, len(list(network.edges()))
+        ((2, 3, 1), 9)
+    """
 
     def __init__(self, layers: list[EdgeLayer], before: Affine, after: Affine):
         super().__init__()

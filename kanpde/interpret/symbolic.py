@@ -28,7 +28,14 @@ FLAT = 1e-12  # deviation of a constant, as a share of its size
 
 @dataclass(frozen=True)
 class Candidate:
-    """a f(b x + c) + d for an edge, where f has this name; the smallest `score` is the best, see `score`."""
+    """a f(b x + c) + d for an edge, where f has this name; the smallest `score` is the best, see `score`.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 50)
+        >>> best = fit_edge(x, torch.sin(2 * x) + 1)[0]
+        >>> best.name, round(abs(best.b), 3), round(best.d, 3)
+        ('sin', 2.0, 1.0)
+    """
 
     name: str
     a: float

@@ -24,7 +24,14 @@ from kanpde.jets.tracing import in_torch_func, recorded
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """A closed-form function at N points: value (N,), gradient (N, d), diagonal of its Hessian (N or 1, d or 1)."""
+    """A closed-form function at N points: value (N,), gradient (N, d), diagonal of its Hessian (N or 1, d or 1).
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> m = Field.of(lambda x: (x**2).sum(1), x)
+        >>> m.value, m.grad, m.lap(torch.ones(2))
+        (tensor([5.]), tensor([[2., 4.]]), tensor([4.]))
+    """
 
     value: Tensor
     grad: Tensor
@@ -104,6 +111,12 @@ class Ansatz(nn.Module):
         net: (N, d) -> (N, 1), or (N, K) for K fields.
         hard: False makes u the network itself, or p + f; the boundary values are then a term of the loss.
         start: p, a module that gives a `Field`; None: 0.
+
+    Example:
+        >>> from kanpde.problems import Poisson
+        >>> u = Ansatz(Poisson(2), torch.nn.Linear(2, 1))
+        >>> u(torch.tensor([[1.0, 0.0], [0.6, 0.8]])).abs().max() < 1e-6  # on the unit circle, whatever the network is
+        tensor(True)
     """
 
     def __new__(cls, problem: Any = None, *args: Any, **options: Any) -> "Ansatz":

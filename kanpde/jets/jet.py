@@ -49,6 +49,13 @@ class Jet:
     The jet of a problem's u has derivatives by the names of the coordinates as well, each (N,), those that the residual
     reads: `u.t`, `u.xx`, `u.xt`, `u.xxxx`, the same as `u.d("x", 4)`, `u.bilap` and `u.div(a, x)`; and, with a full
     matrix A(x), `diffusion` (N,) = sum_ij a_ij d^2 u / dx_i dx_j.
+
+    Example:
+        >>> from kanpde.operators import Forward
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+        >>> jet = Forward()(net, torch.zeros(5, 2), directions=torch.eye(2))
+        >>> jet.value.shape, jet.along.shape, jet.grad_sq.shape, jet.lap.shape
+        (torch.Size([5]), torch.Size([5, 2]), torch.Size([5]), torch.Size([5]))
     """
 
     value: Tensor

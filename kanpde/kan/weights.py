@@ -22,6 +22,11 @@ class Recipe(NamedTuple):
 
     `pieces` are cut along the inputs, `shared` serve all of them: theta = generate(*pieces, *shared), and
     pullback(grad, *pieces, *shared) are the gradients of all these (None of what has none).
+
+    Example:
+        >>> recipe = Direct(torch.ones(2, 3, 4)).recipe()
+        >>> recipe.generate(*recipe.pieces, *recipe.shared).shape
+        torch.Size([2, 3, 4])
     """
 
     generate: Callable[..., Tensor]
@@ -31,7 +36,12 @@ class Recipe(NamedTuple):
 
 
 class Direct(nn.Module):
-    """theta is the parameter."""
+    """theta is the parameter.
+
+    Example:
+        >>> Direct(torch.zeros(2, 3, 4)).theta.shape  # inputs, functions of an edge, outputs
+        torch.Size([2, 3, 4])
+    """
 
     generated_per_input = 0  # numbers that come into being with the weights of one input
 
@@ -91,6 +101,10 @@ class MetaLearner(nn.Module):
         size: D, weights of an edge.
         bias: whether b_1 and b_2 exist.
     Source: MetaKAN, ICML 2025, eq. 12.
+
+    Example:
+        >>> MetaLearner(prompt_dim=1, hidden=8, size=9)(torch.zeros(2, 1, 4)).shape  # prompts of 2 x 4 edges
+        torch.Size([2, 9, 4])
     """
 
     def __init__(self, prompt_dim: int, hidden: int, size: int, bias: bool = True):
@@ -357,6 +371,12 @@ class Meta(nn.Module):
 
     registers: whether M is a submodule. Of the layers of a network that share M the first registers it: a parameter
     has one name, as `torch.func.functional_call` and a state_dict need.
+
+    Example:
+        >>> meta = Meta(torch.zeros(2, 1, 4), MetaLearner(1, hidden=8, size=9))
+        >>> recipe = meta.recipe()
+        >>> recipe.generate(*recipe.pieces, *recipe.shared).shape  # inputs, functions of an edge, outputs
+        torch.Size([2, 9, 4])
     """
 
     def __init__(self, prompts: Tensor, learner: MetaLearner, registers: bool = True):
@@ -479,6 +499,12 @@ class MetaReleased(Meta):
     instead of the weights of one edge (all taps of one kernel where D = taps, parts of neighbouring kernels else).
     `prompts` is (in taps, p, out) as everywhere. Channels are ordered input by input with the base last, as in the
     released MetaKANConv and MetaFastKANConv (its KALN and KAGN put the base first).
+
+    Example:
+        >>> meta = MetaReleased(torch.zeros(2 * 9, 1, 4), MetaLearner(1, hidden=8, size=9), taps=9)
+        >>> recipe = meta.recipe()
+        >>> recipe.generate(*recipe.pieces, *recipe.shared).shape
+        torch.Size([18, 9, 4])
     """
 
     def __init__(self, prompts: Tensor, learner: MetaLearner, taps: int, registers: bool = True):

@@ -15,6 +15,17 @@ class Logger(ABC):
 
     Attributes:
         package: that it writes with, imported by `begin`.
+
+    Example:
+        >>> class Printed(Logger):
+        ...     def begin(self, run):
+        ...         pass
+        ...     def row(self, step, row):
+        ...         print(step, row["loss"])
+        ...     def end(self, run):
+        ...         pass
+        >>> Printed().row(10, {"loss": 0.5})
+        10 0.5
     """
 
     package: ClassVar[str]

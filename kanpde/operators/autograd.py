@@ -24,6 +24,10 @@ class Autograd(Operator):
 
     Args:
         chunk: second derivatives taken at once by a batched reverse pass (None: one by one).
+
+    Example:
+        >>> Autograd()(lambda x: (x**3).sum(1), torch.tensor([[1.0, 2.0]])).lap.item()  # 6 x_1 + 6 x_2
+        18.0
     """
 
     chunk: int | None = None

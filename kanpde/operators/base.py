@@ -23,6 +23,11 @@ class Operator:
         transforms: torch.func may look on, for Jacobians of single points by the weights.
         per_point: probes differ from point to point, so that micro-batches draw their own.
         shares: of several fields on one network, one jet of it serves all; else each field is estimated by itself.
+
+    Example:
+        >>> from kanpde.operators import Autograd, Forward
+        >>> Forward().exact, Forward().needs_rules, Autograd().needs_rules
+        (True, True, False)
     """
 
     exact = False

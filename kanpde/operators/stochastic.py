@@ -83,6 +83,11 @@ class SDGD(_Estimator):
         per_point: another set for each point.
         of: "f" estimates the network's part, "u" all of L u, as published.
     Source: Hu et al. 2024, arXiv 2307.12306, eq. 12.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+        >>> SDGD(dims=2)(net, torch.zeros(5, 4), generator=torch.Generator().manual_seed(0)).lap.shape
+        torch.Size([5])
     """
 
     dims: int = 16
@@ -131,6 +136,11 @@ class Hutchinson(_Estimator):
     Raises:
         ValueError: s has a negative entry.
     Source: Hutchinson 1989; for PDEs Hu et al. 2024, arXiv 2312.14499.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+        >>> Hutchinson(probes=8)(net, torch.zeros(5, 4), generator=torch.Generator().manual_seed(0)).lap.shape
+        torch.Size([5])
     """
 
     probes: int = 16

@@ -149,6 +149,11 @@ class GaussNewton(SecondOrder):
         seed: of the sketches.
     Raises:
         ValueError: an option out of its range.
+
+    Example:
+        >>> optimizer = GaussNewton([torch.zeros(3, requires_grad=True)], damping=1e-2)
+        >>> optimizer.param_groups[0]["damping"]
+        0.01
     """
 
     called = "Gauss-Newton"

@@ -21,6 +21,19 @@ class RestartingLBFGS(torch.optim.LBFGS):
         history_size: pairs of steps and gradient differences that are kept.
         max_eval: evaluations of the loss in a step.
     Source: Nocedal & Wright, Numerical Optimization, 2006, algorithm 7.5.
+
+    Example:
+        >>> x = torch.tensor([3.0], requires_grad=True)
+        >>> optimizer = RestartingLBFGS([x])
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = ((x - 1) ** 2).sum()
+        ...     loss.backward()
+        ...     return loss
+        >>> for _ in range(5):
+        ...     _ = optimizer.step(closure)
+        >>> round(x.item(), 4)
+        1.0
     """
 
     def __init__(self, params, lr: float = 1.0, history_size: int = 50, max_eval: int = 25):

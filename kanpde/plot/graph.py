@@ -49,6 +49,10 @@ class EdgePictures:
     Raises:
         ValueError: shapes that do not belong together, numbers that are not finite, negative importance, or a label of
             an edge that does not exist.
+
+    Example:
+        >>> EdgePictures(np.zeros((2, 5)), np.zeros((2, 5, 1)), np.ones((2, 1)), {(0, 0): "sin"}).labels
+        {(0, 0): 'sin'}
     """
 
     x: np.ndarray

@@ -23,6 +23,11 @@ class Picture:
         src: a data address.
         alt: what it shows, in words.
         width, height: in pixels of the page.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> picture("empty", plt.Figure(figsize=(2, 1)), "nothing").width
+        192
     """
 
     name: str
@@ -45,7 +50,12 @@ def picture(name: str, figure: "Figure", alt: str = "") -> Picture:
 
 
 class Figures(dict[str, "Figure"]):
-    """Figures by their names, which a notebook shows below each other."""
+    """Figures by their names, which a notebook shows below each other.
+
+    Example:
+        >>> Figures()._repr_html_()
+        ''
+    """
 
     def _repr_html_(self) -> str:
         made = [picture(name, figure) for name, figure in self.items()]

@@ -37,6 +37,18 @@ class Problem:
 
     With several `fields` the residual gets their jets in order and by name, `u, v, p = w` or `w.p`, and returns one
     equation or several; `exact` is a tuple, a dictionary of the fields that are known, or a tensor (N, K).
+
+    Example:
+        >>> from kanpde.domains import Ball
+        >>> @dataclass(frozen=True)
+        ... class Screened(Problem):
+        ...     domain = Ball(2)
+        ...     dim: int = 2
+        ...     coordinates = ("x", "y")
+        ...     def residual(self, u, x):
+        ...         return u.xx + u.yy - u.value + 1
+        >>> Screened().reads.names(Screened().axes)
+        ['u.xx', 'u.yy']
     """
 
     dim: int

@@ -47,6 +47,15 @@ class Condition:
 
     Args:
         field: the field that it is on, where there are several; what may be on all of them at once has None.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Symmetric(Condition):
+        ...     kind = "symmetric"
+        ...     def misfit(self, u, x):
+        ...         return u(x) - u(-x)
+        >>> Symmetric().part
+        'boundary'
     """
 
     kind: ClassVar[str] = "condition"
@@ -95,7 +104,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class Dirichlet(Condition):
-    """u = value."""
+    """u = value.
+
+    Example:
+        >>> Dirichlet("x = 1", lambda x: x[:, 1]).wanted(torch.tensor([[1.0, 0.5]]))
+        tensor([0.5000])
+    """
 
     on: On = "boundary"
     value: Value = 0.0
@@ -107,7 +121,12 @@ class Dirichlet(Condition):
 
 @dataclass(frozen=True)
 class Neumann(Condition):
-    """n . grad u = flux, for the outward unit normal n."""
+    """n . grad u = flux, for the outward unit normal n.
+
+    Example:
+        >>> Neumann(lambda x: x[:, 0] > 0.9, 0.0).kind
+        'neumann'
+    """
 
     on: On = "boundary"
     flux: Value = 0.0
@@ -119,7 +138,12 @@ class Neumann(Condition):
 
 @dataclass(frozen=True)
 class Robin(Condition):
-    """a u + b n . grad u = value."""
+    """a u + b n . grad u = value.
+
+    Example:
+        >>> Robin("boundary", a=1.0, b=2.0, value=3.0).wanted(torch.zeros(2, 3))
+        tensor([3., 3.])
+    """
 
     on: On = "boundary"
     a: Value = 1.0
@@ -141,6 +165,10 @@ class Periodic(Condition):
     Args:
         axis: the name of a coordinate of a box.
         harmonics: how many cosines and sines the network sees.
+
+    Example:
+        >>> Periodic("x", harmonics=3).part
+        'x = low'
     """
 
     axis: str
@@ -172,7 +200,12 @@ class Periodic(Condition):
 
 @dataclass(frozen=True)
 class Initial(Condition):
-    """u = value at t = 0, or with `derivative`, the name of time, du/dt = value there."""
+    """u = value at t = 0, or with `derivative`, the name of time, du/dt = value there.
+
+    Example:
+        >>> Initial(0.0, derivative="t")
+        Initial(field=None, value=0.0, derivative='t')
+    """
 
     value: Value = 0.0
     derivative: str | None = None
@@ -197,7 +230,12 @@ class Initial(Condition):
 
 @dataclass(frozen=True)
 class Terminal(Condition):
-    """u = value at the end of time."""
+    """u = value at the end of time.
+
+    Example:
+        >>> Terminal(lambda x: x[:, :-1].square().sum(1)).wanted(torch.ones(1, 4))
+        tensor([3.])
+    """
 
     value: Value = 0.0
     kind, asks = "terminal", "value"
@@ -221,6 +259,12 @@ class Observations(Condition):
         at: the points; or a table, CSV or NPZ, with a column for each coordinate and one of the values.
         values: (n,); of a table the name of the column, by default that of the field.
         noise: None: it is not known; the misfit is that of u.
+
+    Example:
+        >>> from kanpde.problems import Poisson
+        >>> seen = Observations(torch.zeros(4, 3), torch.ones(4), noise=0.1)
+        >>> seen.count(Poisson(3)), seen.rows(Poisson(3)).shape
+        (4, torch.Size([4, 4]))
     """
 
     at: Any
@@ -292,7 +336,12 @@ def _table(path: Path, names: tuple[str, ...]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Point(Observations):
-    """u = value at one point (d,)."""
+    """u = value at one point (d,).
+
+    Example:
+        >>> Point((0.5, 0.5), 1.0).at
+        (0.5, 0.5)
+    """
 
     kind = "point"
 
@@ -302,6 +351,10 @@ class Integral(Condition):
     """The integral of u over the domain is `value`; with time that over space, at all times. 0: its mean is zero.
 
     By the mean over points of a Sobol sequence, the same in every step.
+
+    Example:
+        >>> Integral(1.0).by_points
+        False
     """
 
     value: float = 0.0

@@ -80,6 +80,13 @@ class Data(Fitting):
 
     Raises:
         ConfigError: a file that cannot be read, a column that is not there, too few rows.
+
+    Example:
+        >>> import numpy as np
+        >>> file = getfixture("tmp_path") / "table.npz"
+        >>> np.savez(file, x=np.arange(100.0), y=2 * np.arange(100.0))
+        >>> Data(file=str(file), output="y").dim
+        1
     """
 
     dim: int | None = None

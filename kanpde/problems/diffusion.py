@@ -166,6 +166,11 @@ class STLDiffusion(Problem):
 
     Args:
         part: an STL file, or any other that `kanpde.domains.Surface` reads; None: a bracket that is shipped.
+
+    Example:
+        >>> part = STLDiffusion().domain
+        >>> part.dim, len(part.interior(8, torch.Generator().manual_seed(0)))
+        (3, 8)
     """
 
     dim: Literal[3] = 3
@@ -198,6 +203,10 @@ class InverseDiffusion(Problem):
         observations: how many, at random points.
         noise: their standard deviation.
         seed: of both.
+
+    Example:
+        >>> InverseDiffusion().reads.names(InverseDiffusion().axes)
+        ['u.x', 'u.xx']
     """
 
     dim: Literal[1] = 1

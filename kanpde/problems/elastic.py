@@ -98,6 +98,10 @@ class Elasticity(Problem):
         size: L.
         poisson: nu, Poisson's ratio.
     Source: Kirsch 1898, Z. Ver. Dtsch. Ing. 42, 797-807: at the top of the hole the stress is 3.
+
+    Example:
+        >>> Elasticity().fields, Elasticity().domain.contains(torch.tensor([[0.0, 0.0]]))  # in the hole
+        (('u', 'v'), tensor([False]))
     """
 
     dim: Literal[2] = 2

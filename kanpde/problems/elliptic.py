@@ -25,6 +25,12 @@ class Poisson(Problem):
         seed: of the coefficients of the solution.
         solution: two_body, three_body, scaled or coupled (`kanpde.problems.solutions`).
     Source: MetaKAN, ICML 2025, eqs. 22-24, after Hu et al. 2024 (arXiv 2307.12306).
+
+    Example:
+        >>> import torch
+        >>> x = torch.nn.functional.normalize(torch.ones(1, 100))  # on the unit sphere
+        >>> Poisson(100).exact(x).abs().item() < 1e-5
+        True
     """
 
     seed: int = 0
@@ -71,7 +77,13 @@ class Poisson(Problem):
 
 @dataclass(frozen=True)
 class AllenCahn(Poisson):
-    """Lap u + u - u^3 = g on the unit ball, u = 0 on its boundary; otherwise as `Poisson`."""
+    """Lap u + u - u^3 = g on the unit ball, u = 0 on its boundary; otherwise as `Poisson`.
+
+    Example:
+        >>> import torch
+        >>> AllenCahn(5).exact(torch.zeros(2, 5)).shape
+        torch.Size([2])
+    """
 
     def nonlinearity(self, u: Tensor) -> Tensor:
         return u - u**3
@@ -79,7 +91,13 @@ class AllenCahn(Poisson):
 
 @dataclass(frozen=True)
 class SineGordon(Poisson):
-    """Lap u + sin u = g on the unit ball, u = 0 on its boundary; otherwise as `Poisson`."""
+    """Lap u + sin u = g on the unit ball, u = 0 on its boundary; otherwise as `Poisson`.
+
+    Example:
+        >>> import torch
+        >>> SineGordon(5, seed=1).source(torch.zeros(2, 5)).shape
+        torch.Size([2])
+    """
 
     def nonlinearity(self, u: Tensor) -> Tensor:
         return u.sin()

@@ -70,6 +70,10 @@ class AllenCahn1D(Problem):
     The initial value has an edge where the circle closes, as its slope there is 2 and -2.
 
     Source: Raissi, Perdikaris, Karniadakis 2019, J. Comput. Phys. 378, 686-707, section 3.2.
+
+    Example:
+        >>> AllenCahn1D().reads.names(AllenCahn1D().axes)
+        ['u.t', 'u.xx']
     """
 
     dim: Literal[1] = 1
@@ -92,6 +96,10 @@ class KdV(Problem):
     The equation of Korteweg and de Vries.
 
     Source: Zabusky, Kruskal 1965, Phys. Rev. Lett. 15, 240-243.
+
+    Example:
+        >>> KdV().reads.names(KdV().axes), sorted(KdV().exactly.met)
+        (['u.x', 'u.t', 'u.xxx'], ['initial', 'periodic'])
     """
 
     dim: Literal[1] = 1
@@ -114,6 +122,10 @@ class KuramotoSivashinsky(Problem):
     0 < x < 2 pi, 0 < t < 1, u = cos(x) (1 + sin(x)) at t = 0.
 
     Source: Wang, Sankaran, Perdikaris 2022 (arXiv 2203.07404).
+
+    Example:
+        >>> KuramotoSivashinsky().reads.order
+        4
     """
 
     dim: Literal[1] = 1
@@ -136,6 +148,10 @@ class Schroedinger(Problem):
     The initial value has a small edge where the circle closes, as its slope there is not zero.
 
     Source: Raissi, Perdikaris, Karniadakis 2019, J. Comput. Phys. 378, 686-707, section 3.1.
+
+    Example:
+        >>> Schroedinger().fields, sorted(Schroedinger().reading.equations)
+        (('re', 'im'), ['equation_im', 'equation_re'])
     """
 
     dim: Literal[1] = 1

@@ -217,6 +217,10 @@ class Function(Fitting):
         ranges: low and high by variable.
         noise: deviation of the noise of the training rows, as a share of that of y.
         seed: of the training rows.
+
+    Example:
+        >>> Function(formula="exp(-a**2) * b", ranges={"a": (0, 2), "b": (-1, 1)}).exact(torch.tensor([[0.0, 0.5]]))
+        tensor([0.5000])
     """
 
     dim: int | None = None
@@ -262,6 +266,10 @@ class Feynman(Fitting):
         collection: feynman, the 100 equations of AI Feynman; or paper, the 17 of Table 2 of the MetaKAN paper.
         noise, seed: as in `Function`.
     Source: Udrescu & Tegmark 2020 (arXiv 1905.11481); Table 2 of MetaKAN, ICML 2025, with pykan's ranges.
+
+    Example:
+        >>> Feynman(equation="I.6.2").names
+        ('sigma', 'theta')
     """
 
     dim: int | None = None
@@ -310,6 +318,10 @@ class HighDimFunction(Fitting):
         formula: f1 = exp(mean_i sin(pi x_i / 2)^2), f2 = sum_i (x_i^2 + x_i^3), f3 = exp(-mean_i x_i^2).
         noise, seed: as in `Function`.
     Source: MetaKAN, ICML 2025, C.1.
+
+    Example:
+        >>> HighDimFunction(dim=10, formula="f1").exact(torch.zeros(2, 10)).shape
+        torch.Size([2])
     """
 
     dim: int

@@ -21,6 +21,10 @@ class Stokes(Problem):
     Exact: u = 20 x y^3, v = 5 x^4 - 5 y^4, p = 60 x^2 y - 20 y^3, of mean zero.
 
     Source: Elman, Silvester, Wathen, Finite Elements and Fast Iterative Solvers, example 3.1.4 (of the second edition).
+
+    Example:
+        >>> sorted(Stokes().reading.equations)
+        ['continuity', 'x-momentum', 'y-momentum']
     """
 
     dim: Literal[2] = 2
@@ -54,6 +58,10 @@ class Cavity(Problem):
 
     Args:
         reynolds: Re.
+
+    Example:
+        >>> Cavity(reynolds=10).fields
+        ('u', 'v', 'p')
     """
 
     dim: Literal[2] = 2

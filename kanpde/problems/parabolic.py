@@ -24,6 +24,12 @@ class Heat(Problem):
     Args:
         dim: d, coordinates of space.
         seed, solution: of v, see `kanpde.problems.solutions`.
+
+    Example:
+        >>> problem = Heat(3)
+        >>> x = torch.tensor([[0.1, 0.2, 0.3, 0.0]])  # at t = 0
+        >>> torch.allclose(problem.exact(x), problem.initial_value(x))
+        True
     """
 
     seed: int = 0
@@ -78,6 +84,10 @@ class HJB(Heat):
 
     |grad u|^2 is over space; otherwise as `Heat`.
     Source: Han, Jentzen, E 2018 (arXiv 1707.02568), eq. 10, forward in time, with a source.
+
+    Example:
+        >>> HJB(10).n_inputs, HJB(10).axes.name(10)
+        (11, 't')
     """
 
     def left_side(self, u: Jet, x: Tensor) -> Tensor:

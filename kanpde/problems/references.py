@@ -34,6 +34,10 @@ class Reference:
         shift: numbers that are added after that.
     Raises:
         ConfigError: they are not of these kinds.
+
+    Example:
+        >>> Reference("rod.npz", fields={"u": "usol"}, units={"x": 0.001}).file
+        'rod.npz'
     """
 
     file: str

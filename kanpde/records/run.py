@@ -47,7 +47,14 @@ TABLES = ("times", "points_of_interest", "residuals")  # groups of columns
 
 
 class RunFileError(ValueError):
-    """A result file that is missing, broken, or of another kind; the message is one line."""
+    """A result file that is missing, broken, or of another kind; the message is one line.
+
+    Example:
+        >>> RunFile.open("nowhere.h5")
+        Traceback (most recent call last):
+            ...
+        kanpde.records.run.RunFileError: nowhere.h5: no such file
+    """
 
 
 class RunFile:
@@ -58,6 +65,14 @@ class RunFile:
         attrs: attributes by name.
         history: a list or array per column, `terms/<name>` included.
         floors: relative l2 errors of the reference functions by name.
+
+    Example:
+        >>> from kanpde import train
+        >>> from kanpde.problems import Poisson
+        >>> small = {"solver": "adam", "points": {"test": 100}, "slices": {"points": 5, "volume": 5}}
+        >>> run = train(Poisson(3), backbone="mlp", steps=1, out=getfixture("tmp_path") / "run.h5", **small)
+        >>> RunFile.open(run.path).attrs["status"]
+        'finished'
     """
 
     def __init__(self, path: str | Path):
@@ -260,6 +275,13 @@ class replacing:
     """Context of a temporary path that takes the place of `path` if the block succeeds, and is removed if not.
 
     What takes the place is on the disk by then: after a loss of power there is the old file or the new one, whole.
+
+    Example:
+        >>> path = getfixture("tmp_path") / "table.csv"
+        >>> with replacing(path) as temporary:
+        ...     _ = temporary.write_text("x,y")
+        >>> path.read_text()
+        'x,y'
     """
 
     def __init__(self, path: Path):

@@ -17,7 +17,17 @@ from kanpde.records.run import RunFile, replacing
 
 
 class RunFailed(RuntimeError):
-    """A run that had to end: a loss that is not finite, or a disk that is full. One line; nothing computed is lost."""
+    """A run that had to end: a loss that is not finite, or a disk that is full. One line; nothing computed is lost.
+
+    Example:
+        >>> from kanpde import train
+        >>> from kanpde.problems import Poisson
+        >>> wild = {"phases": [{"optimizer": "adam", "lr": 1e30, "steps": 99}], "backbone": "mlp", "start": "network"}
+        >>> train(Poisson(3), out=getfixture("tmp_path") / "run.h5", **wild)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        kanpde.training.training.RunFailed: step 2: the loss term ...
+    """
 
 
 class WriteFailed(RunFailed):

@@ -34,7 +34,16 @@ ROUNDING = 1e-4  # of the residual, that it may be in float32; means of it are a
 
 
 class NotVerifiable(ConfigError):
-    """An equation, a domain or a condition of which no method gives the defect."""
+    """An equation, a domain or a condition of which no method gives the defect.
+
+    Example:
+        >>> from kanpde import Ansatz, backbones, verify
+        >>> from kanpde.problems import KdV
+        >>> verify(Ansatz(KdV(), backbones.build("mlp", 2)))
+        Traceback (most recent call last):
+            ...
+        kanpde.verification.equation.NotVerifiable: an equation of order 3
+    """
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,13 @@ class DefectEquation:
     Raises:
         NotVerifiable: it is none of one field, of second order, and elliptic or parabolic; or its conditions are
             neither values nor fluxes, or leave a part of the boundary or the begin of time open.
+
+    Example:
+        >>> from kanpde import backbones
+        >>> from kanpde.problems import Poisson
+        >>> equation = DefectEquation(Ansatz(Poisson(3), backbones.build("kan", 3, widths=[4])))
+        >>> equation.time, equation.linear
+        (None, True)
     """
 
     def __init__(self, u: Ansatz):

@@ -27,6 +27,11 @@ class Samples:
     Attributes:
         x, u: the points (M, n_inputs), and the approximate solution there (M,).
         count, mean, variance: of the samples at each point (M,).
+
+    Example:
+        >>> none = Samples.none(torch.zeros(2, 3), torch.ones(2))
+        >>> none.plus(torch.tensor([[1.0, 3.0], [2.0, 2.0]])).mean
+        tensor([2., 2.])
     """
 
     x: Tensor
@@ -66,6 +71,10 @@ class Interval:
     """An estimate with an interval that holds the truth with the probability `confidence`.
 
     of_noise, of_points: the variances of rel^2 that more samples, and that more points would make smaller.
+
+    Example:
+        >>> Interval(0.1, 0.09, 0.11, 0.95, 0.0, 0.0).value
+        0.1
     """
 
     value: float

@@ -26,6 +26,15 @@ class Method:
         longest: the mean time of a walk at most, sup_x of the integral of its Green function.
     Raises:
         NotVerifiable: the equation is none of those.
+
+    Example:
+        >>> from kanpde import Ansatz, backbones
+        >>> from kanpde.problems import Poisson
+        >>> from kanpde.verification.equation import DefectEquation
+        >>> from kanpde.verification.methods import method_of
+        >>> u = Ansatz(Poisson(3), backbones.build("kan", 3, widths=[4]))
+        >>> method_of(DefectEquation(u)).says
+        'Green function of the ball'
     """
 
     says: str

@@ -17,3 +17,5 @@ BASES = {
     "fourier": Fourier,
     "wavelet": Wavelet,
 }
+
+__all__ = ["BASES", "BSpline", "Chebyshev", "Fourier", "GaussianRBF", "Gram", "Legendre", "Wavelet"]

@@ -15,7 +15,16 @@ Derivatives = tuple[Tensor, ...]  # f, f', f'', ... each (N, in, functions)
 
 
 class Edges(NamedTuple):
-    """Sums over the edges of a layer, for N points, `in` inputs, `out` outputs (what was not asked for is None)."""
+    """Sums over the edges of a layer, for N points, `in` inputs, `out` outputs (what was not asked for is None).
+
+    Example:
+        >>> from kanpde.kan.basis import Fourier
+        >>> basis = Fourier(2)
+        >>> theta = torch.ones(2, basis.size, 3)
+        >>> edges = basis.contract(torch.zeros(5, 2), theta, slope=True)
+        >>> edges.value.shape, edges.slope.shape, edges.bend
+        (torch.Size([5, 3]), torch.Size([5, 2, 3]), None)
+    """
 
     value: Tensor  # (N, out)      sum_i phi_io(x_i)
     slope: Tensor | None  # (N, in, out)  phi'_io(x_i)
@@ -32,6 +41,10 @@ class Basis(nn.Module):
         grid_range: (low, high), or one such pair per input.
     Raises:
         ValueError: another shape, or a range that does not increase.
+
+    Example:
+        >>> Basis(2, [(0.0, 1.0), (0.0, 4.0)]).scale()  # dz/dx of z in [-1, 1]
+        tensor([2.0000, 0.5000])
     """
 
     size: int
@@ -117,6 +130,18 @@ class LinearBasis(Basis):
 
     Args:
         base: silu, gelu, identity or none; its weight is the last one of an edge.
+
+    Example:
+        >>> class Monomials(LinearBasis):
+        ...     def __init__(self, in_features, grid_range=(-1.0, 1.0)):
+        ...         super().__init__(in_features, 2, grid_range)
+        ...     def formula(self):
+        ...         of = lambda x: [[x, x**2], [x**0, 2 * x], [0 * x, 2 * x**0]]
+        ...         return lambda first, last, x, low, scale, axis=-1, out=None: [
+        ...             torch.stack(row, axis) for row in of(x)[first : last + 1]
+        ...         ]
+        >>> Monomials(1).contract(torch.tensor([[3.0]]), torch.ones(1, 2, 1), slope=True).slope  # of x + x^2
+        tensor([[[7.]]])
     """
 
     has_parameters = False  # whether its functions are trained themselves

@@ -36,6 +36,12 @@ class BSpline(LinearBasis):
         grid_range: (a, b), or one such pair per input.
         base: silu, gelu, identity or none.
     Source: Schoenberg's cardinal splines; the KAN layer is Liu et al. 2024 (arXiv 2404.19756), eq. 2.10.
+
+    Example:
+        >>> basis = BSpline(2, grid_size=5, spline_order=3, base="none")
+        >>> (b,) = basis.functions(torch.tensor([[0.1, -0.7]]), 0)
+        >>> b.shape, torch.allclose(b.sum(-1), torch.ones(1, 2))
+        (torch.Size([1, 2, 8]), True)
     """
 
     def __init__(

@@ -7,6 +7,10 @@ class Chebyshev(Polynomial):
     """T_0 ... T_D with T_n+1 = 2 t T_n - T_n-1, that is T_n(t) = cos(n arccos t); see `Polynomial`.
 
     Source: SS et al. 2024 (arXiv 2405.07200); KACNConv of the MetaKAN code has no base function either.
+
+    Example:
+        >>> Chebyshev(3, degree=4).size
+        5
     """
 
     def __init__(

@@ -23,6 +23,10 @@ class Fourier(LinearBasis):
         grid_range: (a, b), the range of z, or one such pair per input.
         base: silu, gelu, identity or none.
     Source: Xu et al. 2024, FourierKAN-GCF (arXiv 2406.01034), whose period is 2 pi.
+
+    Example:
+        >>> Fourier(3, harmonics=4).size  # cosines, sines, and the base function
+        9
     """
 
     def __init__(self, in_features: int, harmonics: int = 4, grid_range=(-1.0, 1.0), base: str = "silu"):

@@ -19,6 +19,10 @@ class Gram(Polynomial):
             counts agree; they receive no gradient.
     Source: KAGNConv of torch-conv-kan, as in the MetaKAN code, where beta_n is a weight that starts near 0 times
     n^2 ((n + 1)^2 - n^2) (4 n^2 - 1) / (n + 1)^2.
+
+    Example:
+        >>> len(Gram(3, degree=7).beta), Gram(3, degree=7).size
+        (6, 9)
     """
 
     has_parameters = True

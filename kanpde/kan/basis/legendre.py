@@ -8,6 +8,12 @@ class Legendre(Polynomial):
 
     Source: KALNConv of torch-conv-kan, as in the MetaKAN code. That code scales x by the smallest and largest value of
     the whole batch, at test time too, so that an image's class depends on the others; here t = tanh(z).
+
+    Example:
+        >>> import torch
+        >>> basis = Legendre(1, degree=2, base="none", squash="none")
+        >>> basis.functions(torch.tensor([[0.5]]), 0)[0]  # 1, t, (3 t^2 - 1) / 2
+        tensor([[[ 1.0000,  0.5000, -0.1250]]])
     """
 
     def __init__(

@@ -22,6 +22,11 @@ class GaussianRBF(LinearBasis):
         grid_range: (a, b), or one such pair per input.
         base: silu, gelu, identity or none.
     Source: Li 2024, FastKAN (arXiv 2405.06721).
+
+    Example:
+        >>> basis = GaussianRBF(1, centers=5)
+        >>> [tuple(b.shape) for b in basis.features(torch.zeros(7, 1), 2)]
+        [(7, 1, 6), (7, 1, 6), (7, 1, 6)]
     """
 
     def __init__(self, in_features: int, centers: int = 8, grid_range=(-2.0, 2.0), base: str = "silu"):

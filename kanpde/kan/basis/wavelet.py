@@ -30,6 +30,11 @@ class Wavelet(Basis):
         wavelet: dog (derivative of a Gaussian), mexican_hat or morlet.
         grid_range: (a, b), the range of z, or one such pair per input.
     Source: Bozorgasl and Chen 2024, Wav-KAN (arXiv 2405.12832), without the factor 1 / sqrt(sigma), as its code.
+
+    Example:
+        >>> basis = Wavelet(1, "dog")
+        >>> basis.contract(torch.tensor([[0.0]]), basis.init_activation().reshape(1, 3, 1)).value.item()
+        0.0
     """
 
     size = 3
