@@ -73,6 +73,15 @@ def test_saved_memory_counts_each_storage_once_and_no_parameters():
     assert saved() == 2 * 50 * 10 * 4  # x for the weight's gradient, tanh's output
 
 
+def test_saved_memory_lets_tensors_of_nested_transforms_be():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    x, v = torch.ones(3, 2), torch.ones(3, 2)
+    with metrics.saved_memory(net) as saved:
+        slope = lambda x: torch.func.jvp(net, (x,), (v,))[1]
+        torch.func.jvp(slope, (x,), (v,))[1].sum().backward()
+    assert saved() > 0 and net[0].weight.grad.abs().sum() > 0
+
+
 def test_peak_memory_sees_an_allocation():
     # in a process of its own: where the system does not let the mark start anew, it covers all that ran before
     code = """

@@ -195,8 +195,9 @@ def saved_memory(module: nn.Module):
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage
+        with suppress(RuntimeError):  # a tensor of torch.func is a view of one that has an address
+            if storage.data_ptr() not in own:
+                storages[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
