@@ -19,7 +19,7 @@ from kanpde.runs.verified import verify
 from kanpde.training.training import RunFailed
 from kanpde.verification import NotVerifiable, Verification
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 sys.meta_path.append(Former)  # last: for what is not found otherwise
 
 __all__ = [
