@@ -123,6 +123,8 @@ def run_plan(say: Console, plan: Plan, out: Path | None, run: Run | None) -> Run
     say.print(_result_table(run))
     if verdict := run.attrs.get("verdict"):
         say.print(f"verdict   {verdict}")
+    if converged := run.attrs.get("converged"):
+        say.print(f"ended     {converged}")
     for line in filter(None, (summary.off_grid(run), *summary.of_observations(run))):
         say.print(f"warning   {line}")
     if run.config["stop"].get("to") and run.verification and run.verification["high"] > run.config["stop"]["to"]:

@@ -17,7 +17,7 @@ from kanpde.domains import Box
 from kanpde.ground.errors import ConfigError
 from kanpde.optim import RestartingLBFGS
 from kanpde.optim.optimisers import make_optimizer
-from kanpde.problems import Poisson
+from kanpde.problems import Poisson, PoissonCos
 from kanpde.runs.stored import config_of, extended
 from kanpde.solve import _result_table
 from kanpde.training.ending import Ending
@@ -209,6 +209,27 @@ def test_the_table_says_which_weights_were_kept_and_why(tmp_path):
     assert cells[0][:2] == ["kept step 20: least validation loss", "last step 20"]
     at, loss = cells[0].index("validation loss, and of the last"), f"{run.history['validation'][-1]:.3e}"
     assert cells[1][at] == cells[2][at] == loss
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_run_whose_loss_no_step_makes_smaller_ends_and_says_where(tmp_path, dtype):
+    run = kanpde.train(
+        PoissonCos(2),
+        solver="low_dim",
+        out=tmp_path / "run.h5",
+        constraint="soft",
+        points={"interior": 100, "boundary": 80, "test": 100, "validation": 50},
+        backbone={"name": "chebykan", "widths": [], "degree": 16, "squash": "none"},
+        phases=[{"optimizer": "levenberg_marquardt", "steps": 400}],
+        dtype=dtype,
+        verify=False,
+    )
+    assert run.history["step"][-1] < 400 and run.attrs["status"] == "finished"
+    said = run.attrs["converged"]
+    assert f"in the digits of {dtype}" in said and ("float64 may go further" in said) == (dtype == "float32")
+    with pytest.raises(ConfigError, match="ended by convergence") as info:
+        kanpde.resume(run.path, steps=500)
+    assert "start_from" in one_line(info)
 
 
 def test_a_run_that_its_clock_has_ended_goes_on_with_another(tmp_path):

@@ -104,6 +104,11 @@ class SelfScaledBroyden(torch.optim.Optimizer):
             state["inverse_hessian"] = _updated(h, s, y, self.update, bent, curvature)
         return found.loss
 
+    @property
+    def converged(self) -> bool:
+        """Whether no step makes the loss smaller, not even down the gradient."""
+        return self.param_groups[0]["ended"]
+
     def report(self) -> dict[str, float]:
         """How many times H was forgotten."""
         return {"restarts": self.param_groups[0]["restarts"]}

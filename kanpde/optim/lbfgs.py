@@ -42,7 +42,7 @@ class RestartingLBFGS(torch.optim.LBFGS):
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
         (group,) = self.param_groups
-        if group["shrink"] < 0.1 ** (FAILURES - 0.5):
+        if self.converged:
             with torch.enable_grad():
                 return closure()
         before = [p.detach().clone() for p in group["params"]]
@@ -61,6 +61,11 @@ class RestartingLBFGS(torch.optim.LBFGS):
         group["shrink"] *= 0.1
         with torch.enable_grad():
             return closure()  # what the caller notes is of the weights as they are
+
+    @property
+    def converged(self) -> bool:
+        """Whether no step makes the loss smaller, not even a short one down the gradient."""
+        return self.param_groups[0]["shrink"] < 0.1 ** (FAILURES - 0.5)
 
     def report(self) -> dict[str, float]:
         """How many steps were undone."""

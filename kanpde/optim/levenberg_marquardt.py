@@ -16,6 +16,8 @@ residuals than parameters v is a sum of the rows of J S^(-1/2), so that it has M
 
 A step is taken if it makes |r|^2 smaller, at the points of r: choose M several times P. Then mu falls to a third, if
 the loss fell by a tenth of what the linear model says; a refused one is tried again with mu times 2, 4, 8 and so on.
+A step without one that is taken leaves mu where it has come to. Where the model then says a fall within the rounding of
+|r|^2 it has converged: as long as r stays the same its steps do nothing.
 
 Sources: Marquardt 1963; Moré 1978, Lecture Notes in Mathematics 630, 105-116; the acceleration: Transtrum, Sethna 2012
 (arXiv 1201.5885).
@@ -32,7 +34,6 @@ from kanpde.optim.second_order import SecondOrder, System, assign, roots
 
 LEAST, MOST = 1e-30, 1e15  # of the damping, whose root is beside J itself
 FALL = 1 / 3  # of the damping after a step that was as good as said
-RISE = 2.0  # of it after a step whose trials all failed: little, as that is what they do at the rounding of the loss
 GAIN = 0.1  # of the fall that the linear model says: from there on a step is as good as said
 ALONG = 0.1  # of v, between the three points of a second derivative
 
@@ -77,6 +78,7 @@ class LevenbergMarquardt(SecondOrder):
         if not damping > 0 or not acceleration >= 0 or not 0 <= scaling <= 1 or tries < 1:
             raise ValueError("needed are damping > 0, acceleration >= 0, 0 <= scaling <= 1 and tries >= 1")
         super().__init__(params, damping)
+        self.param_groups[0].update(least=None)  # the loss that no step makes smaller
         self.acceleration, self.scaling, self.tries = acceleration, scaling, tries
 
     def step(self, system: System, probe=None) -> float:
@@ -89,11 +91,15 @@ class LevenbergMarquardt(SecondOrder):
             FloatingPointError: the residuals or their Jacobian are not finite.
         """
         group = self.param_groups[0]
-        at = _Here(system, group["params"], self.scaling)
+        if self.converged and squares(system.residual(), getattr(system, "world", ALONE)) == group["least"]:
+            self.count(False)
+            return group["least"]
+        at, group["least"] = _Here(system, group["params"], self.scaling), None
         found, mu, up = at.loss, group["damping"], 2.0
         for _ in range(self.tries):
             v, says = at.solution(mu)
-            if says <= 4 * torch.finfo(at.start.dtype).eps * at.loss:  # no more than the rounding of the loss
+            if says <= 4 * torch.finfo(at.start.dtype).eps * at.loss:
+                group["least"], mu = at.loss, group["damping"]
                 break
             loss = at.loss_of(v + self._bend(at, v))
             if loss < at.loss:
@@ -102,10 +108,13 @@ class LevenbergMarquardt(SecondOrder):
             mu, up = mu * up, 2 * up
         if not found < at.loss:
             at.move(torch.zeros_like(at.start))
-            mu = group["damping"] * RISE
         group["damping"] = min(max(mu, LEAST), MOST)
         self.count(found < at.loss)
         return found
+
+    @property
+    def converged(self) -> bool:
+        return self.param_groups[0]["least"] is not None
 
     def _bend(self, at: "_Here", v: Tensor) -> Tensor:
         """a / 2, or nothing where it is too long for the second term of a series."""
@@ -123,7 +132,7 @@ class _Here:
         self.system, self.parameters = system, parameters
         self.world = getattr(system, "world", ALONE)
         self.start = torch.nn.utils.parameters_to_vector(parameters).detach().clone()
-        self.loss = self._squares(system.residual())
+        self.loss = squares(system.residual(), self.world)
         triangle = _triangle(system.blocks(), self.world)
         if not triangle.isfinite().all():
             raise FloatingPointError("the Jacobian of the residuals is not finite")
@@ -163,7 +172,7 @@ class _Here:
 
     def loss_of(self, step: Tensor) -> float:
         """|r|^2 after the step, which is made."""
-        return self._squares(self._residual(step))
+        return squares(self._residual(step), self.world)
 
     def move(self, step: Tensor) -> None:
         assign(self.parameters, (self.start + step / self.roots).to(self.start.dtype))
@@ -172,8 +181,10 @@ class _Here:
         self.move(step)
         return self.system.residual().detach()
 
-    def _squares(self, r: Tensor) -> float:
-        return float(self.world.sum([r.detach().double().square().sum()])[0])
+
+def squares(r: Tensor, world: World) -> float:
+    """|r|^2 of the rows of all processes."""
+    return float(world.sum([r.detach().double().square().sum()])[0])
 
 
 def _triangle(blocks: Iterable[tuple[Tensor, Tensor]], world: World) -> Tensor:

@@ -45,6 +45,11 @@ class SecondOrder(torch.optim.Optimizer):
         self.param_groups[0]["steps"] += 1
         self.param_groups[0]["accepted"] += accepted
 
+    @property
+    def converged(self) -> bool:
+        """Whether no step makes the loss smaller, of one that can tell."""
+        return False
+
     def report(self) -> dict[str, float]:
         """Damping, and the share of steps that made the loss smaller."""
         group = self.param_groups[0]

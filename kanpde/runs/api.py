@@ -27,7 +27,7 @@ from kanpde.runs.stored import check_reference, check_rows, config_of, extended
 from kanpde.training import statements
 from kanpde.training.checkpoints import checkpoint_of, fitting
 from kanpde.training.checks import check_device
-from kanpde.training.loop import Callback, ResidualTraining, State
+from kanpde.training.loop import CONVERGED, Callback, ResidualTraining, State
 from kanpde.training.plan import Plan, configured
 from kanpde.training.training import RunFailed, now
 from kanpde.users.code import blaming, check_call
@@ -187,13 +187,18 @@ def _go_on(run: Run, plan: Plan, world: World, on_step: Callback | None, on_eval
     if training.state.step >= plan.config.steps and run.attrs["status"] in ENDED:
         raise ConfigError(f"{run.path}: the run has done its {saved['step']} steps; --steps above that extend it")
     if (criterion := training.stopped()) and run.attrs["status"] in ENDED:
-        raise ConfigError(f"{run.path}: the run has ended by {criterion}; --set with another value, or null, goes on")
+        how = (
+            "start_from goes on with other phases"
+            if criterion == CONVERGED
+            else "--set with another value, or null, goes on"
+        )
+        raise ConfigError(f"{run.path}: the run has ended by {criterion}; {how}")
     run.set_verification({})
     for name in ("times", "points_of_interest"):
         run.set_table(name, {})
     check_reference(run, plan)
     of_the_end = ("rel_l2_best", "rmse_best", "rel_l2_last", "validation_best", "validation_last")
-    said = ("message", "verdict", "not_verified", "former_rel_l2", "former_validation")
+    said = ("message", "converged", "verdict", "not_verified", "former_rel_l2", "former_validation")
     of_fields = (f"rel_l2_best/{name}" for name in run.fields)
     for name in (*of_the_end, *said, *of_fields, *(f"skill_{floor}" for floor in run.floors)):
         run.attrs.pop(name, None)  # of the weights so far

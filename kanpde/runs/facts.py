@@ -74,7 +74,7 @@ def best_skill(run: "RunFile") -> str:
 
 def remarks(run: "RunFile") -> list[str]:
     """What should be known of the run beside its numbers."""
-    said = [str(run.attrs["message"])] if run.attrs.get("message") else []
+    said = [str(run.attrs[name]) for name in ("message", "converged") if run.attrs.get(name)]
     if run.history.get("step") is not None and "backbone" in run.attrs:
         said += filter(None, (summary.off_grid(run), *summary.of_observations(run)))
     return said

@@ -127,6 +127,13 @@ class Ending:
             return found[f"fields/{field}/rel_l2"] if slash else found["rel_l2"]
         return self.run.verification.get("rel_l2", float("nan"))
 
+    def converged(self) -> None:
+        """What the result says of a run whose loss no step makes smaller."""
+        dtype = self.plan.config.dtype
+        further = "; dtype: float64 may go further" if dtype == "float32" else ""
+        said = f"at step {self.step} no step makes the loss smaller, {self.loss:.2g}, in the digits of {dtype}{further}"
+        self.run.attrs["converged"] = said
+
     def verdict(self, last: Mapping[str, float]) -> str:
         """The status by the held-out terms of the last weights; what a user should know of them is a warning."""
         total, best, floor = self.objective.total, self.best, torch.finfo(self.plan.dtype).eps ** 2

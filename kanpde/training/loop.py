@@ -35,6 +35,7 @@ from kanpde.training.training import RunFailed, Training, weights_of
 from kanpde.users.code import blaming
 
 GROWN = 1e4  # times the first validation loss, from where a run goes back to its best state
+CONVERGED = "convergence (no step makes the loss smaller)"
 RETREATS = 10  # of a run at most, each with half the rates of before
 SHARE, SECONDS = 100, 10.0  # files are written whole once a hundredth of the rows is new, and after so many seconds
 
@@ -454,7 +455,13 @@ class ResidualTraining(Training):
             return f"stop.seconds={stop.seconds:g} (it has used {row['wall_s']:.0f} s)"
         if stop.patience is not None and stale >= stop.patience:
             return f"stop.patience={stop.patience} ({stale} evaluations without a smaller validation loss)"
-        return None
+        return CONVERGED if self._converged() else None
+
+    def _converged(self) -> bool:
+        """Whether the last phase can make its loss no smaller, which would come out the same at all of its steps."""
+        last = self.state.phase == len(self.config.phases) - 1
+        stay = self.config.points.refresh == "fixed" or OPTIMISERS[self.config.phases[-1].optimizer].keeps_points
+        return last and stay and getattr(self.optimizer, "converged", False)
 
     def _estimator_variance(self) -> dict[str, float]:
         """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
@@ -482,6 +489,8 @@ class ResidualTraining(Training):
         of_run = {"best": self.best, "step": self.state.step, "loss": self.state.loss, "retreats": self.retreats}
         ending, terms = Ending(**made, u=self.tested, **of_run), self._last_terms()
         ending.results(terms)
+        if self._converged():
+            ending.converged()
         return ending.verdict(terms)
 
     def _last_terms(self) -> dict[str, float]:
