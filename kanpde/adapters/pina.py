@@ -120,8 +120,8 @@ def _asked(output: Any, points: Any, components: Any, d: Any, operator: str) -> 
     components, d = listed(components, labels), listed(d, known)
     if not torch.equal(columns(points, known), u.x):
         raise ConfigError(f"{operator}: given other points than those that the output was computed at")
-    places = [_place(name, labels, f"{operator}: component") for name in components]
-    return u, places, [_place(name, known, f"{operator}: variable") for name in d], components, d
+    places = [_place(name, labels, f"component of {operator}") for name in components]
+    return u, places, [_place(name, known, f"variable of {operator}") for name in d], components, d
 
 
 def _place(name: str, names: Sequence[str], kind: str) -> int:
