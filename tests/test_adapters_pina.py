@@ -29,12 +29,13 @@ def pina():
 
 
 @pytest.fixture
-def by_hand(monkeypatch, pina):
-    """What a solver does with a model: columns of the problem in PINA's order in, names of the outputs on."""
-    from pina.utils import labelize_forward
+def solved(pina):
+    """The output of a solver with a model: columns of the problem in PINA's order in, names of the outputs on."""
 
     def forward(model, x, outputs=("u",)):
-        return labelize_forward(model, sorted(model.variables), list(outputs))(x)
+        names = {"input_variables": sorted(model.variables), "output_variables": list(outputs), "conditions": {}}
+        problem = type("Nothing", (pina.problem.BaseProblem,), names)()
+        return pina.solver.PhysicsInformedSingleModelSolver(problem, model)(x)
 
     return forward
 
@@ -62,21 +63,21 @@ def test_pina_sorts_names_as_text(twelve):
     assert x.labels == sorted(TWELVE) != TWELVE and not torch.equal(x.tensor, plain)
 
 
-def test_columns_are_taken_by_name(twelve, by_hand):
+def test_columns_are_taken_by_name(twelve, solved):
     x, plain = twelve
     net = network("kan", 12, 1)
     model = ours.Network(net, TWELVE)
-    for u in (model(x), by_hand(model, x)):
+    for u in (model(x), solved(model, x)):
         close(u.tensor, net(plain), 1e-14)
     assert (net(x.tensor) - net(plain)).abs().max() > 1e-2  # by position it would be another function
 
 
-def test_derivatives_are_by_name_at_twelve_variables(twelve, by_hand, pina):
+def test_derivatives_are_by_name_at_twelve_variables(twelve, solved, pina):
     """u = sum_i i x_i^3: d^2 u / dx_i^2 = 6 i x_i, which a wrong column cannot give."""
     x, plain = twelve
     weights = torch.arange(1.0, 13.0, dtype=F64)
     cubes = lambda x, f: (weights * x**3).sum(1, keepdim=True) + 0 * f
-    u = by_hand(ours.Network(network("kan", 12, 1), TWELVE, None, cubes), x)
+    u = solved(ours.Network(network("kan", 12, 1), TWELVE, None, cubes), x)
     for i, name in enumerate(TWELVE):
         close(ours.laplacian(u, x, d=[name]).tensor[:, 0], 6 * (i + 1) * plain[:, i], 1e-12)
         close(ours.grad(u, x, d=name).tensor[:, 0], 3 * (i + 1) * plain[:, i] ** 2, 1e-12)
@@ -87,12 +88,12 @@ def test_derivatives_are_by_name_at_twelve_variables(twelve, by_hand, pina):
     close(ours.laplacian(u, x, d=["x10", "x2"]).tensor, theirs.tensor, 1e-12)
 
 
-def test_columns_by_position_fail_these_tests(twelve, by_hand, pina, monkeypatch):
+def test_columns_by_position_fail_these_tests(twelve, solved, pina, monkeypatch):
     monkeypatch.setattr(ours, "columns", lambda x, variables: x.as_subclass(torch.Tensor))
     with pytest.raises(AssertionError):
-        test_columns_are_taken_by_name(twelve, by_hand)
+        test_columns_are_taken_by_name(twelve, solved)
     with pytest.raises(AssertionError):
-        test_derivatives_are_by_name_at_twelve_variables(twelve, by_hand, pina)
+        test_derivatives_are_by_name_at_twelve_variables(twelve, solved, pina)
 
 
 def test_points_without_names_are_refused(pina):
@@ -108,12 +109,12 @@ def test_points_without_names_are_refused(pina):
 
 
 @pytest.mark.parametrize("transformed", [False, True])
-def test_operators_are_those_of_pina(pina, by_hand, transformed):
+def test_operators_are_those_of_pina(pina, solved, transformed):
     g = (lambda x: torch.cat([x, x[:, :1] * x[:, 1:2]], 1)) if transformed else None
     t = (lambda x, f: x[:, :1].exp() + (1 - x[:, 1:2] ** 2) * f) if transformed else None
     model = ours.Network(network("kan", 3 + transformed, 2), ["z", "x", "y"], g, t)
     x = sampled(pina, ["x", "y", "z"])
-    u = by_hand(model, x, ["u", "v"])
+    u = solved(model, x, ["u", "v"])
     for components in (None, ["v", "u"], "v"):
         for d in (None, ["y", "z"], "x"):
             theirs = pina.operator.laplacian(u, x, components=components, d=d)
@@ -126,9 +127,9 @@ def test_operators_are_those_of_pina(pina, by_hand, transformed):
     assert set(ours.grad(u, x).labels) == set(pina.operator.grad(u, x).labels)
 
 
-def test_bad_calls_are_one_line(pina, by_hand):
+def test_bad_calls_are_one_line(pina, solved):
     model, x = ours.Network(network("kan", 2, 1), ["x", "y"]), sampled(pina, ["x", "y"])
-    u = by_hand(model, x)
+    u = solved(model, x)
     for call, says in (
         (lambda: ours.laplacian(2 * u, x), "laplacian: given no output"),
         (lambda: ours.grad(u, sampled(pina, ["x", "y"], seed=1)), "grad: given other points"),
