@@ -123,6 +123,23 @@ def test_auxiliary_variables_and_flux_conditions_go_through(dde):
     close(loss[0], (lap - 2 * x)[data.num_bcs[0] :].square().mean(), 1e-5)
 
 
+def test_points_in_double_precision_train_a_network_in_single(dde):
+    """DeepXDE's example in the L-shape, whose points are, which its own networks do not take."""
+    geometry = dde.geometry.Polygon([[0, 0], [1, 0], [1, -1], [-1, -1], [-1, 1], [0, 1]])
+    bc = dde.icbc.DirichletBC(geometry, lambda x: 0, lambda x, on_boundary: on_boundary)
+    theirs = lambda y, x: dde.grad.hessian(y, x, i=0, j=0) + dde.grad.hessian(y, x, i=1, j=1)
+    residual = lambda operator: lambda x, y: -operator(y, x) - 1
+    net, losses = ours.network(backbones.build("kan", 2)), []
+    data = dde.data.PDE(geometry, residual(theirs), bc, num_domain=5, num_boundary=6)
+    for operator in (ours.laplacian, theirs):
+        data.pde = residual(operator)
+        model = dde.Model(data, net)
+        model.compile("adam", lr=1e-3, verbose=0)
+        losses.append(model.outputs_losses_train(data.train_x, None, None)[1])
+    assert data.train_x.dtype == np.float64
+    close(losses[0].double(), losses[1], 1e-5)
+
+
 def test_in_forward_mode_an_output_is_the_first_of_a_pair(dde):
     net, x = ours.network(network("kan", D)), points(N, D).requires_grad_()
     y = net(x)

@@ -163,10 +163,7 @@ def solver(pina, operator, module):
     equation = pina.Condition(domain="D", equation=pina.equation.Equation(lambda x, u: operator(u, x) - source(x)))
     conditions = {"boundary": Square.conditions["boundary"], "D": equation}
     problem = type("Poisson", (Square,), {"conditions": conditions})()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        problem.discretise_domain(5, "grid", domains="D")
-        problem.discretise_domain(8, "random", domains="boundary")
+    problem.discretise_domain(5, "grid")  # in random mode the order of the sides is Python's own random
     return pina.solver.PhysicsInformedSingleModelSolver(problem, ours.Network(module, ["x", "y"]))
 
 
@@ -183,7 +180,7 @@ def test_a_solver_trains_as_it_does_with_its_own_operator(pina):
         training = trainer(pina, solver(pina, operator, copy.deepcopy(module)), 3)
         training.train()
         losses.append(training.callback_metrics["train_loss"])
-    close(*losses, 1e-3)
+    close(*losses, 1e-5)
     x = training.solver.problem.domains["D"].sample(4)
     assert training.solver(x).labels == ["u"]
 

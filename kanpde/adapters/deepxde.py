@@ -88,7 +88,7 @@ def laplacian(ys: Any, xs: Tensor, component: int = 0, axes: Sequence[int] | Non
 
 def _at(ys: Any, xs: Tensor, operator: str) -> Derivatives:
     found = derivatives_of(ys[0] if isinstance(ys, tuple) else ys, operator)  # a tuple in DeepXDE's forward mode
-    if found.x is not xs:
+    if found.given is not xs:
         raise ConfigError(f"{operator}: given other points than those that the output was computed at")
     return found
 

@@ -31,7 +31,7 @@ class Derivatives:
 
     Args:
         net: f, (N, p) -> (N, n), of modules with jet rules: any that `kanpde.backbones.build` gives.
-        x: points (N, d).
+        x: points (N, d), taken in the dtype of the network.
         input_transform: g, (N, d) -> (N, p), row by row; None: the points themselves.
         output_transform: T, (x, f) -> (N, n), row by row, with u_k affine in f_k; None: f itself.
     Raises:
@@ -54,7 +54,8 @@ class Derivatives:
     ) -> None:
         if x.ndim != 2:
             raise ConfigError(f"Derivatives: given points of shape {tuple(x.shape)}, needed are (N, d)")
-        self.net, self.x = net, x
+        self.net, self.given = net, x
+        self.x = x.to(next(net.parameters(), x).dtype)
         self.input_transform, self.output_transform = input_transform, output_transform
         self._known: dict[tuple, Tensor] = {}
 

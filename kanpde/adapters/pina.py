@@ -118,7 +118,7 @@ def _asked(output: Any, points: Any, components: Any, d: Any, operator: str) -> 
     known, labels = output.variables, output.labels
     listed = lambda names, every: list(every if names is None else [names] if isinstance(names, str) else names)
     components, d = listed(components, labels), listed(d, known)
-    if not torch.equal(columns(points, known), u.x):
+    if not torch.equal(columns(points, known), u.given):
         raise ConfigError(f"{operator}: given other points than those that the output was computed at")
     places = [_place(name, labels, f"component of {operator}") for name in components]
     return u, places, [_place(name, known, f"variable of {operator}") for name in d], components, d
