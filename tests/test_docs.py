@@ -13,11 +13,40 @@ ROOT = Path(kanpde.__file__).parents[1]
 PAGES = ("problems",)
 
 
+def blocks_of(text: str) -> list[str]:
+    """The Python in a document."""
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+SECTIONS = {  # of docs/adapters.md: what is imported, and what the blocks print
+    "torch": (None, r"torch.Size\(\[100, 1\]\) torch.Size\(\[100, 1\]\)"),
+    "DeepXDE": ("deepxde", r"DeepXDE \[.*\]\ntensor\(True\) True torch.Size\(\[1000, 2\]\)"),
+    "PINA": ("pina", r"PINA ([\d.]+)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_block_on_the_adapters_runs(section, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DDE_BACKEND", "pytorch")
+    monkeypatch.chdir(tmp_path)
+    package, says = SECTIONS[section]
+    if package:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    _, _, rest = (ROOT / "docs/adapters.md").read_text().partition(f"\n## {section}\n")
+    names = {"__name__": f"docs_adapters_{section}"}
+    blocks = blocks_of(rest.partition("\n## ")[0])
+    with torch.random.fork_rng():
+        for block in blocks:
+            exec(compile(block, "docs/adapters.md", "exec"), names)
+    assert blocks and re.search(says, capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys, no_pictures):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verifying, "FEWEST", float("inf"))  # no verification of runs, most of their time
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL | re.MULTILINE)
+    blocks = blocks_of((ROOT / f"docs/{page}.md").read_text())
     assert len(blocks) >= 6
     names = {"__name__": f"docs_{page}"}
     for block in blocks:

@@ -40,7 +40,7 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.jet import Jet
 from kanpde.problems import Poisson
 
-STEPS = {"deepxde-1d": 1000, "deepxde-lshape": 100, "deepxde-10": 200, "deepxde-100": 20}
+STEPS = {"deepxde-1d": 300, "deepxde-lshape": 100, "deepxde-10": 200, "deepxde-100": 20}
 STEPS |= {"pina-square": 200, "pina-10": 200, "pina-100": 20}
 NETWORKS, TEST_POINTS, RATE = ("kan", "metakan"), 2000, 1e-3
 COLUMNS = ("case", "network", "steps", "theirs_ms", "ours_ms", "ratio", "loss_off", "gradient_off")
