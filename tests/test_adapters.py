@@ -11,6 +11,7 @@ from torch.func import jacrev, vmap
 
 from kanpde import backbones
 from kanpde.adapters import Derivatives, derivatives
+from kanpde.adapters.packages import Held, derivatives_of
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.jet import MissingJetRule
 
@@ -123,9 +124,20 @@ def test_many_axes_are_differentiated_in_blocks(monkeypatch):
     close(Derivatives(net, x, None, lambda x, f: (x**3).prod(1, keepdim=True) * f).laplacian(), whole, 1e-13)
 
 
-def test_what_was_computed_is_kept():
+def test_each_call_is_at_the_weights_of_its_time():
     u = Derivatives(network("kan", D, 2), points(N, D))
+    before = [of().detach() for of in (u.laplacian, u.gradient, lambda: u.hessian(0, 1))]
+    with torch.no_grad():
+        for p in u.net[-1].parameters():
+            p.mul_(2)
+    for old, new in zip(before, (u.laplacian(), u.gradient(), u.hessian(0, 1)), strict=True):
+        close(new, 2 * old, 1e-12)
+
+
+def test_an_output_keeps_what_was_computed_of_it():
+    u = derivatives_of(Held(network("kan", D, 2), points(N, D)).output(), "test")
     assert u.laplacian() is u.laplacian([0, 1, 2]) and u.hessian(0, 2) is u.hessian(2, 0)
+    assert u.gradient([1]) is u.gradient([-2]) and u.gradient([1]) is not u.gradient([2])
 
 
 def test_an_affine_network_has_second_derivatives_of_zero():

@@ -1,7 +1,7 @@
 """Networks, exact operators and domains of kanpde in a program that is written for DeepXDE's torch backend.
 
-net = kanpde.adapters.deepxde.network(kanpde.backbones.build("kan", 2))     # for dde.nn.FNN(...)
-laplacian(y, x)                                                             # for dde.grad.hessian(y, x, i=0, j=0) + ...
+`network(kanpde.backbones.build("kan", 2))` stands for `dde.nn.FNN(...)`, and `laplacian(y, x)` for the sum of
+`dde.grad.hessian(y, x, i=i, j=i)`.
 """
 
 import os
@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kanpde.adapters.derivatives import Derivatives
-from kanpde.adapters.packages import derivatives_of, held_by, imported, made_as
+from kanpde.adapters.packages import Held, derivatives_of, imported, made_as
 from kanpde.domains import Ball, Box, Cylinder, Domain, Ellipsoid, PointCloud, Polygon
 from kanpde.ground.errors import ConfigError
 
@@ -24,8 +23,8 @@ from kanpde.ground.errors import ConfigError
 def network(module: nn.Module, regularization: Sequence[Any] | None = None) -> Any:
     """A backbone of kanpde as a network of DeepXDE, a `dde.nn.NN`.
 
-    It takes `apply_feature_transform` (any g(x)) and `apply_output_transform` (any that is
-    affine in each output, as hard constraints are); the operators of this module see through both.
+    It takes `apply_feature_transform`, any g(x), and `apply_output_transform`, any that is affine in each output, as
+    hard constraints are; the operators of this module see through both.
 
     Args:
         module: (N, d) -> (N, n), of modules with jet rules: any that `kanpde.backbones.build` gives.
@@ -51,8 +50,7 @@ def _kind() -> type[nn.Module]:
         """T(x, f(g(x))) with the transforms that it is told to apply."""
 
         def forward(self, inputs: Tensor) -> Tensor:
-            u = Derivatives(self.module, inputs, self._input_transform, self._output_transform)
-            return held_by(u.value(), u)
+            return Held(self.module, inputs, self._input_transform, self._output_transform).output()
 
     return Network
 
@@ -86,7 +84,7 @@ def laplacian(ys: Any, xs: Tensor, component: int = 0, axes: Sequence[int] | Non
     return _column(_at(ys, xs, "laplacian").laplacian(axes), component, "laplacian: component")
 
 
-def _at(ys: Any, xs: Tensor, operator: str) -> Derivatives:
+def _at(ys: Any, xs: Tensor, operator: str) -> Held:
     found = derivatives_of(ys[0] if isinstance(ys, tuple) else ys, operator)  # a tuple in DeepXDE's forward mode
     if found.given is not xs:
         raise ConfigError(f"{operator}: given other points than those that the output was computed at")

@@ -27,7 +27,8 @@ class Derivatives:
 
     .. math:: \Delta u_k = \Delta h_k + m_k \Delta f_k + 2 \nabla m_k \cdot \nabla f_k + f_k \Delta m_k
 
-    All can be differentiated by the weights, and by x where it requires a gradient. What was computed is kept.
+    All can be differentiated by the weights, and by x where it requires a gradient. Each call is a pass of its own, at
+    the weights as they are by then.
 
     Args:
         net: f, (N, p) -> (N, n), of modules with jet rules: any that `kanpde.backbones.build` gives.
@@ -57,24 +58,23 @@ class Derivatives:
         self.net, self.given = net, x
         self.x = x.to(next(net.parameters(), x).dtype)
         self.input_transform, self.output_transform = input_transform, output_transform
-        self._known: dict[tuple, Tensor] = {}
 
     def value(self) -> Tensor:
-        """u, (N, n), computed anew by each call."""
+        """u, (N, n)."""
         f = self._network(self.x)
         return f if self.output_transform is None else self.output_transform(self.x, f)
 
     def gradient(self, axes: Sequence[int] | None = None) -> Tensor:
         """du_k / dx_i by some axes, by default all, (N, n, axes)."""
-        return self._once(self._first, self._checked(axes))
+        return self._first(self._checked(axes))
 
     def laplacian(self, axes: Sequence[int] | None = None) -> Tensor:
         """sum_i d^2 u_k / dx_i^2 over some axes, by default all, (N, n)."""
-        return self._once(self._second, self._checked(axes))
+        return self._second(self._checked(axes))
 
     def hessian(self, i: int, j: int) -> Tensor:
         """d^2 u_k / dx_i dx_j, (N, n)."""
-        return self._once(self._mixed, tuple(sorted(self._checked((i, j)))))
+        return self._mixed(tuple(sorted(self._checked((i, j)))))
 
     def _checked(self, axes: Sequence[int] | None) -> tuple[int, ...]:
         d = self.x.shape[1]
@@ -82,12 +82,6 @@ class Derivatives:
         if wrong := [axis for axis in axes if not -d <= axis < d]:
             raise ConfigError(f"Derivatives: given the axis {wrong[0]}, the points have 0 to {d - 1}")
         return tuple(axis % d for axis in axes)
-
-    def _once(self, compute: Callable[[tuple[int, ...]], Tensor], axes: tuple[int, ...]) -> Tensor:
-        key = (compute.__name__, axes)
-        if key not in self._known:
-            self._known[key] = compute(axes)
-        return self._known[key]
 
     # By jets through the network -----------------------------------------------------------------------------------
 

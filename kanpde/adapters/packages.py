@@ -1,6 +1,7 @@
 """The packages that are adapted to, imported when they are needed; their outputs, and what these were computed from."""
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -24,13 +25,36 @@ def imported(name: str, extra: str) -> ModuleType:
         raise ConfigError(f"{name} cannot be imported ({error}): pip install 'kanpde[{extra}]'") from None
 
 
-def held_by(output: Tensor, derivatives: Derivatives) -> Tensor:
-    """The output of a network, which hands on the derivatives of what it is the value of."""
-    setattr(output, HELD, derivatives)
-    return output
+class Held(Derivatives):
+    """Those of an output that a network has given, which holds them: what was computed of it is kept with it."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._known: dict[tuple, Tensor] = {}
+
+    def output(self, kind: type[Tensor] = Tensor) -> Tensor:
+        """u as a tensor of some kind, from which `derivatives_of` gets these."""
+        found = self.value().as_subclass(kind)
+        setattr(found, HELD, self)
+        return found
+
+    def _first(self, axes: tuple[int, ...]) -> Tensor:
+        return self._once(super()._first, axes)
+
+    def _second(self, axes: tuple[int, ...]) -> Tensor:
+        return self._once(super()._second, axes)
+
+    def _mixed(self, axes: tuple[int, ...]) -> Tensor:
+        return self._once(super()._mixed, axes)
+
+    def _once(self, compute: Callable[[tuple[int, ...]], Tensor], axes: tuple[int, ...]) -> Tensor:
+        key = (compute.__name__, axes)
+        if key not in self._known:
+            self._known[key] = compute(axes)
+        return self._known[key]
 
 
-def derivatives_of(output: Any, operator: str) -> Derivatives:
+def derivatives_of(output: Any, operator: str) -> Held:
     """Those that an output of a network of kanpde holds.
 
     Raises:

@@ -1,7 +1,7 @@
 """Networks, exact operators and domains of kanpde in a program that is written for PINA.
 
-    model = kanpde.adapters.pina.network(kanpde.backbones.build("kan", 2), ["x", "y"])
-    laplacian(u, x)                                             # for pina.operator.laplacian(u, x) in an Equation
+`Network(kanpde.backbones.build("kan", 2), ["x", "y"])` is a model for its solvers, and `laplacian(u, x)` stands for
+`pina.operator.laplacian(u, x)` in an Equation.
 
 PINA sorts the names of variables as text, x1, x10, x11, x2: the columns of its points are not in the order of a
 problem with ten variables or more. Here columns are taken by name, and come out in the order that is given.
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kanpde.adapters.derivatives import Derivatives, InputTransform, OutputTransform
-from kanpde.adapters.packages import derivatives_of, held_by, imported, made_as
+from kanpde.adapters.derivatives import InputTransform, OutputTransform
+from kanpde.adapters.packages import Held, derivatives_of, imported, made_as
 from kanpde.domains import Box, Domain, Ellipsoid, Polygon
 from kanpde.ground.errors import ConfigError, suggest
 
@@ -66,8 +66,8 @@ class Network(nn.Module):
         _kind()
 
     def forward(self, x: Any) -> Any:
-        u = Derivatives(self.module, columns(x, self.variables), self.input_transform, self.output_transform)
-        found = held_by(u.value().as_subclass(_kind()), u)
+        u = Held(self.module, columns(x, self.variables), self.input_transform, self.output_transform)
+        found = u.output(_kind())
         found.variables = self.variables
         return found
 
