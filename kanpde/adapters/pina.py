@@ -32,8 +32,8 @@ def columns(x: Any, variables: Sequence[str]) -> Tensor:
     labels = getattr(x, "labels", None)
     if labels is None:
         raise ConfigError(f"given points without labels, needed is a LabelTensor with {', '.join(variables)}")
-    for name in variables:
-        _place(name, labels, "variable")
+    if unknown := [name for name in variables if name not in labels]:
+        raise ConfigError(suggest("variable", unknown[0], labels))
     return x.extract(list(variables)).as_subclass(Tensor)
 
 
@@ -115,7 +115,9 @@ def laplacian(output_: Any, input_: Any, components: Any = None, d: Any = None) 
 def _asked(output: Any, points: Any, components: Any, d: Any, operator: str) -> tuple:
     """The derivatives, and of outputs and variables the places and names."""
     u = derivatives_of(output, operator)
-    known, labels = output.variables, output.labels
+    known, labels = output.variables, getattr(output, "labels", None)
+    if labels is None:
+        raise ConfigError(f"{operator}: given an output without names, which a solver gives to what a network returns")
     listed = lambda names, every: list(every if names is None else [names] if isinstance(names, str) else names)
     components, d = listed(components, labels), listed(d, known)
     if not torch.equal(columns(points, known), u.given):
