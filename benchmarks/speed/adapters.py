@@ -11,9 +11,10 @@ deepxde-lshape its Poisson_Lshape.py (1200 and 120), pina-square the Poisson2DSq
 the two-body solution of MetaKAN's paper, 100 points, and u = (1 - |x|^2) f as the package's output transform.
 
 A step is DeepXDE's `Model.train_step`, and in PINA `Condition.evaluate` of all conditions, the solver's loss, backward
-pass and its Adam, without Lightning's loop around it. Steps of both sides alternate; ms is the median. In the first
-step, at equal weights, loss and gradient differ by the relative numbers off; error is the relative l2 error after all
-steps at 2000 points, - where no solution is known. One thread, single precision.
+pass and its Adam, without Lightning's loop around it. Steps of both sides alternate, on a machine that does other work
+too: ms is the median, and compares within a row. In the first step, at equal weights, loss and gradient differ by the
+relative numbers off; error is the relative l2 error after all steps, which are few, at 2000 points, - where no solution
+is known. One thread, single precision.
 """
 
 import argparse
