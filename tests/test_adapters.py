@@ -106,6 +106,8 @@ def test_without_gradients_there_is_no_graph(pair):
     with torch.no_grad():
         found = [u.laplacian(), u.gradient(), u.hessian(0, 1), u.value()]
     assert not any(t.requires_grad for t in found)
+    u.net.requires_grad_(False)
+    assert not any(t.requires_grad for t in (u.laplacian(), u.gradient(), u.hessian(0, 1)))
 
 
 def test_numbers_in_transforms_are_trained():

@@ -123,6 +123,7 @@ def test_auxiliary_variables_and_flux_conditions_go_through(dde):
     close(loss[0], (lap - 2 * x)[data.num_bcs[0] :].square().mean(), 1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Arrays of 2-dimensional vectors:DeprecationWarning")  # in Polygon.inside
 def test_points_in_double_precision_train_a_network_in_single(dde):
     """DeepXDE's example in the L-shape, whose points are, which its own networks do not take."""
     geometry = dde.geometry.Polygon([[0, 0], [1, 0], [1, -1], [-1, -1], [-1, 1], [0, 1]])

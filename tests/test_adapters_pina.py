@@ -164,7 +164,7 @@ def solver(pina, operator, module):
     equation = pina.Condition(domain="D", equation=pina.equation.Equation(lambda x, u: operator(u, x) - source(x)))
     conditions = {"boundary": Square.conditions["boundary"], "D": equation}
     problem = type("Poisson", (Square,), {"conditions": conditions})()
-    problem.discretise_domain(5, "grid")  # in random mode the order of the sides is Python's own random
+    problem.discretise_domain(8, "grid")  # a multiple of 4: sides get the rest by Python's own random
     return pina.solver.PhysicsInformedSingleModelSolver(problem, ours.Network(module, ["x", "y"]))
 
 
@@ -181,7 +181,7 @@ def test_a_solver_trains_as_it_does_with_its_own_operator(pina):
         training = trainer(pina, solver(pina, operator, copy.deepcopy(module)), 3)
         training.train()
         losses.append(training.callback_metrics["train_loss"])
-    close(*losses, 1e-10)
+    close(*losses, 1e-6)  # the trainer keeps them in single precision
     x = training.solver.problem.domains["D"].sample(4)
     assert training.solver(x).labels == ["u"]
 
