@@ -13,7 +13,7 @@ FLOORS = [  # a room imports from the floors above its own line; its modules may
     {"ground"},
     {"config", "jets", "records"},
     {"kan", "domains", "loggers", "operators", "plot"},
-    {"backbones", "problems", "optim"},
+    {"adapters", "backbones", "optim", "problems"},
     {"users", "interpret", "testing", "verification"},
     {"training"},
     {"runs", "recover"},

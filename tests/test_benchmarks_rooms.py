@@ -16,7 +16,8 @@ ROOT = Path(benchmarks.__file__).parent
 MAY = {room: {room, "common"} for room in benchmarks.ROOMS} | {"paper": {"paper", "common", "images"}}
 FILES = sorted(path for room in benchmarks.ROOMS for path in (ROOT / room).glob("*.py"))
 COMMANDS = (  # python -m benchmarks.<name>, as it always was
-    *("acceptance", "backbones", "capacity", "compactness", "conditions", "conv", "defaults", "features", "feynman"),
+    *("acceptance", "adapters", "backbones", "capacity", "compactness", "conditions", "conv", "defaults"),
+    *("features", "feynman"),
     *(
         "beside_deepxde",
         "choice",

@@ -30,13 +30,17 @@ POINTS = {"interior": 20, "test": 200, "validation": 50}
 SMALL = {"backbone": "kan", "steps": 2, "points": POINTS, "slices": {"points": 5, "volume": 5}}
 SHORT = ("--steps", "2", "--set", "points.test=200", "--set", "points.interior=60", "--set", "slices.points=9")
 WHOLE = ("index", "jet", "extending", "low_dim", "high_dim", "problems")  # every block, one after the other
-ELSEWHERE = ("report",)  # tests/test_run_report.py
+ELSEWHERE = ("report", "adapters")  # tests/test_run_report.py, and section by section
 PRESUMING = ("backbones", "results", "verification", "fitting")  # what a reader has by then
 PEERS = {"deepxde": "deepxde", "pina": "pina", "kan": "pykan", "jinns": "jinns"}  # modules of other packages
 
 
-def blocks(page: str, language: str = "python") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / f"{page}.md").read_text(), re.DOTALL | re.MULTILINE)
+def blocks(page: str, language: str = "python", of: str | None = None) -> list[str]:
+    """Those of a page, or of a section of it."""
+    text = (DOCS / f"{page}.md").read_text()
+    if of is not None:
+        text = text.partition(f"\n## {of}\n")[2].partition("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def run_all(page: str, texts: list[str], **names) -> dict:
@@ -57,6 +61,26 @@ def elsewhere(tmp_path, monkeypatch, no_pictures):
     for table, entries in zip(tables, before, strict=True):
         table.clear()
         table.update(entries)
+
+
+SECTIONS = {  # of docs/adapters.md: what is imported, and what the blocks print
+    "torch": (None, r"torch.Size\(\[100, 1\]\) torch.Size\(\[100, 1\]\)"),
+    "DeepXDE": ("deepxde", r"DeepXDE \[.*\]\ntensor\(True\) True torch.Size\(\[1000, 2\]\)"),
+    "PINA": ("pina", r"PINA ([\d.]+)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_block_on_the_adapters_runs(section, monkeypatch, capsys):
+    monkeypatch.setenv("DDE_BACKEND", "pytorch")
+    package, says = SECTIONS[section]
+    if package:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    texts = blocks("adapters", of=section)
+    with torch.random.fork_rng():
+        run_all("adapters", texts)
+    assert texts and re.search(says, capsys.readouterr().out)
 
 
 def test_every_block_of_the_statements_runs(capsys):
