@@ -27,6 +27,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "ladder",
         "library",
         "long_runs",
+        "precision",
         "second_order",
         "systems",
         "yardsticks",
