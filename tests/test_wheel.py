@@ -37,6 +37,31 @@ def run(words: list, folder: Path) -> str:
     return done.stdout
 
 
+ENDS = {
+    "oldest": ("torch==2.6.0", "numpy==1.26.4"),
+    "newest": ("torch==2.13.0", "numpy"),
+}  # of what pyproject.toml allows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ENDS)
+def test_the_ends_of_the_supported_versions_solve(end, tmp_path):
+    """With no package of this environment; minutes of downloads."""
+    venv.create(tmp_path / "env", with_pip=True)
+    made = tmp_path / "env" / "bin" / "python"
+    pip = [str(made), "-m", "pip", "--disable-pip-version-check", "-q", "install"]
+    subprocess.run([*pip, str(ROOT), *ENDS[end]], check=True, timeout=1800)
+    versions = "import numpy, torch; print(torch.__version__.partition('+')[0], numpy.__version__)"
+    found = run([made, "-c", versions], tmp_path).split()
+    asked = [pin.partition("==")[2] for pin in ENDS[end]]
+    assert all(version == wanted or not wanted for version, wanted in zip(found, asked, strict=True))
+    assert "failed" not in run([made.with_name("kanpde"), "doctor"], tmp_path)
+    few = ["--set", "points.test=100", "--no-verify", "--quiet"]
+    for problem, steps in (("helmholtz", 10), ("stokes", 5), ("poisson", 5)):
+        run([made, "-m", "kanpde.solve", problem, *few, "--steps", steps, "--out", f"{problem}.h5"], tmp_path)
+        run([made.with_name("kanpde"), "compare", f"{problem}.h5"], tmp_path)
+
+
 def test_the_wheel_solves_from_another_folder(python, tmp_path):
     where = run([python, "-c", "import kanpde; print(kanpde.__file__)"], tmp_path).strip()
     assert Path(where).is_relative_to(python.parent.parent)
