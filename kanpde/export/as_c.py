@@ -96,7 +96,10 @@ class _Writer:
         """One step: nothing for a view, else its loops."""
         values = step.value if isinstance(step.value, tuple | list) else [step.value]
         known = [self.arrays.get(v.untyped_storage().data_ptr()) for v in values]
-        if all(known) and all(v.numel() for v in values):
+        if not any(v.numel() for v in values):  # nothing: no loop reads it
+            self.places[step.name] = _placed("x", values[0])
+            return
+        if all(known):
             self.places[step.name] = _placed(known[0][0], values[0])  # of several the first, which keeps the array
             return
         self.places[step.name] = self.new(step.value)
@@ -203,6 +206,21 @@ def _reduced(start: str, add: str, divide: bool = False):
     return loops
 
 
+def _cumulative(sign: str):
+    """Running sums and products along an axis."""
+
+    def loops(of: _Writer, step: Step, x: fx.Node, axis: int, **_: Any) -> list[str]:
+        source, out = of.place(x.name), of.places[step.name]
+        indices, opened = _nest(out.shape)
+        i = indices[axis]
+        before = [f"({k} - 1)" if k == i else k for k in indices]
+        further = opened.replace(f"int {i} = 0", f"int {i} = 1")
+        rest = [f"{further}{out.at(indices)} = {out.at(before)} {sign} {source.at(indices)};"]
+        return [f"{opened}{out.at(indices)} = {source.at(indices)};", *(rest if out.shape[axis] > 1 else [])]
+
+    return loops
+
+
 def _cat(of: _Writer, step: Step, parts: list[fx.Node], axis: int = 0) -> list[str]:
     out, lines, start = of.places[step.name], [], 0
     axis %= len(out.shape)
@@ -241,6 +259,8 @@ LOOPS = {
     "prod.dim_int": _reduced("1.0", "{0} * {1}"),
     "amax.default": _reduced("-INFINITY", "larger({0}, {1})"),
     "amin.default": _reduced("INFINITY", "smaller({0}, {1})"),
+    "cumsum.default": _cumulative("+"),
+    "cumprod.default": _cumulative("*"),
     "cat.default": _cat,
     "scatter.src": _scatter,
 }

@@ -89,6 +89,7 @@ def _with_part(x, where, values):
 
 
 def _expand(x, shape):
+    x = np.asarray(x)
     own = (1,) * (len(shape) - x.ndim) + x.shape
     return np.broadcast_to(x, [old if new == -1 else new for old, new in zip(own, shape)])
 
@@ -206,8 +207,11 @@ ARRAYS = {
     "amax.default": lambda *a, **k: _reduced("max", *a, **k),
     "amin.default": lambda *a, **k: _reduced("min", *a, **k),
     "prod.dim_int": lambda *a, **k: _reduced("prod", *a, **k),
+    "cumsum.default": lambda x, axis, **_: f"np.cumsum({x}, {axis})",
+    "cumprod.default": lambda x, axis, **_: f"np.cumprod({x}, {axis})",
+    "flip.default": lambda x, axes: f"np.flip({x}, {axes})",
     "full.default": lambda shape, value, **_: f"np.full({shape}, float({value}))",
-    "full_like.default": lambda x, value, **_: f"np.full({x}.shape, float({value}))",
+    "full_like.default": lambda x, value, **_: f"np.full(np.shape({x}), float({value}))",
     "as_strided.default": lambda x, shape, *_: f"np.reshape({x}, {shape})",
     "sym_size.int": lambda x, axis: f"{x}.shape[{axis}]",
     "getitem": lambda parts, index: f"{parts}[{index}]",

@@ -87,7 +87,8 @@ class Found:
         """Raises ConfigError where a file gives other numbers than the run."""
         for name, expected, given in zip(OUTPUTS, self.expected, found, strict=True):
             size = expected.abs().max().clamp_min(1e-300)
-            gap = ((torch.as_tensor(np.array(given)) - expected).abs().max() / size).item()
+            given = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given))
+            gap = ((given - expected).abs().max() / size).item()
             if not gap <= tolerance:
                 raise ConfigError(
                     f"--format {style}: its {name} is off by {gap:.1e}, more than {tolerance:.0e}: not written"
