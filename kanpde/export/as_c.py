@@ -315,5 +315,6 @@ def _function(name: str, listing: Listing, tables: dict[str, str], results: list
         to = Place(result, 0, _dense(place.shape), place.shape)
         of.lines.append(f"    {opened}{to.at(indices)} = {place.at(indices)};")
     arrays = [f"    double {array}[{size}];" for array, size in of.sizes.items()]
-    parameters = ", ".join(["const double *x", *(f"double *{result}" for result in results)])
+    sizes = {"value": "N_FIELDS", "gradient": "N_FIELDS * N_INPUTS", "laplacian": "N_FIELDS"}
+    parameters = ", ".join(["const double x[N_INPUTS]", *(f"double {key}[{sizes[key]}]" for key in results)])
     return "\n".join([f"void {name}({parameters}) {{", *arrays, *of.lines, "}", ""])

@@ -24,10 +24,8 @@ def model(
     """The file, with inputs x (N, d) and the outputs by name.
 
     Raises:
-        ConfigError: the packages are missing, or the exporter has no rule for something.
+        ConfigError: the exporter has no rule for something.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ConfigError(f"--format onnx needs {', '.join(missing)}: pip install 'kanpde[export]'")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet():
         warnings.simplefilter("ignore")
         free = ({0: torch.export.Dim("points", min=1)},)

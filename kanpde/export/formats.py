@@ -104,6 +104,7 @@ def _torch(found: Found, out: Path) -> None:
 
 
 def _onnx(found: Found, out: Path) -> None:
+    as_onnx.check_installed()
     image = as_onnx.model(found.program(), found.points, OUTPUTS, {k: json.dumps(v) for k, v in found.metadata.items()})
     found.check(as_onnx.run(image, found.points), 1e-6, "onnx")
     out.write_bytes(image)
