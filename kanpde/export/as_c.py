@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_map
+from torch.fx.node import map_arg
 
 from kanpde.export.listing import Listing, Step, expression, names_in, number, refused
 
@@ -157,7 +157,7 @@ def _moved(of: _Writer, step: Step) -> list[str]:
             each = _each(of.place(name))
             moved[name] = torch.arange(len(sources), len(sources) + len(each)).double().view(values[name].shape)
             sources += each
-    args, kwargs = tree_map(lambda a: moved[a.name] if isinstance(a, fx.Node) else a, (step.args, step.kwargs))
+    args, kwargs = map_arg((step.args, step.kwargs), lambda a: moved[a.name])
     packet, overload = step.op.split(".")
     found = getattr(getattr(torch.ops.aten, packet), overload)(*args, **kwargs).flatten().tolist()
     return [f"{to} = {sources[int(k)]};" for to, k in zip(_each(of.places[step.name]), found, strict=True)]

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, fx
 
+from kanpde.export.listing import OPERATION
 from kanpde.ground.errors import ConfigError
 
 NEEDED = "onnx", "onnxscript", "onnxruntime"
@@ -16,6 +17,12 @@ WITH_TENSOR = {"clamp.default": "clamp.Tensor"} | {
     f"{name}.Scalar": f"{name}.Tensor" for name in ("lt", "le", "gt", "ge", "eq", "ne")
 }
 FILLED = "full.default", "full_like.default", "scalar_tensor.default"
+
+
+def check_installed() -> None:
+    """Raises ConfigError where a package is missing."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ConfigError(f"--format onnx needs {', '.join(missing)}: pip install 'kanpde[export]'")
 
 
 def model(
@@ -88,7 +95,7 @@ def _exact(program: torch.export.ExportedProgram) -> fx.GraphModule:
             return graph.get_attr(name)
 
     for node in list(graph.nodes):
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        if node.op != "call_function" or not isinstance(node.target, OPERATION):
             continue
         op = str(node.target).removeprefix("aten.")
         if op in FILLED and isinstance(node.meta["val"], Tensor) and node.meta["val"].is_floating_point():

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_iter, tree_map
+from torch.fx.node import map_arg
 
 from kanpde.ground.errors import ConfigError
 
@@ -65,7 +65,7 @@ class Listing:
         steps, points, outputs = [], "", ()
         for node in module.graph.nodes:
             if node.op == "output":
-                outputs = tuple(out.name for out in tree_iter(node.args[0]))
+                outputs = tuple(_names(node.args))
                 continue
             values[node.name] = value = _value(module, node, values, x)
             if node.op == "placeholder":
@@ -79,14 +79,23 @@ class Listing:
         return cls(points, known, list(_with_last(steps, {points, *known, *outputs})), outputs, values)
 
 
-def names_in(step: Step) -> Iterator[str]:
+OPERATION = type(torch.ops.aten.add.Tensor)  # the others are Python's, on sizes
+
+
+def names_in(step: Step) -> list[str]:
     """The names that a step reads."""
-    return (a.name for a in tree_iter((step.args, step.kwargs)) if isinstance(a, fx.Node))
+    return _names((step.args, step.kwargs))
+
+
+def _names(arguments: Any) -> list[str]:
+    found: list[str] = []
+    map_arg(arguments, lambda node: found.append(node.name))
+    return found
 
 
 def _name(node: fx.Node) -> str:
     target = node.target
-    return str(target).removeprefix("aten.") if isinstance(target, torch._ops.OpOverload) else target.__name__
+    return str(target).removeprefix("aten.") if isinstance(target, OPERATION) else target.__name__
 
 
 def _value(module: fx.GraphModule, node: fx.Node, values: dict, x: Tensor) -> Any:
@@ -96,7 +105,7 @@ def _value(module: fx.GraphModule, node: fx.Node, values: dict, x: Tensor) -> An
         return operator.attrgetter(node.target)(module).detach()
     if node.op != "call_function":
         return None
-    args, kwargs = tree_map(lambda a: values[a.name] if isinstance(a, fx.Node) else a, (node.args, node.kwargs))
+    args, kwargs = map_arg((node.args, node.kwargs), lambda a: values[a.name])
     return node.target(*args, **kwargs)
 
 
