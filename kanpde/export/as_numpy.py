@@ -172,7 +172,13 @@ END = 2**62  # from which an end of a slice is none
 def _cut(axis: str, start: str = "None", end: str = "None", step: str = "1") -> str:
     """An index that takes a slice along an axis."""
     end = "None" if re.fullmatch(r"\d+", end) and int(end) > END else end
-    return f"({'slice(None), ' * int(axis)}slice({start}, {end}, {step}),)"
+    return _along(axis, f"slice({start}, {end}, {step})")
+
+
+def _along(axis: str, index: str) -> str:
+    """An index along an axis, of a negative number counted from the last, as a tuple."""
+    before, after = ("slice(None), " * int(axis), "") if int(axis) >= 0 else ("..., ", "slice(None), " * ~int(axis))
+    return f"({before}{index}, {after})"
 
 
 def _reduced(function: str, x: str, axes: str = "None", keepdim: str = "False", **_: str) -> str:
@@ -189,9 +195,7 @@ ARRAYS = {
     "slice.Tensor": lambda x, axis="0", *ends: f"{x}[{_cut(axis, *ends)}]",
     "slice_scatter.default": lambda x, y, axis="0", *ends: f"_with_part({x}, {_cut(axis, *ends)}, {y})",
     "select.int": lambda x, axis, index: f"np.take({x}, {index}, {axis})",
-    "select_scatter.default": lambda x, y, axis, index: (
-        f"_with_part({x}, ({'slice(None), ' * int(axis)}{index},), {y})"
-    ),
+    "select_scatter.default": lambda x, y, axis, index: f"_with_part({x}, {_along(axis, index)}, {y})",
     "copy.default": lambda x, y: f"np.broadcast_to({y}, {x}.shape)",
     "cat.default": lambda parts, axis="0": f"np.concatenate({parts}, {axis})",
     "diagonal.default": lambda x, offset="0", a="0", b="1": f"np.diagonal({x}, {offset}, {a}, {b})",

@@ -98,7 +98,9 @@ def _exact(program: torch.export.ExportedProgram) -> fx.GraphModule:
         if node.op != "call_function" or not isinstance(node.target, OPERATION):
             continue
         op = str(node.target).removeprefix("aten.")
-        if op in FILLED and isinstance(node.meta["val"], Tensor) and node.meta["val"].is_floating_point():
+        if op == "cumprod.default":
+            _multiply(node)
+        elif op in FILLED and isinstance(node.meta["val"], Tensor) and node.meta["val"].is_floating_point():
             _fill(node, op, tensor)
         elif op.startswith("pow.") or not any(isinstance(a, float) for a in node.args):
             continue
@@ -124,3 +126,14 @@ def _fill(node: fx.Node, op: str, tensor) -> None:
         with node.graph.inserting_before(node):
             zero = node.graph.call_function(aten.zeros_like.default, (node.args[0],))
         node.target, node.args, node.kwargs = aten.add.Tensor, (zero, value), {}
+
+
+def _multiply(node: fx.Node) -> None:
+    """Running products along an axis one by one: the exporter has no rule for cumprod."""
+    aten, graph = torch.ops.aten, node.graph
+    x, axis = node.args[:2]
+    with graph.inserting_before(node):
+        parts = [graph.call_function(aten.slice.Tensor, (x, axis, i, i + 1)) for i in range(x.meta["val"].shape[axis])]
+        for i in range(1, len(parts)):
+            parts[i] = graph.call_function(aten.mul.Tensor, (parts[i - 1], parts[i]))
+        node.replace_all_uses_with(graph.call_function(aten.cat.default, (parts, axis)))
