@@ -17,7 +17,7 @@ FLOORS = [  # a room imports from the floors above its own line; its modules may
     {"users", "interpret", "testing", "verification"},
     {"training"},
     {"runs", "recover"},
-    {"doctor", "explain", "report", "sweeps", "kanpde"},
+    {"doctor", "explain", "export", "report", "sweeps", "kanpde"},
     {"command line"},
 ]
 LOOSE = {"solve", "cli", "__main__"}  # one room, the command line; __init__ is kanpde itself

@@ -81,6 +81,35 @@ def readable(x: Tensor) -> bool:
     return not recorded() and not in_torch_func() and has_numbers(x)
 
 
+# What torch.export is told ----------------------------------------------------------------------------------------
+
+
+def exported(module: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
+    """The program of a module (N, d) -> tensors, for any number N of points.
+
+    Bytecode is traced (strict), as there len(x) may stay free; tracing by running would fix N. What differentiates
+    automatically within is traced in two steps, the second below autograd: at once, torch 2.13 writes tensors without
+    numbers into the program, where a backward pass reads the result of a function.
+
+    Raises:
+        RuntimeError: something in it cannot be traced.
+    """
+    import torch._dynamo
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    free = ({0: torch.export.Dim("points", min=1)},)
+    try:
+        return torch.export.export(module, (x,), dynamic_shapes=free, strict=True)
+    except torch._dynamo.exc.Unsupported as error:
+        if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+            raise RuntimeError("it differentiates automatically, which this torch does not export") from error
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        graph = torch._dynamo.export(module, aten_graph=False, dynamic_shapes=free)(x).graph_module
+    operations = make_fx(graph, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x)
+    return torch.export.export(operations, (x,), dynamic_shapes=free)
+
+
 # What torch.compile is told ----------------------------------------------------------------------------------------
 
 

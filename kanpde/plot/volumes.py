@@ -145,7 +145,7 @@ def save_vtk(run: RunFile, folder: str | Path) -> list[Path]:
     written = []
     for name in ("domain", "surface"):
         if name in run.meshes:
-            written += _save_mesh(run, name, folder)
+            written += save_mesh(run, name, folder / f"{stem}-{name}")
     has_axes = {name: np.asarray(data["axes"]) for name, data in run.slices.items() if len(data["axes"]) in (2, 3)}
     shown = lambda name: "domain" in run.meshes and time_axis(run, has_axes[name]) is None and name != "estimated"
     others = {f"{stem}-{name}.vti": grid_3d(run, name) for name in has_axes if not shown(name)}
@@ -156,21 +156,22 @@ def save_vtk(run: RunFile, folder: str | Path) -> list[Path]:
     return [*written, *(folder / name for name in others)]
 
 
-def _save_mesh(run: RunFile, name: str, folder: Path) -> list[Path]:
-    stem, times = f"{run.path.stem}-{name}", run.meshes[name].get("times", ())
-    names = [f"{stem}-{i}.vtu" for i in range(len(times))] or [f"{stem}.vtu"]
-    for i, file in enumerate(names):
-        mesh_3d(run, name, i).save(folder / file)
+def save_mesh(run: RunFile, name: str, stem: Path) -> list[Path]:
+    """Write <stem>.vtu; with time <stem>-0.vtu, ... and, last, <stem>.pvd, which opens them all."""
+    times = run.meshes[name].get("times", ())
+    files = [stem.with_name(f"{stem.name}-{i}.vtu") for i in range(len(times))] or [stem.with_name(f"{stem.name}.vtu")]
+    for i, file in enumerate(files):
+        mesh_3d(run, name, i).save(file)
     if not len(times):
-        return [folder / names[0]]
-    each = zip(times, names, strict=True)
-    sets = [f"<DataSet timestep={quoteattr(repr(float(t)))} file={quoteattr(file)}/>" for t, file in each]
-    series = folder / f"{stem}.pvd"
+        return files
+    each = zip(times, files, strict=True)
+    sets = [f"<DataSet timestep={quoteattr(repr(float(t)))} file={quoteattr(file.name)}/>" for t, file in each]
+    series = stem.with_name(f"{stem.name}.pvd")
     head = '<VTKFile type="Collection" version="0.1">'
     series.write_text(
         "\n".join(['<?xml version="1.0"?>', head, "<Collection>", *sets, "</Collection>", "</VTKFile>", ""])
     )
-    return [*(folder / file for file in names), series]
+    return [*files, series]
 
 
 def render_3d(run: RunFile, name: str, path: str | Path) -> None:
