@@ -22,6 +22,7 @@ import kanpde
 from kanpde import cli, problems
 from kanpde.config import RunConfig
 from kanpde.config.reading import parse
+from kanpde.export import export
 from kanpde.training import verifying
 
 ROOT = Path(kanpde.__file__).parents[1]
@@ -31,7 +32,7 @@ SMALL = {"backbone": "kan", "steps": 2, "points": POINTS, "slices": {"points": 5
 SHORT = ("--steps", "2", "--set", "points.test=200", "--set", "points.interior=60", "--set", "slices.points=9")
 WHOLE = ("index", "jet", "extending", "low_dim", "high_dim", "problems")  # every block, one after the other
 ELSEWHERE = ("report", "adapters")  # tests/test_run_report.py, and section by section
-PRESUMING = ("backbones", "results", "verification", "fitting")  # what a reader has by then
+PRESUMING = ("backbones", "results", "verification", "fitting", "export")  # what a reader has by then
 PEERS = {"deepxde": "deepxde", "pina": "pina", "kan": "pykan", "jinns": "jinns"}  # modules of other packages
 
 
@@ -134,6 +135,9 @@ def test_a_block_may_presume_what_was_said_before(page):
         net = kanpde.backbones.build("kan", 3, widths=[4], generator=generator)
         given |= {"net": net, "optimizer": torch.optim.Adam(net.parameters())}
         given |= {"Hermite": run_all("members", [(ROOT / "examples/my_members.py").read_text()])["Hermite"]}
+    elif page == "export":
+        run = kanpde.train(problems.Poisson(3), out="run.h5", **SMALL | {"backbone": {"name": "kan", "widths": [2]}})
+        export(run, "u.pt2", "torch")
     elif page == "fitting":
         square = problems.Function(formula="a**2", ranges={"a": (-1, 1)})
         kanpde.train(square, out="small.h5", solver="fit", backbone={"name": "kan", "widths": [1]}, steps=5)
