@@ -224,6 +224,17 @@ def test_without_onnx_a_line_says_what_to_install(runs, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_file_says_of_itself_is_no_source(tmp_path):
+    """A result file that somebody made may have any text for its names."""
+    run = small(Poisson(2), tmp_path / "run.h5", {"name": "mlp", "widths": [2]})
+    run.attrs["problem"] = 'p"""\nraise SystemExit(3)\n"""*/ #error \\'
+    for style, ending in (("numpy", "py"), ("c", "c")):
+        (path,) = export(run, tmp_path / f"u.{ending}", style)
+        assert not any(line.startswith(("raise", " #error", "#error")) for line in path.read_text().splitlines())
+    if shutil.which("cc"):
+        compiled(tmp_path / "u.c")
+
+
 def test_vtk_is_the_mesh_of_the_file(runs, tmp_path):
     import pyvista
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -117,8 +118,11 @@ def _listings(found: Found, at_one_point: bool) -> list[Listing]:
 
 def _said(metadata: dict[str, Any], points: str) -> tuple[str, str, str]:
     """What the sources say of themselves, of the value and of the derivatives."""
-    names, fields = ", ".join(metadata["inputs"]), ", ".join(metadata["fields"])
-    about = f"{fields} of {metadata['problem']} as the run {metadata['run']} found it, by kanpde."
+    plain = lambda text: re.sub(r"[^\w .,:()+-]", "_", text)  # a file that somebody made may say anything
+    names, fields, problem, run = map(
+        plain, (", ".join(metadata["inputs"]), ", ".join(metadata["fields"]), metadata["problem"], metadata["run"])
+    )
+    about = f"{fields} of {problem} as the run {run} found it, by kanpde."
     value = f"{fields} at {points} ({names}), float64."
     return about, value, f"Value, gradient by ({names}) and Laplacian over ({', '.join(metadata['laplacian_over'])})."
 
