@@ -105,14 +105,16 @@ def export(
     run: Annotated[Path, typer.Argument(help="A result file (.h5).")],
     out: Annotated[Path, typer.Option(help="A new file: .pt2, .onnx, .py, .c; of vtk .vtu, with several times .pvd.")],
     style: Annotated[
-        Literal["torch", "onnx", "numpy", "c", "vtk"], typer.Option("--format", help="torch, onnx, numpy, c or vtk.")
+        Literal["torch", "aoti", "onnx", "numpy", "c", "vtk"],
+        typer.Option("--format", help="torch, aoti, onnx, numpy, c or vtk."),
     ] = "torch",
     trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
 ) -> None:
     """Write the function u of a run for programs that do not know kanpde: value, gradient and Laplacian in float64.
 
-    torch: a program of torch.export; onnx: a model for onnxruntime (extra `export`); numpy: a Python file; c: a C99
-    file. Hard constraint and all fields included. vtk: the values on the domain's mesh, for ParaView.
+    torch: a program of torch.export; aoti: that compiled for this machine; onnx: a model for onnxruntime (extra
+    `export`); numpy: a Python file; c: a C99 file. Hard constraint and all fields included. vtk: the values on the
+    domain's mesh, for ParaView.
     """
     from kanpde.export import export as exported
 

@@ -36,6 +36,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
     *(
         "images",
         "import_time",
+        "inference",
         "jacobians",
         "jets",
         "laplacians",

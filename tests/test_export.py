@@ -189,6 +189,36 @@ def test_several_fields_with_a_lift_that_is_differentiated(tmp_path):
     is_near(by, [value, value, gradient.reshape(len(value), -1), laplacian])
 
 
+@pytest.mark.slow
+def test_a_library_of_aotinductor_takes_any_number_of_points_without_kanpde(runs, tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler (g++) is installed")
+    export(runs["poisson"], tmp_path / "u.pt2", "aoti")
+    for n in (1, 2, 17):
+        x = points(n, 3)
+        np.savez(tmp_path / "in.npz", x=x)
+        code = """
+import numpy as np, torch
+f = torch._inductor.aoti_load_package("u.pt2")
+np.savez("out.npz", *(part.numpy() for part in f(torch.from_numpy(np.load("in.npz")["x"]))))
+"""
+        alone(code, tmp_path)
+        with np.load(tmp_path / "out.npz") as out:
+            is_near([out[f"arr_{i}"] for i in range(3)], expected(runs["poisson"], x))
+
+
+def test_without_a_compiler_a_line_says_what_to_install(runs, tmp_path, monkeypatch):
+    from torch._inductor import exc
+
+    def fails(*_, **__):
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fails)
+    with pytest.raises(ConfigError, match="aoti: no C.. compiler is found") as info:
+        export(runs["poisson"], tmp_path / "u.pt2", "aoti")
+    assert "\n" not in str(info.value) and not (tmp_path / "u.pt2").exists()
+
+
 def onnx_is_here():
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed (extra export)")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from kanpde.export.listing import Listing
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
-from kanpde.jets.tracing import exported
+from kanpde.jets.tracing import compiled_ahead, exported
 from kanpde.records.run import replacing
 from kanpde.runs.models import Run
 from kanpde.runs.summary import unknowns
@@ -104,6 +105,14 @@ def _torch(found: Found, out: Path) -> None:
     out.write_bytes(file.getvalue())
 
 
+def _aoti(found: Found, out: Path) -> None:
+    program = found.program()
+    with tempfile.TemporaryDirectory() as folder:
+        library, package = compiled_ahead(program, Path(folder, "u.pt2"))
+        found.check(library(found.points), 1e-12, "aoti")
+        shutil.copyfile(package, out)
+
+
 def _onnx(found: Found, out: Path) -> None:
     as_onnx.check_installed()
     image = as_onnx.model(found.program(), found.points, OUTPUTS, {k: json.dumps(v) for k, v in found.metadata.items()})
@@ -154,6 +163,7 @@ class Format(NamedTuple):
 
 FORMATS = {
     "torch": Format(".pt2", _torch, "a program of torch.export, any number of points"),
+    "aoti": Format(".pt2", _aoti, "a library for this machine, compiled by AOTInductor, any number of points"),
     "onnx": Format(".onnx", _onnx, "a model for onnxruntime, any number of points"),
     "numpy": Format(".py", _numpy, "a Python file that needs NumPy alone"),
     "c": Format(".c", _c, "a C99 file that needs math.h alone"),
@@ -164,13 +174,13 @@ VTK = "vtk"  # which has the values of the file on its mesh, and no function
 def export(run: Run | str | Path, out: str | Path, format: str = "torch", trust: bool = False) -> list[Path]:
     """Write the function u that a run has found, hard constraint included, for programs that do not know kanpde.
 
-    torch, onnx, numpy and c compute u, its gradient and its Laplacian in float64 with the weights kept; vtk has the
-    values on the mesh of the result file. A file is written whole or not at all, and compared with the run before.
+    torch, aoti, onnx, numpy and c compute u, its gradient and its Laplacian in float64 with the weights kept; vtk has
+    the values on the mesh of the result file. A file is written whole or not at all, and compared with the run before.
 
     Args:
         run: a finished one, or its file.
         out: a new file that ends as the format says: .pt2, .onnx, .py, .c, .vtu, with several times .pvd.
-        format: torch, onnx, numpy, c or vtk.
+        format: torch, aoti, onnx, numpy, c or vtk.
         trust: see `Run.load_model`.
     Returns:
         The files.

@@ -6,10 +6,13 @@ through them as they run. None of them sees what a custom backward pass, a buffe
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+
+from kanpde.ground.errors import ConfigError
 
 # Who looks on ------------------------------------------------------------------------------------------------------
 
@@ -108,6 +111,22 @@ def exported(module: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
         graph = torch._dynamo.export(module, aten_graph=False, dynamic_shapes=free)(x).graph_module
     operations = make_fx(graph, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x)
     return torch.export.export(operations, (x,), dynamic_shapes=free)
+
+
+def compiled_ahead(program: torch.export.ExportedProgram, package: Path) -> tuple[Callable, Path]:
+    """A program as a library for this machine by AOTInductor: loaded, and its file.
+
+    Raises:
+        ConfigError: there is no C++ compiler.
+    """
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        made = aoti_compile_and_package(program, package_path=str(package))
+    except InvalidCxxCompiler:
+        raise ConfigError("--format aoti: no C++ compiler is found, which makes the library; install g++") from None
+    return aoti_load_package(made), Path(made)
 
 
 # What torch.compile is told ----------------------------------------------------------------------------------------
