@@ -1,0 +1,339 @@
+"""Whether a formula solves a problem: put into its equations and conditions, exactly or with a bound on what is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from kanpde.domains.base import frame_of
+from kanpde.ground.errors import ConfigError, suggest
+from kanpde.interpret.refine import can_be_stopped, time_limit
+from kanpde.jets.names import Reads
+from kanpde.problems.base import Problem
+from kanpde.proof.claims import Claim, Statement, claims_of, evaluated, statement
+from kanpde.proof.constants import Fit, found_numbers
+from kanpde.proof.intervals import Bound, Unbounded, bound
+from kanpde.proof.regions import Region
+from kanpde.proof.solution import Solution
+from kanpde.proof.symbolic import Untraceable, read
+
+if TYPE_CHECKING:
+    import sympy
+
+Numbers = dict["sympy.Symbol", "sympy.Expr"]
+
+WRONG = 0.01  # misfit at a point, as a share of the size of the terms, that no solution has
+ZERO = 1e-10  # the same from which on it is worth while to look whether it is zero
+RULE_SECONDS = 10.0  # of one rule of sympy
+BOXES = 40_000  # of one equation or condition, about
+BETTER = 0.1  # share of the misfit at which numbers by the equation are taken where none is exact
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of one equation or condition.
+
+    Attributes:
+        name: residual, or that of the equation or condition.
+        kind: exact, bounded, wrong, or points where nothing is proved.
+        largest: an upper bound of |misfit|; where wrong, its value at one point; where points, the largest at points.
+        size: the largest sum of the |terms| of the misfit, or what u would give by its size and that of the domain.
+        boxes: of the grid on which the bound holds.
+        at: the point with the largest value that is known.
+        why: there is no proof.
+    """
+
+    name: str
+    kind: str
+    largest: float = 0.0
+    size: float = 0.0
+    boxes: int = 0
+    at: Mapping[str, float] = field(default_factory=dict)
+    why: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "exact":
+            return f"{self.name}: 0, exact"
+        if self.kind == "bounded":
+            return (
+                f"{self.name} <= {self.largest:.1e} (proved on a grid of {self.boxes:,} boxes), terms {self.size:.1e}"
+            )
+        if self.kind == "wrong":
+            where = ", ".join(f"{name} = {value:.4g}" for name, value in list(self.at.items())[:4])
+            where += ", ..." * (len(self.at) > 4)
+            return f"{self.name} is {self.largest:.1e} at {where}, of terms {self.size:.1e}"
+        return f"{self.name} <= {self.largest:.1e} at points, terms {self.size:.1e} (not proved: {self.why})"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is known of a formula as a solution.
+
+    Attributes:
+        formula: u; its numbers as the equation has them, where it then holds exactly.
+        findings: of each equation and condition.
+    """
+
+    formula: sympy.Expr
+    findings: Sequence[Finding]
+
+    @property
+    def exact(self) -> bool:
+        """Whether u is the solution, as a formula."""
+        return all(finding.kind == "exact" for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """exact, not a solution, or how much of the equations and conditions is left at most."""
+        wrong = [finding for finding in self.findings if finding.kind == "wrong"]
+        if self.exact:
+            return "exact"
+        if wrong:
+            return f"not a solution: {wrong[0]}"
+        return "; ".join(str(finding) for finding in self.findings if finding.kind != "exact")
+
+
+def prove(
+    problem: Problem, formula: str | sympy.Expr, *, refit: bool = False, seconds: float = 30.0, seed: int = 0
+) -> Proof:
+    r"""Put a formula for u into the equations and conditions of a problem of one field.
+
+    Their torch code is traced to formulas of sympy, in which floats are read as the numbers that they are to 16 digits.
+    A misfit is `exact` where it simplifies to zero; `wrong` where at one point it is more than a hundredth of
+    the size of its terms; else it is bounded on boxes that cover its part of the domain, by interval arithmetic that is
+    rounded outwards. Where there is no such formula, or no boxes, it is looked at at points, which proves nothing.
+
+    Args:
+        formula: u in the names of the coordinates.
+        refit: its floats are numbers that were fitted: where it is not exact they are fitted once more, to the equation
+            and the conditions alone, and read as simple fractions, multiples of pi, roots, where all misfits are zero.
+        seconds: for the search for numbers, and for the boxes of each misfit; about.
+        seed: of points.
+    Raises:
+        ConfigError: it is no formula in the coordinates, or the problem has several fields.
+
+    Example:
+        >>> from kanpde.problems import Helmholtz
+        >>> prove(Helmholtz(), "sin(pi*x)*sin(4*pi*y)").verdict
+        'exact'
+    """
+    if len(problem.fields) > 1 or problem.fits_rows:
+        raise ConfigError("prove: needed is an equation of one field")
+    if not seconds > 0:
+        raise ConfigError(f"seconds: given {seconds:g}, needed is a number above 0")
+    work = _Work(problem, formula, seconds, seed)
+    given = work.given
+    if refit and work.fitted and work.statements and not work.is_exact(given):
+        found = work.refitted()
+        if work.is_exact(found) or work.worst(found) <= BETTER * work.worst(given):
+            given = found
+    return work.judged(given)
+
+
+class _Work:
+    """A problem and a formula: its numbers by names, the claims, and those that are traced, as expressions in these."""
+
+    def __init__(self, problem: Problem, formula: str | sympy.Expr, seconds: float, seed: int):
+        import sympy
+
+        self.problem, self.seconds = problem, seconds
+        self.names = [problem.axes.name(axis) for axis in range(problem.n_inputs)]
+        centre, self.reach = frame_of(problem.domain)
+        sign = ["positive" if low >= 0 else "real" for low in (centre - self.reach).tolist()]
+        self.x = [sympy.Symbol(name, **{kind: True}) for name, kind in zip(self.names, sign, strict=True)]
+        self.template, self.given = _lifted(self._parsed(formula))
+        self.fitted = [symbol for symbol, value in self.given.items() if value.is_Float]
+        self.claims = claims_of(problem, self.x, seed)
+        self.inner = self.claims[0].points
+        self.statements: dict[str, Statement] = {}
+        self.reasons: dict[str, str] = {}
+        for claim in self.claims:
+            try:
+                self.statements[claim.name] = statement(problem, claim, self.template, self.x, _floats(self.given))
+            except Untraceable as error:
+                self.reasons[claim.name] = str(error)
+
+    def _parsed(self, formula: str | sympy.Expr) -> sympy.Expr:
+        """The formula in the symbols of the coordinates."""
+        import sympy
+
+        plain = {name: sympy.Symbol(name) for name in self.names}
+        try:
+            expr = sympy.sympify(formula, locals=plain)
+        except Exception as error:  # of sympy's parser, which raises anything
+            raise ConfigError(f"formula: {formula!r:.80} cannot be read ({' '.join(str(error).split()):.80})") from None
+        if not isinstance(expr, sympy.Expr):
+            raise ConfigError(f"formula: given {formula!r:.80}, needed is an expression in {', '.join(self.names)}")
+        for symbol in sorted(expr.free_symbols, key=str):
+            if symbol.name not in self.names:
+                raise ConfigError(f"formula: {suggest('coordinate', symbol.name, self.names)}")
+        return expr.xreplace({symbol: self.x[self.names.index(symbol.name)] for symbol in expr.free_symbols})
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Numbers
+
+    def refitted(self) -> Numbers:
+        """The numbers with the fitted ones as the equation has them, read where the misfits then vanish."""
+        known = {symbol: value for symbol, value in self.given.items() if symbol not in self.fitted}
+        values, kept, sizes = _floats(self.given), [], []
+        for each in self.statements.values():
+            exprs = [evaluated(expr, known) for expr in each.exprs]
+            kept.append(Statement(each.claim, exprs, each.x, self.fitted))
+            sizes.append(self._size(each, values))
+        start = {symbol: values[symbol] for symbol in self.fitted}
+        readings, left = found_numbers(Fit(kept, sizes), start, self.seconds)
+        return self.given | {symbol: _float(value) for symbol, value in left.items()} | readings
+
+    def is_exact(self, numbers: Numbers) -> bool:
+        """Whether all misfits are zero with these numbers."""
+        return all(claim.name in self.statements and self._is_met(claim, numbers) for claim in self.claims)
+
+    def worst(self, numbers: Numbers) -> float:
+        """The largest misfit at points, relative to the size of its terms."""
+        values = _floats(numbers)
+        shares = [s.largest(list(values.values())) / self._size(s, values) for s in self.statements.values()]
+        return max(shares)
+
+    def _is_met(self, claim: Claim, numbers: Numbers) -> bool:
+        of, values = self.statements[claim.name], _floats(numbers)
+        if of.largest(list(values.values())) > ZERO * self._size(of, values):
+            return False
+        return all(_is_zero(expr) for expr, _ in self._parts(claim, numbers))
+
+    def _parts(self, claim: Claim, numbers: Numbers) -> list[tuple[sympy.Expr, Region]]:
+        """The misfits as exact expressions on each region; where there are none, everywhere."""
+        exact = {symbol: read(float(value)) if value.is_Float else value for symbol, value in numbers.items()}
+        exprs = [evaluated(expr, exact) for expr in self.statements[claim.name].exprs]
+        return [(evaluated(expr, region.at), region) for expr in exprs for region in claim.regions or [Region()]]
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Findings
+
+    def judged(self, numbers: Numbers) -> Proof:
+        """What is known of the formula with these numbers."""
+        plain = dict(zip(self.x, map(_plain_symbol, self.names), strict=True))
+        findings = [self._finding(claim, numbers) for claim in self.claims]
+        return Proof(evaluated(self.template, numbers).xreplace(plain), findings)
+
+    def _finding(self, claim: Claim, numbers: Numbers) -> Finding:
+        values = _floats(numbers)
+        if claim.name not in self.statements:
+            return self._at_points(claim, values)
+        if self._is_met(claim, numbers):
+            return Finding(claim.name, "exact")
+        of = self.statements[claim.name]
+        size, largest = self._size(of, values), of.largest(list(values.values()))
+        if claim.regions is None:
+            return _of_points(claim, largest, size, f"no boxes cover a {type(self.problem.domain).__name__}")
+        parts, end = self._parts(claim, numbers), time.perf_counter() + self.seconds
+        over, boxes = lambda: time.perf_counter() > end, BOXES // len(parts)
+        try:
+            bounds = [_bound(expr, region, boxes, ZERO * size, over) for expr, region in parts]
+        except Unbounded as error:
+            return _of_points(claim, largest, size, str(error))
+        return self._of_bounds(claim, bounds, [region for _, region in parts], size, largest)
+
+    def _of_bounds(
+        self, claim: Claim, bounds: list[Bound], regions: list[Region], size: float, largest: float
+    ) -> Finding:
+        found, region = max(zip(bounds, regions, strict=True), key=lambda pair: pair[0].below)
+        at = {}
+        for name, symbol in zip(self.names, self.x, strict=True):
+            at[name] = float(region.at.get(symbol, symbol).subs(found.at)) if found.at or not region.ranges else 0.0
+        if found.below > WRONG * size:
+            return Finding(claim.name, "wrong", found.below, size, at=at)
+        above = max(each.above for each in bounds)
+        if not above < float("inf"):
+            return _of_points(claim, largest, size, "the formula has no bound on boxes, as where it divides by zero")
+        return Finding(claim.name, "bounded", above, size, sum(each.boxes for each in bounds), at)
+
+    def _size(self, of: Statement, values: dict[sympy.Symbol, float]) -> float:
+        """The size of the terms; not below that which a u of this size has in a domain of this size."""
+        return max(of.size(list(values.values()), self.inner), self._typical(of.claim, values))
+
+    def _typical(self, claim: Claim, values: dict[sympy.Symbol, float]) -> float:
+        """|u|, of an equation by the half-widths of the domain as often as it reads derivatives."""
+        u = self._solution(values)(self.inner).abs().nan_to_num(posinf=0.0).max().item()
+        reads = self.problem.reads if claim.equation else Reads(False, False)
+        shares = [self.reach[list(index)].prod().item() for index in reads.derivatives]
+        shares += [self.reach.min().item() ** 2] * (reads.lap or reads.diffusion)
+        return max(u, *(u / share for share in shares), 0.0)
+
+    def _solution(self, values: dict[sympy.Symbol, float]) -> Solution:
+        numbers = {symbol: torch.tensor(value, dtype=torch.float64) for symbol, value in values.items()}
+        return Solution(self.problem, self.template, self.x, numbers)
+
+    def _at_points(self, claim: Claim, values: dict) -> Finding:
+        """The largest misfit at points, by its code."""
+        u = self._solution(values)
+        try:
+            with torch.enable_grad():
+                misfits = [r.detach().abs().max().item() for r in claim.misfit(u, claim.points)]
+                size = u(self.inner).detach().abs().max().item()
+        except Exception as error:  # of a user's code
+            raise ConfigError(f"{claim.name}: {' '.join(str(error).split())[:200]}") from None
+        return _of_points(claim, max(misfits), size, self.reasons[claim.name])
+
+
+def _of_points(claim: Claim, largest: float, size: float, why: str) -> Finding:
+    return Finding(claim.name, "points", largest, size, why=why)
+
+
+def _bound(expr: sympy.Expr, region: Region, boxes: int, enough: float, over: Callable[[], bool]) -> Bound:
+    """That of the shorter form of an expression."""
+    with time_limit(RULE_SECONDS):
+        expr = min(expr, expr.expand(), key=lambda e: e.count_ops())
+    return bound(expr, region.ranges, region.within, boxes, enough, over)
+
+
+def _is_zero(expr: sympy.Expr) -> bool:
+    """Whether rules of sympy make it zero."""
+    import sympy
+
+    rules = [lambda e: e, sympy.expand, lambda e: sympy.expand(e.rewrite(sympy.exp))]
+    if can_be_stopped():
+        rules += [sympy.trigsimp, sympy.simplify, lambda e: sympy.simplify(e.rewrite(sympy.exp))]
+    for rule in rules:
+        with time_limit(RULE_SECONDS):
+            if rule(expr) == 0:
+                return True
+    return False
+
+
+def _lifted(expr: sympy.Expr) -> tuple[sympy.Expr, dict[sympy.Symbol, sympy.Expr]]:
+    """The expression with a name for each of its numbers but whole ones and exponents, and these numbers."""
+    import sympy
+
+    numbers: dict[sympy.Symbol, sympy.Expr] = {}
+
+    def of(part: sympy.Expr) -> sympy.Expr:
+        if part.is_Integer:
+            return part
+        if part.is_number:
+            numbers[sympy.Dummy(f"c{len(numbers)}", real=True)] = part
+            return next(reversed(numbers))
+        if part.is_Pow and part.exp.is_Rational:
+            return part.func(of(part.base), part.exp)
+        return part.func(*map(of, part.args)) if part.args else part
+
+    return of(expr), numbers
+
+
+def _floats(numbers: Numbers) -> dict[sympy.Symbol, float]:
+    return {symbol: float(value) for symbol, value in numbers.items()}
+
+
+def _float(value: float) -> sympy.Expr:
+    import sympy
+
+    return sympy.Float(value)
+
+
+def _plain_symbol(name: str) -> sympy.Symbol:
+    import sympy
+
+    return sympy.Symbol(name)
