@@ -1,17 +1,20 @@
-"""Whether a formula solves a problem: put into its equations and conditions, exactly or with a bound on what is left."""
+"""Whether a formula solves a problem: it is put into the equations and conditions, and what is left is 0 or bounded."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from kanpde.domains.base import frame_of
+from kanpde.domains.base import frame_of, laws_of
 from kanpde.ground.errors import ConfigError, suggest
+from kanpde.ground.samplers import stream
 from kanpde.interpret.refine import can_be_stopped, time_limit
+from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.names import Reads
 from kanpde.problems.base import Problem
 from kanpde.proof.claims import Claim, Statement, claims_of, evaluated, statement
@@ -19,7 +22,7 @@ from kanpde.proof.constants import Fit, found_numbers
 from kanpde.proof.intervals import Bound, Unbounded, bound
 from kanpde.proof.regions import Region
 from kanpde.proof.solution import Solution
-from kanpde.proof.symbolic import Untraceable, read
+from kanpde.proof.symbolic import Untraceable, read, traced
 
 if TYPE_CHECKING:
     import sympy
@@ -126,12 +129,32 @@ def prove(
     if not seconds > 0:
         raise ConfigError(f"seconds: given {seconds:g}, needed is a number above 0")
     work = _Work(problem, formula, seconds, seed)
-    given = work.given
-    if refit and work.fitted and work.statements and not work.is_exact(given):
-        found = work.refitted()
-        if work.is_exact(found) or work.worst(found) <= BETTER * work.worst(given):
-            given = found
-    return work.judged(given)
+    return work.judged(work.refitted() if refit and work.statements else work.given)
+
+
+def solution_of(u: Ansatz, formula: sympy.Expr) -> sympy.Expr:
+    """u = h + m f as a formula in the names of the coordinates, for the formula of its network f.
+
+    Raises:
+        Untraceable: what is built in is no formula.
+    """
+    import sympy
+
+    if all(part is None for part in u.built_in(u.problem.inputs_of(_some_points(u.problem, 1)))):
+        return formula
+    x = [sympy.Symbol(u.problem.axes.name(axis)) for axis in range(u.problem.n_inputs)]
+
+    def built_in(points: Tensor) -> list[Tensor]:
+        m, h = u.built_in(points)
+        return [points.new_ones(1) if m is None else m.value, points.new_zeros(1) if h is None else h.value]
+
+    m, h = (array.item() for array in traced(built_in, [_some_points(u.problem, 1)], [[x]]))
+    return evaluated(h, {}) + evaluated(m, {}) * formula
+
+
+def _some_points(problem: Problem, n: int) -> Tensor:
+    law = laws_of(problem.domain)[0]
+    return problem.domain.interior(n, stream(0, "proof"), law, dtype=torch.float64)
 
 
 class _Work:
@@ -146,7 +169,6 @@ class _Work:
         sign = ["positive" if low >= 0 else "real" for low in (centre - self.reach).tolist()]
         self.x = [sympy.Symbol(name, **{kind: True}) for name, kind in zip(self.names, sign, strict=True)]
         self.template, self.given = _lifted(self._parsed(formula))
-        self.fitted = [symbol for symbol, value in self.given.items() if value.is_Float]
         self.claims = claims_of(problem, self.x, seed)
         self.inner = self.claims[0].points
         self.statements: dict[str, Statement] = {}
@@ -177,14 +199,28 @@ class _Work:
     # Numbers
 
     def refitted(self) -> Numbers:
-        """The numbers with the fitted ones as the equation has them, read where the misfits then vanish."""
-        known = {symbol: value for symbol, value in self.given.items() if symbol not in self.fitted}
+        """The numbers by the equation, of those that are fitted or else of all of them; as given where these are best.
+
+        Such that are met exactly are best, then those that leave much less.
+        """
+        best = self.given
+        fitted = [symbol for symbol, value in self.given.items() if value.is_Float]
+        for symbols in (fitted, list(self.given)):
+            if self.is_exact(best):
+                break
+            found = self._by_equation(symbols)
+            if self.is_exact(found) or self.worst(found) <= BETTER * self.worst(best):
+                best = found
+        return best
+
+    def _by_equation(self, fitted: list[sympy.Symbol]) -> Numbers:
+        """The given numbers, these of them fitted to the misfits, and read where the misfits then vanish."""
+        known = {symbol: value for symbol, value in self.given.items() if symbol not in fitted}
         values, kept, sizes = _floats(self.given), [], []
         for each in self.statements.values():
-            exprs = [evaluated(expr, known) for expr in each.exprs]
-            kept.append(Statement(each.claim, exprs, each.x, self.fitted))
+            kept.append(replace(each, exprs=[evaluated(expr, known) for expr in each.exprs], numbers=fitted))
             sizes.append(self._size(each, values))
-        start = {symbol: values[symbol] for symbol in self.fitted}
+        start = {symbol: values[symbol] for symbol in fitted}
         readings, left = found_numbers(Fit(kept, sizes), start, self.seconds)
         return self.given | {symbol: _float(value) for symbol, value in left.items()} | readings
 
