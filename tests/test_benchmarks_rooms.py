@@ -26,6 +26,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "library",
         "long_runs",
         "second_order",
+        "solution_formulas",
         "systems",
         "yardsticks",
     ),

@@ -24,7 +24,8 @@ from kanpde.interpret.network import Edge
 from kanpde.interpret.snap import check_edge, check_snappable
 from kanpde.kan.grids import kan_layers
 from kanpde.problems import Problem
-from kanpde.proof import Proof, Untraceable, prove, solution_of
+from kanpde.proof import Proof, Untraceable, prove, solution_of, solved_by
+from kanpde.recover.recover import recover
 from kanpde.runs.models import Run, opened
 from kanpde.runs.predict import input_names
 from kanpde.training.evaluation import Evaluator
@@ -86,6 +87,7 @@ def explain(
     tolerance: float = 1.5,
     points: int = 1000,
     seconds: float = 120.0,
+    search: float = 0.0,
     folder: str | Path | None = None,
     trust: bool = False,
     problem: Problem | None = None,
@@ -106,6 +108,7 @@ def explain(
         points: of the sample; of a fit, training rows.
         seconds: for the search, and for pruning at most half of them where formulas are sought; both end with what
             they have.
+        search: seconds for a formula of u that the equation accepts, where the edges have none that is exact.
         folder: where the files go; default beside the run.
         trust, problem: see `Run.load_model`.
         say: is told lines and tables (of rich) as they come about.
@@ -113,11 +116,13 @@ def explain(
         ConfigError: a network without edges or with too many, an unknown edge or function, a number out of range.
     """
     allowed, choose = Tolerance(tolerance, EXACT), dict(choose or {})
-    if not 0 <= r2 <= 1 or points < FEWEST or seconds < 0:
-        needed = f"r2 in [0, 1], points >= {FEWEST}, seconds >= 0"
-        raise ConfigError(f"explain: needed are {needed}; given {r2:g}, {points}, {seconds:g}")
+    if not 0 <= r2 <= 1 or points < FEWEST or seconds < 0 or search < 0:
+        needed = f"r2 in [0, 1], points >= {FEWEST}, seconds >= 0, search >= 0"
+        raise ConfigError(f"explain: needed are {needed}; given {r2:g}, {points}, {seconds:g}, {search:g}")
     if choose and not symbolic:
         raise ConfigError("explain: functions of edges are chosen, but formulas are switched off")
+    if search and run.attrs["fits"]:
+        raise ConfigError(f"{run.path}: search is for the solution of an equation; for rows there is kanpde recover")
     work = _Work(run, folder, points, trust, problem, say)
     nets = [(run, work.u.net)] + ([(other, other.load_model(trust=trust).net)] if other else [])
     for edge, name in choose.items():
@@ -130,6 +135,10 @@ def explain(
             work.prune(allowed, seconds / 2 if symbolic else seconds)
         if symbolic:
             work.snap(choose, r2, allowed, max(0.0, end - time.perf_counter()))
+    if search:
+        work.search(search)
+    if work.found.proof:
+        work.write_proof()
     if work.found.steps:
         work.draw("explained")
     say(shown.table_of_errors(work.found.errors))
@@ -280,7 +289,32 @@ class _Work:
         except Untraceable as error:
             self.say(f"no proof  what is built into u is no formula: {error}")
             return
-        self.found.proof = proof = prove(self.plan.problem, u, refit=True)
+        self.found.proof = prove(self.plan.problem, u, refit=True)
+
+    def search(self, seconds: float) -> None:
+        """A formula for the values of u that the equation accepts, unless that of the edges is exact."""
+        if self.found.proof and self.found.proof.exact:
+            return
+        problem, accepted = self.plan.problem, []
+        x, names = self.rows["sample"][0], [problem.axes.name(axis) for axis in range(problem.n_inputs)]
+
+        def accept(formula: sympy.Expr) -> bool:
+            accepted[:] = [solved_by(problem, formula)]
+            return accepted[0] is not None
+
+        with torch.no_grad():
+            u = self.u(x.to(self.u.like)).double()
+        found = recover(x, u, names, seconds, stream(self.plan.config.seed, "search"), accept=accept)
+        near = "no formula" if found.formula is None else f"error {found.formula_error:.1e}"
+        self.say(f"search    {near}, after {found.seconds:.0f} s")
+        if accepted and accepted[0] is not None:
+            self.found.proof = prove(problem, accepted[0])
+        elif found.formula is not None and not self.found.proof:
+            self.found.proof = prove(problem, found.formula, refit=True)
+
+    def write_proof(self) -> None:
+        """The formula of u, and what is known of it."""
+        proof = self.found.proof
         lines = [f"u = {interpret.text(proof.formula)}", *map(str, proof.findings), f"verdict: {proof.verdict}"]
         self.write_text("solution.txt", "\n".join(lines))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import kinds_of, laws_of
+from kanpde.domains import Box
+from kanpde.domains.base import kinds_of, laws_of, space_of
 from kanpde.ground.samplers import stream
 from kanpde.problems.base import Problem
 from kanpde.problems.conditions import Condition
@@ -37,6 +38,7 @@ class Claim:
     Attributes:
         traceable: whether its misfit is one of single points, and so a formula of x.
         equation: whether it is an equation.
+        sides: the same on each side of a box, where that may be a formula if it is none of all the boundary.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Claim:
     regions: list[Region] | None
     traceable: bool = True
     equation: bool = False
+    sides: tuple[Claim, ...] = ()
 
 
 def claims_of(problem: Problem, x: list[sympy.Symbol], seed: int = 0) -> list[Claim]:
@@ -56,13 +59,21 @@ def claims_of(problem: Problem, x: list[sympy.Symbol], seed: int = 0) -> list[Cl
         Claim("residual" if name == ALONE else name, _equation(name), interior, inside(domain, x), equation=True)
         for name in problem.reading.equations
     ]
-    for name, condition in problem.asked.items():
-        points = draw(lambda n, drawn, c=condition, **kind: c.points(problem, n, drawn, law, **kind), name)
-        regions = _regions(problem, condition, x)
-        found.append(Claim(name, _met(condition), points, regions, regions is not None or _is_of_points(condition)))
+    found += [_condition(problem, name, condition, x, draw) for name, condition in problem.asked.items()]
     if not problem.conditions:
         found += _plain(problem, x, draw)
     return found
+
+
+def _condition(problem: Problem, name: str, condition: Condition, x: list, draw: Callable) -> Claim:
+    law, regions, sides = laws_of(problem.domain)[0], _regions(problem, condition, x), ()
+    points = draw(lambda n, drawn, **kind: condition.points(problem, n, drawn, law, **kind), name)
+    if regions is not None and condition.part == "boundary" and isinstance(space_of(problem.domain), Box):
+        each = [f"{axis} = {end}" for axis in map(str, x[: problem.dim]) for end in ("low", "high")]
+        on = {side: replace(condition, on=side) for side in each if hasattr(condition, "on")}
+        sides = tuple(_condition(problem, f"{name}, {side}", part, x, draw) for side, part in on.items())
+    traceable = regions is not None or _is_of_points(condition)
+    return Claim(name, lambda u, x: [condition.misfit(u, x)], points, regions, traceable, sides=sides)
 
 
 def _plain(problem: Problem, x: list, draw: Callable) -> list[Claim]:
@@ -79,10 +90,6 @@ def _plain(problem: Problem, x: list, draw: Callable) -> list[Claim]:
 
 def _equation(name: str) -> Misfit:
     return lambda u, x: [u.problem.equations(u.full_jet(x), x)[name]]
-
-
-def _met(condition: Condition) -> Misfit:
-    return lambda u, x: [condition.misfit(u, x)]
 
 
 def _is_of_points(condition: Condition) -> bool:

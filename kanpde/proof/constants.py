@@ -66,9 +66,9 @@ def found_numbers(fit: Fit, start: Numbers, seconds: float) -> tuple[Readings, N
         return {}, numbers
     likely = {symbol: reading for symbol, value in numbers.items() if (reading := _nearest(value)) is not None}
     left, error = fit.fitted(likely, numbers)
-    if error <= VANISHING:
-        return likely, left
     readings: Readings = {}
+    if error <= VANISHING:
+        readings, numbers, worst = likely, left, error
     tried: set = set()
     while time.perf_counter() < end:
         options = {s: near for s, value in numbers.items() if s not in tried and (near := round_numbers(value))}

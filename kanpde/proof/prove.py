@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +33,7 @@ Numbers = dict["sympy.Symbol", "sympy.Expr"]
 WRONG = 0.01  # misfit at a point, as a share of the size of the terms, that no solution has
 ZERO = 1e-10  # the same from which on it is worth while to look whether it is zero
 RULE_SECONDS = 10.0  # of one rule of sympy
+LARGE = 1e100  # a bound of u that is one
 BOXES = 40_000  # of one equation or condition, about
 BETTER = 0.1  # share of the misfit at which numbers by the equation are taken where none is exact
 
@@ -128,8 +130,17 @@ def prove(
         raise ConfigError("prove: needed is an equation of one field")
     if not seconds > 0:
         raise ConfigError(f"seconds: given {seconds:g}, needed is a number above 0")
-    work = _Work(problem, formula, seconds, seed)
+    work = _Work(problem, formula, seconds, seed, refit)
     return work.judged(work.refitted() if refit and work.statements else work.given)
+
+
+def solved_by(problem: Problem, formula: sympy.Expr, seconds: float = 5.0) -> sympy.Expr | None:
+    """A formula with its floats as the equation and the conditions have them, where it then is exact; else None."""
+    work = _Work(problem, formula, seconds, seed=0, refit=True)
+    if len(work.statements) < len(work.claims):
+        return None
+    numbers = work.refitted()
+    return work.formula(numbers) if work.is_exact(numbers) else None
 
 
 def solution_of(u: Ansatz, formula: sympy.Expr) -> sympy.Expr:
@@ -160,7 +171,7 @@ def _some_points(problem: Problem, n: int) -> Tensor:
 class _Work:
     """A problem and a formula: its numbers by names, the claims, and those that are traced, as expressions in these."""
 
-    def __init__(self, problem: Problem, formula: str | sympy.Expr, seconds: float, seed: int):
+    def __init__(self, problem: Problem, formula: str | sympy.Expr, seconds: float, seed: int, refit: bool):
         import sympy
 
         self.problem, self.seconds = problem, seconds
@@ -168,16 +179,26 @@ class _Work:
         centre, self.reach = frame_of(problem.domain)
         sign = ["positive" if low >= 0 else "real" for low in (centre - self.reach).tolist()]
         self.x = [sympy.Symbol(name, **{kind: True}) for name, kind in zip(self.names, sign, strict=True)]
-        self.template, self.given = _lifted(self._parsed(formula))
-        self.claims = claims_of(problem, self.x, seed)
-        self.inner = self.claims[0].points
+        expr = self._parsed(formula)
+        self.template, self.given = _lifted(_with_few_numbers(expr) if refit else expr)
+        self.claims: list[Claim] = []
         self.statements: dict[str, Statement] = {}
         self.reasons: dict[str, str] = {}
-        for claim in self.claims:
-            try:
-                self.statements[claim.name] = statement(problem, claim, self.template, self.x, _floats(self.given))
-            except Untraceable as error:
-                self.reasons[claim.name] = str(error)
+        for claim in claims_of(problem, self.x, seed):
+            self._trace(claim)
+        self.inner = self.claims[0].points
+
+    def _trace(self, claim: Claim) -> None:
+        """The claim, or those of its sides, as formulas as far as they are any."""
+        try:
+            self.statements[claim.name] = statement(self.problem, claim, self.template, self.x, _floats(self.given))
+        except Untraceable as error:
+            if claim.sides:
+                for side in claim.sides:
+                    self._trace(side)
+                return
+            self.reasons[claim.name] = str(error)
+        self.claims.append(claim)
 
     def _parsed(self, formula: str | sympy.Expr) -> sympy.Expr:
         """The formula in the symbols of the coordinates."""
@@ -242,7 +263,7 @@ class _Work:
 
     def _parts(self, claim: Claim, numbers: Numbers) -> list[tuple[sympy.Expr, Region]]:
         """The misfits as exact expressions on each region; where there are none, everywhere."""
-        exact = {symbol: read(float(value)) if value.is_Float else value for symbol, value in numbers.items()}
+        exact = _exact(numbers)
         exprs = [evaluated(expr, exact) for expr in self.statements[claim.name].exprs]
         return [(evaluated(expr, region.at), region) for expr in exprs for region in claim.regions or [Region()]]
 
@@ -251,9 +272,32 @@ class _Work:
 
     def judged(self, numbers: Numbers) -> Proof:
         """What is known of the formula with these numbers."""
-        plain = dict(zip(self.x, map(_plain_symbol, self.names), strict=True))
         findings = [self._finding(claim, numbers) for claim in self.claims]
-        return Proof(evaluated(self.template, numbers).xreplace(plain), findings)
+        return Proof(self.formula(numbers), [*self._poles(numbers), *findings])
+
+    def _poles(self, numbers: Numbers) -> list[Finding]:
+        """That u may be infinite somewhere, where it satisfies nothing, unless boxes show that it is not."""
+        u, why = evaluated(self.template, _exact(numbers)), "it has no bound on boxes, as where it divides by zero"
+        try:
+            bounds = [_bound(u, region, BOXES, LARGE, self._over()) for region in self.claims[0].regions or []]
+        except Unbounded as error:
+            bounds, why = [Bound(inf, 0.0, {}, 0)], str(error)
+        if all(each.above < inf for each in bounds):
+            return []
+        size = self._solution(_floats(numbers))(self.inner).abs().max().item()
+        return [Finding("u", "points", size, size, why=why)]
+
+    def _over(self) -> Callable[[], bool]:
+        """Whether the time of one finding is over."""
+        end = time.perf_counter() + self.seconds
+        return lambda: time.perf_counter() > end
+
+    def formula(self, numbers: Numbers) -> sympy.Expr:
+        """The formula with these numbers, in the names of the coordinates."""
+        import sympy
+
+        plain = {symbol: sympy.Symbol(symbol.name) for symbol in self.x}
+        return evaluated(self.template, numbers).xreplace(plain)
 
     def _finding(self, claim: Claim, numbers: Numbers) -> Finding:
         values = _floats(numbers)
@@ -265,8 +309,8 @@ class _Work:
         size, largest = self._size(of, values), of.largest(list(values.values()))
         if claim.regions is None:
             return _of_points(claim, largest, size, f"no boxes cover a {type(self.problem.domain).__name__}")
-        parts, end = self._parts(claim, numbers), time.perf_counter() + self.seconds
-        over, boxes = lambda: time.perf_counter() > end, BOXES // len(parts)
+        parts, over = self._parts(claim, numbers), self._over()
+        boxes = BOXES // len(parts)
         try:
             bounds = [_bound(expr, region, boxes, ZERO * size, over) for expr, region in parts]
         except Unbounded as error:
@@ -283,7 +327,7 @@ class _Work:
         if found.below > WRONG * size:
             return Finding(claim.name, "wrong", found.below, size, at=at)
         above = max(each.above for each in bounds)
-        if not above < float("inf"):
+        if not above < inf:
             return _of_points(claim, largest, size, "the formula has no bound on boxes, as where it divides by zero")
         return Finding(claim.name, "bounded", above, size, sum(each.boxes for each in bounds), at)
 
@@ -340,18 +384,35 @@ def _is_zero(expr: sympy.Expr) -> bool:
     return False
 
 
+def _with_few_numbers(expr: sympy.Expr) -> sympy.Expr:
+    """The expression multiplied out where it then has fewer floats: of factors only the product can be told."""
+    import sympy
+
+    floats = lambda e: len(e.atoms(sympy.Float))
+    with time_limit(RULE_SECONDS):
+        return min(expr, sympy.expand(expr), key=floats)
+    return expr
+
+
 def _lifted(expr: sympy.Expr) -> tuple[sympy.Expr, dict[sympy.Symbol, sympy.Expr]]:
-    """The expression with a name for each of its numbers but whole ones and exponents, and these numbers."""
+    """The expression with a name for each of its numbers but whole ones and exponents, and these numbers.
+
+    Floats that are equal are one number, which stands in several places.
+    """
     import sympy
 
     numbers: dict[sympy.Symbol, sympy.Expr] = {}
+    floats: dict[sympy.Expr, sympy.Symbol] = {}
 
     def of(part: sympy.Expr) -> sympy.Expr:
         if part.is_Integer:
             return part
         if part.is_number:
-            numbers[sympy.Dummy(f"c{len(numbers)}", real=True)] = part
-            return next(reversed(numbers))
+            symbol = floats.get(part) or sympy.Dummy(f"c{len(numbers)}", real=True)
+            numbers[symbol] = part
+            if part.is_Float:
+                floats[part] = symbol
+            return symbol
         if part.is_Pow and part.exp.is_Rational:
             return part.func(of(part.base), part.exp)
         return part.func(*map(of, part.args)) if part.args else part
@@ -363,13 +424,12 @@ def _floats(numbers: Numbers) -> dict[sympy.Symbol, float]:
     return {symbol: float(value) for symbol, value in numbers.items()}
 
 
+def _exact(numbers: Numbers) -> Numbers:
+    """Floats as the numbers that they are read as."""
+    return {symbol: read(float(value)) if value.is_Float else value for symbol, value in numbers.items()}
+
+
 def _float(value: float) -> sympy.Expr:
     import sympy
 
     return sympy.Float(value)
-
-
-def _plain_symbol(name: str) -> sympy.Symbol:
-    import sympy
-
-    return sympy.Symbol(name)

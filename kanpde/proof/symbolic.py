@@ -215,6 +215,14 @@ def _filled(array: np.ndarray, shape: Sequence[int], value: Any) -> np.ndarray:
     return np.full(tuple(shape), read(value), dtype=object)
 
 
+def _placed(gradient: np.ndarray, shape: Sequence[int], dim: int, *part: Any) -> np.ndarray:
+    """Zeros with the gradient of a slice, or of one index, in its place."""
+    found = np.full(tuple(shape), read(0), dtype=object)
+    index, *of_slice = part
+    found[(slice(None),) * (dim % found.ndim) + (slice(index, *of_slice) if of_slice else index,)] = gradient
+    return found
+
+
 def _squeezed(array: np.ndarray, dims: Any = None) -> np.ndarray:
     dims = range(array.ndim) if dims is None else [dims] if isinstance(dims, int) else dims
     return array.squeeze(tuple(d % array.ndim for d in dims if array.shape[d] == 1))
@@ -238,6 +246,8 @@ RULES: dict[str, Callable] = {
     "expm1": lambda a: _subtracted(RULES["exp"](a), 1),
     "log1p": lambda a: RULES["log"](_add(a, 1)),
     "sigmoid": lambda a: _elementwise(lambda e: 1 / (1 + e))(RULES["exp"](_minus(a))),
+    "tanh_backward": _elementwise(lambda gradient, y: gradient * (1 - y**2)),
+    "sigmoid_backward": _elementwise(lambda gradient, y: gradient * y * (1 - y)),
     "add": _added,
     "sub": _subtracted,
     "rsub": lambda a, b, alpha=1: _subtracted(b, a, alpha),
@@ -256,6 +266,8 @@ RULES: dict[str, Callable] = {
     **dict.fromkeys(("clone", "lift_fresh_copy", "contiguous", "_to_copy"), _copied),
     "select": lambda array, dim, index: _sliced(array, dim, index, index + 1 or None).squeeze(dim),
     "slice": _sliced,
+    "select_backward": _placed,
+    "slice_backward": _placed,
     "unsqueeze": lambda array, dim: np.expand_dims(array, dim),
     "squeeze": _squeezed,
     **dict.fromkeys(("view", "_unsafe_view", "reshape"), lambda array, shape: array.reshape(tuple(shape))),
