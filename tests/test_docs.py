@@ -34,3 +34,15 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys, no_pict
     assert "4.15 tensor([True]) []" in said and "['initial'] tensor([True]) torch.Size([2, 3])" in said
     value = names["u"](torch.zeros(1, 2, dtype=torch.float64)).item()
     assert abs(value) < 0.1  # u of Burgers' equation is odd in x
+
+
+def test_every_block_of_the_page_on_formulas_runs(tmp_path, monkeypatch, capsys, no_pictures):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verifying, "FEWEST", float("inf"))
+    page = (ROOT / "docs/formula.md").read_text()
+    names = {"__name__": "docs_formula"}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "docs/formula.md", "exec"), names)
+    found, exact, bounded, wrong = capsys.readouterr().out.splitlines()[-4:]
+    assert found == "exp(-pi**2*t/10)*sin(pi*x) | exact" and exact == "exact"
+    assert bounded.split("(")[0] in page and wrong.split(" at x")[0] in page

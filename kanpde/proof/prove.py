@@ -130,16 +130,27 @@ def prove(
         raise ConfigError("prove: needed is an equation of one field")
     if not seconds > 0:
         raise ConfigError(f"seconds: given {seconds:g}, needed is a number above 0")
-    work = _Work(problem, formula, seconds, seed, refit)
-    return work.judged(work.refitted() if refit and work.statements else work.given)
+    if refit:
+        work, numbers = _refitted(problem, formula, seconds, seed)
+        return work.judged(numbers)
+    work = _Work(problem, formula, seconds, seed)
+    return work.judged(work.given)
+
+
+def _refitted(problem: Problem, formula: str | sympy.Expr, seconds: float, seed: int) -> tuple[_Work, Numbers]:
+    """A formula with its numbers by the equation, multiplied out where that leaves fewer of them to be found."""
+    work, left = _Work(problem, formula, seconds, seed, expand=True), inf
+    while True:
+        numbers = work.refitted() if work.statements else work.given
+        floats = sum(value.is_Float for value in numbers.values())
+        if not 0 < floats < left or work.is_exact(numbers):
+            return work, numbers
+        left, work = floats, _Work(problem, work.formula(numbers), seconds, seed, expand=True)
 
 
 def solved_by(problem: Problem, formula: sympy.Expr, seconds: float = 5.0) -> sympy.Expr | None:
     """A formula with its floats as the equation and the conditions have them, where it then is exact; else None."""
-    work = _Work(problem, formula, seconds, seed=0, refit=True)
-    if len(work.statements) < len(work.claims):
-        return None
-    numbers = work.refitted()
+    work, numbers = _refitted(problem, formula, seconds, seed=0)
     return work.formula(numbers) if work.is_exact(numbers) else None
 
 
@@ -171,7 +182,7 @@ def _some_points(problem: Problem, n: int) -> Tensor:
 class _Work:
     """A problem and a formula: its numbers by names, the claims, and those that are traced, as expressions in these."""
 
-    def __init__(self, problem: Problem, formula: str | sympy.Expr, seconds: float, seed: int, refit: bool):
+    def __init__(self, problem: Problem, formula: str | sympy.Expr, seconds: float, seed: int, expand: bool = False):
         import sympy
 
         self.problem, self.seconds = problem, seconds
@@ -180,7 +191,7 @@ class _Work:
         sign = ["positive" if low >= 0 else "real" for low in (centre - self.reach).tolist()]
         self.x = [sympy.Symbol(name, **{kind: True}) for name, kind in zip(self.names, sign, strict=True)]
         expr = self._parsed(formula)
-        self.template, self.given = _lifted(_with_few_numbers(expr) if refit else expr)
+        self.template, self.given = _lifted(_with_few_numbers(expr) if expand else expr)
         self.claims: list[Claim] = []
         self.statements: dict[str, Statement] = {}
         self.reasons: dict[str, str] = {}
@@ -390,7 +401,7 @@ def _with_few_numbers(expr: sympy.Expr) -> sympy.Expr:
 
     floats = lambda e: len(e.atoms(sympy.Float))
     with time_limit(RULE_SECONDS):
-        return min(expr, sympy.expand(expr), key=floats)
+        return min(sympy.expand(expr), expr, key=floats)
     return expr
 
 
