@@ -286,10 +286,11 @@ class _Work:
         named = {sympy.Symbol(name): sympy.Symbol(axes.name(k)) for k, name in enumerate(self.found.names)}
         try:
             u = solution_of(self.u, self.found.formula.xreplace(named))
+            self.found.proof = prove(self.plan.problem, u, refit=True)
         except Untraceable as error:
-            self.say(f"no proof  what is built into u is no formula: {error}")
-            return
-        self.found.proof = prove(self.plan.problem, u, refit=True)
+            self.say(f"no proof: what is built into u is no formula ({error})")
+        except ConfigError as error:
+            self.say(f"no proof: {error}")
 
     def search(self, seconds: float) -> None:
         """A formula for the values of u that the equation accepts, unless that of the edges is exact."""

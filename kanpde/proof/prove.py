@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kanpde.domains.base import frame_of, laws_of
+from kanpde.domains.base import frame_of, is_framed, laws_of
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import stream
 from kanpde.interpret.refine import can_be_stopped, time_limit
@@ -187,7 +187,8 @@ class _Work:
 
         self.problem, self.seconds = problem, seconds
         self.names = [problem.axes.name(axis) for axis in range(problem.n_inputs)]
-        centre, self.reach = frame_of(problem.domain)
+        size = torch.ones(problem.n_inputs, dtype=torch.float64)
+        centre, self.reach = frame_of(problem.domain) if is_framed(problem.domain) else (0 * size, size)
         sign = ["positive" if low >= 0 else "real" for low in (centre - self.reach).tolist()]
         self.x = [sympy.Symbol(name, **{kind: True}) for name, kind in zip(self.names, sign, strict=True)]
         expr = self._parsed(formula)
