@@ -300,16 +300,22 @@ def explain(
     tolerance: Annotated[float, typer.Option(help="Factor by which the error may grow.")] = 1.5,
     points: Annotated[int, typer.Option(help="Of the sample; of a fit, training rows.")] = 1000,
     seconds: Annotated[float, typer.Option(help="Most that pruning and the search for formulas take.")] = 120,
+    search: Annotated[
+        float, typer.Option(help="Seconds for a formula of u by its equation, where the edges have no exact one.")
+    ] = 0,
     folder: Annotated[Path | None, typer.Option(help="Where the files go; default beside the result file.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Execute the problem's source kept in the run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Say what a KAN has learned: importance of inputs, pruning, formulas, how alike its edges are; with pictures."""
+    """Say what a KAN has learned: importance of inputs, pruning, formulas, how alike its edges are; with pictures.
+
+    Of a PDE the formula is put into the equation and the conditions: exact, bounded, or not a solution.
+    """
     from kanpde.explain import explain as explained
 
     say = lambda what: None if quiet else console.print(what)
     options = {"prune": prune, "symbolic": symbolic, "choose": _choices(choose or []), "r2": r2, "tolerance": tolerance}
-    options |= {"points": points, "seconds": seconds, "folder": folder, "trust": trust}
+    options |= {"points": points, "seconds": seconds, "search": search, "folder": folder, "trust": trust}
     opened = Run.open(run)
     try:
         found = explained(opened, other=Run.open(other) if other else None, **options, say=say)

@@ -15,7 +15,7 @@ FLOORS = [  # a room imports from the floors above its own line; its modules may
     {"kan", "domains", "loggers", "operators", "plot"},
     {"adapters", "backbones", "optim", "problems"},
     {"users", "interpret", "testing", "verification"},
-    {"training"},
+    {"training", "proof"},
     {"runs", "recover"},
     {"doctor", "explain", "export", "report", "sweeps", "kanpde"},
     {"command line"},

@@ -31,7 +31,7 @@ POINTS = {"interior": 20, "test": 200, "validation": 50}
 SMALL = {"backbone": "kan", "steps": 2, "points": POINTS, "slices": {"points": 5, "volume": 5}}
 SHORT = ("--steps", "2", "--set", "points.test=200", "--set", "points.interior=60", "--set", "slices.points=9")
 WHOLE = ("index", "jet", "extending", "low_dim", "high_dim", "problems")  # every block, one after the other
-ELSEWHERE = ("report", "adapters")  # tests/test_run_report.py, and section by section
+ELSEWHERE = ("report", "adapters", "formula")  # tests/test_run_report.py, and by tests of their own
 PRESUMING = ("backbones", "results", "verification", "fitting", "export")  # what a reader has by then
 PEERS = {"deepxde": "deepxde", "pina": "pina", "kan": "pykan", "jinns": "jinns"}  # modules of other packages
 
@@ -98,6 +98,14 @@ def test_every_block_of_the_statements_runs(capsys):
     assert "4.15 tensor([True]) []" in said and "['initial'] tensor([True]) torch.Size([2, 3])" in said
     value = names["u"](torch.zeros(1, 2, dtype=torch.float64)).item()
     assert abs(value) < 0.1  # u of Burgers' equation is odd in x
+
+
+def test_every_block_of_the_page_on_formulas_runs(capsys):
+    run_all("formula", blocks("formula"))
+    page = (DOCS / "formula.md").read_text()
+    found, exact, bounded, wrong = capsys.readouterr().out.splitlines()[-4:]
+    assert found == "exp(-pi**2*t/10)*sin(pi*x) | exact" and exact == "exact"
+    assert bounded.split("(")[0] in page and wrong.split(" at x")[0] in page
 
 
 @pytest.mark.parametrize("page", [page for page in WHOLE if page not in ("index", "problems")])

@@ -12,9 +12,11 @@ from kanpde import Run, backbones, train
 from kanpde.explain import explain, shown, stages
 from kanpde.ground.errors import ConfigError
 from kanpde.interpret import EdgeNetwork, Tolerance, agrees, error, fit, snap
-from kanpde.problems import Poisson
+from kanpde.problems import Poisson, PoissonCos, PoissonPairs
+from kanpde.problems.conditions import Dirichlet
 from kanpde.problems.data import Data
 from kanpde.problems.fitting import Function
+from kanpde.report import contents
 
 sympy = pytest.importorskip("sympy")
 LM = {"optimizer": "gauss_newton", "options": {"damping": 0.1}}
@@ -322,5 +324,64 @@ def test_the_sample_is_what_was_trained_on_be_it_drawn_by_another_law(folder, mo
     drawn = {"interior": 64, "validation": 50, "test": 100, "law": "arcsine", "sequence": "sobol"}
     run = train(Function(**PRODUCT), solver="fit", phases=[{**LM, "steps": 1}], points=drawn, out=folder / "drawn.h5")
     trained = next(rows for rows in seen if rows.shape == (64, 4))
-    x, y = stages._Work(run, folder, 64, False, lambda text: None).rows["sample"]
+    x, y = stages._Work(run, folder, 64, False, None, lambda text: None).rows["sample"]
     assert torch.equal(x, trained[:, :2]) and torch.equal(y[:, 0], trained[:, 2])
+
+
+# Solutions ---------------------------------------------------------------------------------------------------------
+
+
+def solution(path: Path, problem, widths: list, degree: int, steps: int, **settings) -> Run:
+    return train(
+        problem,
+        solver="low_dim",
+        points={"interior": 200, "boundary": 100, "test": 300} if settings else {"interior": 200, "test": 300},
+        backbone={"name": "chebykan", "widths": widths, "degree": degree, "squash": "none"},
+        phases=[{"optimizer": "levenberg_marquardt", "steps": steps}],
+        start="network",
+        out=path,
+        **settings,
+    )
+
+
+SOFT = {"constraint": "soft", "loss": {"weights": {"dirichlet": 100}}}
+
+
+def test_a_solution_is_a_formula_that_its_equation_proves(folder):
+    run, said = solution(folder / "pairs.h5", PoissonPairs(2), [2], 2, 12, **SOFT), []
+    found = explain(run, points=200, say=said.append)
+    x1, x2 = sympy.symbols("x1 x2")
+    assert found.proof.exact and sympy.expand(found.proof.formula) == x1 * x2
+    written = (folder / "pairs-solution.txt").read_text()
+    assert written.splitlines()[1:] == ["residual: 0, exact", "dirichlet: 0, exact", "verdict: exact"]
+    assert written.strip() in lines(said) and folder / "pairs-solution.txt" in found.files
+    page = contents.contents(run)
+    assert page.tables[0].rows[-1] == ("verdict: exact",)
+
+
+def test_what_is_built_in_is_part_of_the_formula(folder):
+    class Bump(PoissonPairs):
+        conditions = (Dirichlet(value=1.0),)
+
+        def source(self, x):
+            return -2 * ((x - x**2).sum(1))
+
+        def exact(self, x):
+            return 1 + (x - x**2).prod(1)
+
+    found = explain(solution(folder / "bump.h5", Bump(2), [], 2, 8), problem=Bump(2), points=200)
+    x1, x2 = sympy.symbols("x1 x2")
+    assert found.output == "f" and not found.formula.free_symbols
+    assert found.proof.exact and sympy.expand(found.proof.formula - 1 - (x1 - x1**2) * (x2 - x2**2)) == 0
+
+
+def test_a_formula_that_the_equation_accepts_ends_the_search(folder):
+    run = solution(folder / "cosines.h5", PoissonCos(2), [3], 8, 25, **SOFT)
+    found = explain(run, symbolic=False, prune=False, points=400, search=60)
+    assert run.rel_l2 > 1e-9 and found.formula is None
+    assert found.proof.exact and str(found.proof.formula) == "cos(pi*x1) + cos(pi*x2)"
+
+
+def test_a_search_for_rows_is_refused(product, capsys):
+    code, _, err = call(capsys, "explain", product.path, "--search", 5)
+    assert code == 2 and "kanpde recover" in err and len(err.splitlines()) == 1

@@ -23,6 +23,9 @@ from kanpde.interpret.functions import function
 from kanpde.interpret.network import Edge
 from kanpde.interpret.snap import check_edge, check_snappable
 from kanpde.kan.grids import kan_layers
+from kanpde.problems import Problem
+from kanpde.proof import Proof, Untraceable, prove, solution_of, solved_by
+from kanpde.recover.recover import recover
 from kanpde.runs.models import Run, opened
 from kanpde.runs.predict import input_names
 from kanpde.training.evaluation import Evaluator
@@ -55,6 +58,7 @@ class Explanation:
         importance: of each input by name, see `EdgeNetwork.importance`.
         steps: every change, with the error on the sample before and after; undone ones too.
         formula: sympy expression in the names; None where edges are left that are no formulas.
+        proof: of a PDE, that the formula of u solves it, with that formula; None where there is none.
         errors: by stage (trained, pruned, snapped, formula) and rows (sample, test), as `kanpde.ground.metrics.errors`.
         compactness: by network, see `kanpde.interpret.similarity.compactness`.
         files: pictures and formulas that were written.
@@ -75,6 +79,7 @@ class Explanation:
     importance: dict[str, float] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     formula: sympy.Expr | None = None
+    proof: Proof | None = None
     errors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     compactness: dict[str, dict[str, float]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
@@ -91,14 +96,17 @@ def explain(
     tolerance: float = 1.5,
     points: int = 1000,
     seconds: float = 120.0,
+    search: float = 0.0,
     folder: str | Path | None = None,
     trust: bool = False,
+    problem: Problem | None = None,
     say: Say = lambda what: None,
 ) -> Explanation:
     """Take the network of a run apart, prune it, make its edges formulas, and write pictures and the formula.
 
     A fit is judged by its rows and their observations; of another problem the network f in u = h + m f is explained,
-    by its own values at points of the domain. Nothing of the run changes.
+    by its own values at points of the domain, and the formula of u is put into the equation and the conditions
+    (`kanpde.proof`). Nothing of the run changes.
 
     Args:
         other: a run whose edges are compared with those of `run`, such as its MetaKAN.
@@ -109,19 +117,22 @@ def explain(
         points: of the sample; of a fit, training rows.
         seconds: for the search, and for pruning at most half of them where formulas are sought; both end with what
             they have.
+        search: seconds for a formula of u that the equation accepts, where the edges have none that is exact.
         folder: where the files go; default beside the run.
-        trust: see `Run.load_model`.
+        trust, problem: see `Run.load_model`.
         say: is told lines and tables (of rich) as they come about.
     Raises:
         ConfigError: a network without edges or with too many, an unknown edge or function, a number out of range.
     """
     allowed, choose = Tolerance(tolerance, EXACT), dict(choose or {})
-    if not 0 <= r2 <= 1 or points < FEWEST or seconds < 0:
-        needed = f"r2 in [0, 1], points >= {FEWEST}, seconds >= 0"
-        raise ConfigError(f"explain: needed are {needed}; given {r2:g}, {points}, {seconds:g}")
+    if not 0 <= r2 <= 1 or points < FEWEST or seconds < 0 or search < 0:
+        needed = f"r2 in [0, 1], points >= {FEWEST}, seconds >= 0, search >= 0"
+        raise ConfigError(f"explain: needed are {needed}; given {r2:g}, {points}, {seconds:g}, {search:g}")
     if choose and not symbolic:
         raise ConfigError("explain: functions of edges are chosen, but formulas are switched off")
-    work = _Work(run, folder, points, trust, say)
+    if search and run.attrs["fits"]:
+        raise ConfigError(f"{run.path}: search is for the solution of an equation; for rows there is kanpde recover")
+    work = _Work(run, folder, points, trust, problem, say)
     nets = [(run, work.u.net)] + ([(other, other.load_model(trust=trust).net)] if other else [])
     for edge, name in choose.items():
         check_edge(work.found.network, edge)
@@ -133,6 +144,10 @@ def explain(
             work.prune(allowed, seconds / 2 if symbolic else seconds)
         if symbolic:
             work.snap(choose, r2, allowed, max(0.0, end - time.perf_counter()))
+    if search:
+        work.search(search)
+    if work.found.proof:
+        work.write_proof()
     if work.found.steps:
         work.draw("explained")
     say(shown.table_of_errors(work.found.errors))
@@ -143,13 +158,15 @@ def explain(
 class _Work:
     """The stages, which fill an `Explanation`."""
 
-    def __init__(self, run: Run, folder: str | Path | None, points: int, trust: bool, say: Say):
+    def __init__(
+        self, run: Run, folder: str | Path | None, points: int, trust: bool, problem: Problem | None, say: Say
+    ):
         self.run, self.say = run, say
         if len(run.fields) > 1:
             raise ConfigError(
                 f"{run.path}: a network of {len(run.fields)} fields is not explained, only one of a field"
             )
-        self.plan, self.u = opened(run, trust)
+        self.plan, self.u = opened(run, trust, problem=problem)
         self.folder = Path(folder or run.path.parent)
         network, config = _taken_apart(run, self.u.net), self.plan.config
         self.fits = self.plan.problem.fits_rows
@@ -250,6 +267,8 @@ class _Work:
             self.say(f"no formula: {len(left)} edges (layer, input, output) stay numeric: {some}")
         else:
             self.write_formula()
+            if not self.fits:
+                self.prove()
 
     def write_formula(self) -> None:
         """The formula as sympy and as LaTeX, with its constants fitted and rounded where that does no harm."""
@@ -267,6 +286,47 @@ class _Work:
         self.measure("formula", lambda x: values_at(formula, names, x).unsqueeze(1))
         self.write_text("formula.txt", interpret.text(formula))
         self.write_text("formula.tex", shown.tex(formula, names, self.found.output))
+
+    def prove(self) -> None:
+        """The formula of u in the equations and conditions of the problem."""
+        import sympy
+
+        axes = self.u.problem.axes
+        named = {sympy.Symbol(name): sympy.Symbol(axes.name(k)) for k, name in enumerate(self.found.names)}
+        try:
+            u = solution_of(self.u, self.found.formula.xreplace(named))
+            self.found.proof = prove(self.plan.problem, u, refit=True)
+        except Untraceable as error:
+            self.say(f"no proof: what is built into u is no formula ({error})")
+        except ConfigError as error:
+            self.say(f"no proof: {error}")
+
+    def search(self, seconds: float) -> None:
+        """A formula for the values of u that the equation accepts, unless that of the edges is exact."""
+        if self.found.proof and self.found.proof.exact:
+            return
+        problem, accepted = self.plan.problem, []
+        x, names = self.rows["sample"][0], [problem.axes.name(axis) for axis in range(problem.n_inputs)]
+
+        def accept(formula: sympy.Expr) -> bool:
+            accepted[:] = [solved_by(problem, formula)]
+            return accepted[0] is not None
+
+        with torch.no_grad():
+            u = self.u(x.to(self.u.like)).double()
+        found = recover(x, u, names, seconds, stream(self.plan.config.seed, "search"), accept=accept)
+        near = "no formula" if found.formula is None else f"error {found.formula_error:.1e}"
+        self.say(f"search    {near}, after {found.seconds:.0f} s")
+        if accepted and accepted[0] is not None:
+            self.found.proof = prove(problem, accepted[0])
+        elif found.formula is not None and not self.found.proof:
+            self.found.proof = prove(problem, found.formula, refit=True)
+
+    def write_proof(self) -> None:
+        """The formula of u, and what is known of it."""
+        proof = self.found.proof
+        lines = [f"u = {interpret.text(proof.formula)}", *map(str, proof.findings), f"verdict: {proof.verdict}"]
+        self.write_text("solution.txt", "\n".join(lines))
 
     def compare(self, nets: Sequence[tuple[Run, nn.Module]]) -> None:
         """How alike the edges are, of each network: pictures and a table."""

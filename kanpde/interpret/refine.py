@@ -157,16 +157,21 @@ def recognised(expr: sympy.Expr, names: Sequence[str], x: Tensor) -> sympy.Expr:
     return found if _is_better(found, expr, values_at(expr, names, x), names, x, ROUNDING) else expr
 
 
-def closed_form(value: float) -> sympy.Expr | None:
-    """The simple fraction a float is, perhaps times or over pi, sqrt(pi), sqrt(2 pi), sqrt(2) or sqrt(3); else None."""
+def closed_form(value: float, rounding: float = ROUNDING) -> sympy.Expr | None:
+    """The simple fraction a float is, perhaps with pi, pi^2, sqrt(pi), sqrt(2 pi), sqrt(2) or sqrt(3); else None.
+
+    Args:
+        rounding: the distance, relative to the value, that is none.
+    """
     import sympy
 
     if not abs(value) < MOST_ABOVE**2:  # larger than all of them; quotients may overflow
         return None
     pi, root = sympy.pi, sympy.sqrt
-    for unit in (sympy.S.One, pi, 1 / pi, root(2), root(3), root(pi), root(2 * pi), 1 / root(pi), 1 / root(2 * pi)):
+    roots = (root(2), root(3), root(pi), root(2 * pi), 1 / root(pi), 1 / root(2 * pi))
+    for unit in (sympy.S.One, pi, 1 / pi, pi**2, 1 / pi**2, *roots):
         ratio = Fraction(value / float(unit)).limit_denominator(MOST_BELOW)
-        if 0 < abs(ratio.numerator) <= MOST_ABOVE and abs(float(ratio) * float(unit) / value - 1) <= ROUNDING:
+        if 0 < abs(ratio.numerator) <= MOST_ABOVE and abs(float(ratio) * float(unit) / value - 1) <= rounding:
             return sympy.Rational(ratio) * unit
     return None
 
@@ -209,7 +214,7 @@ def _rules() -> list[Callable]:
     logs = lambda e: sympy.expand_log(e, force=True)
     rules = [sympy.expand, logs, lambda e: sympy.expand(logs(e)), sympy.powsimp, sympy.factor_terms]
     # sympy's own can take any time, so it runs only where it can be stopped
-    return [*rules, sympy.simplify] if _can_be_stopped() else rules
+    return [*rules, sympy.simplify] if can_be_stopped() else rules
 
 
 def _cost(expr: sympy.Expr) -> tuple[int, int]:
@@ -220,7 +225,7 @@ def _cost(expr: sympy.Expr) -> tuple[int, int]:
     return floats, sympy.count_ops(expr)
 
 
-def _can_be_stopped() -> bool:
+def can_be_stopped() -> bool:
     return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
 
@@ -234,7 +239,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     It rings again every second: a bare `except`, or Python where an exception has no place (callbacks of gc), eats one.
     """
-    if not _can_be_stopped():
+    if not can_be_stopped():
         yield
         return
     inside = True

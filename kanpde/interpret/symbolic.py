@@ -23,6 +23,7 @@ POLISH = 40  # Gauss-Newton steps at most
 CONVERGED = 1e-3  # share of the loss that a step must gain, else this place is as good as it gets
 EXACT = 1e-27  # share of the variance that is rounding alone
 FLOOR = 1e-12  # of 1 - R^2, below which fits are equally good
+WHOLE = 1e-15  # of 1 - R^2, from which on a function is the edge
 FLAT = 1e-12  # deviation of a constant, as a share of its size
 
 
@@ -61,6 +62,7 @@ def fit_edge(x: Tensor, y: Tensor, functions: Sequence[str] = SEARCHED, simplici
     """The best fit of each function to the edge y(x), sorted by score.
 
     Arguments b x + c stay where f is smooth: no pole, and no logarithm of a negative number, between any two points.
+    After a function that is the edge but for rounding, those that cost more are not tried.
 
     Args:
         x, y: inputs and values of the edge, (N,).
@@ -70,7 +72,11 @@ def fit_edge(x: Tensor, y: Tensor, functions: Sequence[str] = SEARCHED, simplici
         ConfigError: an unknown function.
     """
     x, y = x.double(), y.double()
-    found = [_fitted(function(name), x, y, simplicity) for name in functions]
+    found: list[Candidate] = []
+    for f in sorted(map(function, functions), key=lambda f: f.complexity):
+        found.append(_fitted(f, x, y, simplicity))
+        if 1 - found[-1].r2 <= WHOLE:
+            break
     return sorted(found, key=lambda c: (c.score, c.complexity))
 
 

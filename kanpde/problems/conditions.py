@@ -73,6 +73,10 @@ class Condition:
         """n points at which it is asked for, or all that there are where these are fewer."""
         return points_on(problem, self.part, n, generator, **kind)
 
+    def moment(self, problem: Any) -> float | None:
+        """The time at which it is asked for, all over space; None: on its part of the boundary, at all times."""
+        return None
+
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         """What is zero where u meets it: (N,) or (N, k) at its points; u is that of its field."""
         raise NotImplementedError(f"{type(self).__name__} states no misfit")
@@ -214,6 +218,9 @@ class Initial(Condition):
     def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:
         return in_space(problem, n, generator, law, 0.0, **kind)
 
+    def moment(self, problem: Any) -> float:
+        return 0.0
+
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         if self.derivative is None:
             return u(x) - at(self.value, x)
@@ -241,7 +248,10 @@ class Terminal(Condition):
     kind, asks = "terminal", "value"
 
     def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:
-        return in_space(problem, n, generator, law, time_of(problem.domain), **kind)
+        return in_space(problem, n, generator, law, self.moment(problem), **kind)
+
+    def moment(self, problem: Any) -> float:
+        return time_of(problem.domain)
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         return u(x) - at(self.value, x)

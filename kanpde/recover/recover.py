@@ -39,7 +39,19 @@ from kanpde.recover.symmetry import (
     scalings,
     shifts,
 )
-from kanpde.recover.trials import FEW, OSCILLATING, POWERS, RESULT, Found, Recovery, Say, Task, TimeIsOver, Trials
+from kanpde.recover.trials import (
+    FEW,
+    OSCILLATING,
+    POWERS,
+    RESULT,
+    Accept,
+    Found,
+    Recovery,
+    Say,
+    Task,
+    TimeIsOver,
+    Trials,
+)
 
 if TYPE_CHECKING:
     import sympy
@@ -59,6 +71,7 @@ def recover(
     seconds: float = 60.0,
     generator: torch.Generator | None = None,
     say: Say = lambda formula, error: None,
+    accept: Accept | None = None,
 ) -> Recovery:
     """Search a formula for y (N,) of x (N, d) for so many seconds; see the module.
 
@@ -66,13 +79,15 @@ def recover(
         names: of the columns of x.
         generator: of the initial weights.
         say: is told every formula better than those before, and its relative l2 error on the rows held out.
+        accept: is asked of every formula that is near the rows; the first one that it accepts ends the search, as of
+            rows that are not exact the truth need not be the nearest.
     Raises:
         ConfigError: shapes that do not fit, too few rows, values that are not finite, or no time.
     """
     import sympy
 
     _checked(x, y, names, seconds)
-    search = _Search(x.double(), y.double(), names, seconds, generator or torch.Generator().manual_seed(0), say)
+    search = _Search(x.double(), y.double(), names, seconds, generator or torch.Generator().manual_seed(0), say, accept)
     symbols = tuple(sympy.Symbol(name) for name in names)
     return search.run(Task(search.x, search.y, symbols, sympy.Symbol(RESULT)))
 

@@ -133,15 +133,23 @@ class Found(Exception):
 
 
 Say = Callable[["sympy.Expr", float], None]
+Accept = Callable[["sympy.Expr"], bool]
 
 
 class Trials:
     """Rows (x, y) of the data, and the best formula and model so far; a search raises `TimeIsOver` or `Found`."""
 
     def __init__(
-        self, x: Tensor, y: Tensor, names: Sequence[str], seconds: float, generator: torch.Generator, say: Say
+        self,
+        x: Tensor,
+        y: Tensor,
+        names: Sequence[str],
+        seconds: float,
+        generator: torch.Generator,
+        say: Say,
+        accept: Accept | None = None,
     ):
-        self.say = say
+        self.say, self.accept = say, accept
         self.x, self.y, self.names, self.generator = x, y, list(names), generator
         self.held = torch.arange(len(x)) % HELD_OUT == 0
         self.start, self.seconds, self.found = time.perf_counter(), seconds, Recovery()
@@ -222,10 +230,14 @@ class Trials:
 
     def read(self, task: Task, h: Outer, x: Tensor, edges: Tensor, build: Callable) -> None:
         """The best of all combinations of readings."""
+        import sympy
+
         best, smallest = None, float("inf")
         for found in readings(x, edges):
             self.check()
             expr, error = self.with_constants(task, build(found, task.symbols), h)
+            if error < PROMISING:
+                self.ask(task.formula(h.back(sympy, expr)))
             if error < smallest:
                 best, smallest = expr, error
             if error < CERTAIN:
@@ -292,6 +304,7 @@ class Trials:
         elif error > min(READABLE, self.found.formula_error):
             return
         whole = task.formula(expr)
+        self.ask(whole)
         held = self.error_of_formula(whole)
         if held < min(self.found.formula_error, OF_ZERO):
             whole, held = self.shortened(whole, held) if held <= EXACT else (whole, held)
@@ -301,6 +314,12 @@ class Trials:
                 self.found.model, self.found.model_error = lambda x: values_at(whole, self.names, x), held
             if held <= EXACT:
                 raise Found
+
+    def ask(self, whole: sympy.Expr) -> None:
+        """End the search with a formula that is accepted, whatever its error."""
+        if self.accept is not None and self.accept(whole):
+            self.found.formula, self.found.formula_error = whole, self.error_of_formula(whole)
+            raise Found
 
     def shortened(self, expr: sympy.Expr, error: float) -> tuple[sympy.Expr, float]:
         """A shorter form of an exact formula and its error, if that is exact too."""

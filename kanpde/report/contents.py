@@ -1,4 +1,4 @@
-"""What a page says of a run: words, tables and pictures, made from its file alone."""
+"""What a page says of a run: words, tables and pictures, from its file and the formula beside it, if there is one."""
 
 import json
 import math
@@ -33,6 +33,7 @@ SHOWN = {  # the headings of pictures, by the names of their files
     "quantiles": "How the error is distributed",
 }
 CURVES = ("convergence", "epochs")
+MOST, LONGEST = 50, 2000  # lines, and letters of one, of a formula
 STATES = {
     "finished": "finished",
     "running": "running",
@@ -122,7 +123,7 @@ def _contents(run: RunFile, brief: bool) -> Contents:
         remarks=facts.remarks(run),
         costs=facts.costs(run),
         settings=facts.settings(run),
-        tables=[table for table in (_floors(run), *_left(run), _unknowns(run), _ladder(run)) if table],
+        tables=[t for t in (_formula(run), _floors(run), *_left(run), _unknowns(run), _ladder(run)) if t],
         environment=[table for table in (_environment(run), _retreats(run)) if table],
         curves=[each for each in titled if each[1].name in CURVES],
         fields=[each for each in titled if each[1].name not in CURVES],
@@ -157,6 +158,17 @@ def _standing(run: RunFile) -> Picture | None:
     if not run.floors or len(run.fields) > 1 or not (run.verification or run.rel_l2 > 0):
         return None
     return picture("floors", beside_floors(run), "The error and its interval on one axis with its floors")
+
+
+def _formula(run: RunFile) -> Table | None:
+    """The formula that `kanpde explain` has found, and what is proved of it."""
+    try:
+        lines = run.path.with_name(f"{run.path.stem}-solution.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    note = "By kanpde explain: the formula in the equation and the conditions, the verdict in the last line."
+    rows = [(line[:LONGEST],) for line in lines[:MOST]]
+    return Table("The solution as a formula", ("formula, equations and conditions",), rows, note) if rows else None
 
 
 def _floors(run: RunFile) -> Table | None:
