@@ -29,6 +29,7 @@ from kanpde.training.checkpoints import checkpoint_of, fitting
 from kanpde.training.checks import check_device
 from kanpde.training.loop import Callback, ResidualTraining, State
 from kanpde.training.plan import Plan, configured
+from kanpde.training.slabs import training_of
 from kanpde.training.training import RunFailed, now
 from kanpde.users.code import blaming, check_call
 from kanpde.users.members import PYTHON, enter, kept_with, short, short_name
@@ -97,7 +98,7 @@ def begin(
         run.lock = lock
         run.attrs = attributes(plan) | of_world(world)
         with blaming(plan.problem, RunFailed):
-            training = ResidualTraining(plan, run, world)
+            training = training_of(plan, run, world)
         if plan.config.start_from:
             start_from(training.u, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
@@ -180,7 +181,7 @@ def _go_on(run: Run, plan: Plan, world: World, on_step: Callback | None, on_eval
     check_rows(run, plan.problem)
     check_device(plan.config.device)
     with blaming(plan.problem, ConfigError):
-        training = ResidualTraining(plan, run, world)
+        training = training_of(plan, run, world)
     saved = checkpoint_of(run)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)
