@@ -54,7 +54,9 @@ class Condition:
     of_all: ClassVar[bool] = False  # whether it is on all fields where none is named
     by_points: ClassVar[bool] = True  # whether it is asked for at each of its points; else of all that u is at them
     built_in: ClassVar[bool] = True  # whether it may be built into the ansatz; else it is left to the loss in any case
-    functions: ClassVar[tuple[str, ...] | None] = None  # attributes by which alone it depends on x; None: it does so too
+    functions: ClassVar[tuple[str, ...] | None] = (
+        None  # attributes by which alone it depends on x; None: it does so too
+    )
     field: str | None = dataclasses.field(default=None, kw_only=True)
 
     @property

@@ -1,7 +1,7 @@
 r"""Slabs of time: a problem as it is in one of them, in the time since it began, with the values that came before.
 
-In the slab t_k < t < t_{k+1} of (0, T) the problem of u_k(x, s) = u(x, t_k + s) is that of u with t_k + s for t wherever
-it has a function of the points, on (0, t_{k+1} - t_k), with the initial values
+In the slab t_k < t < t_{k+1} of (0, T) the problem of u_k(x, s) = u(x, t_k + s) is that of u with t_k + s for t in
+whatever is a function of the points, on (0, t_{k+1} - t_k), with the initial values
 
 .. math:: u_k(x, 0) = u_{k-1}(x, t_k - t_{k-1}), \qquad
           \partial_s u_k(x, 0) = \partial_s u_{k-1}(x, t_k - t_{k-1})
@@ -37,17 +37,16 @@ OF_ITS_OWN = ("factor", "extra_terms", "held_out", "inputs_of")  # what says not
 
 
 def ends_of(slabs: int | Sequence[float], time: float) -> tuple[float, ...]:
-    """The times at which slabs of (0, time) end, the last of which is its own: of a number of them, equal parts.
+    """The times at which slabs of (0, time) end, the last of them `time`: of a number of slabs, equal parts.
 
     Raises:
-        ConfigError: the times given do not rise from 0 to the end.
+        ConfigError: the times given, where one ends and the next begins, do not rise, or are not within (0, time).
     """
     if isinstance(slabs, int):
         return tuple(time * (k + 1) / slabs for k in range(slabs))
-    inner = [end for k, end in enumerate(slabs) if end != time or k + 1 < len(slabs)]
-    if not inner or any(b <= a for a, b in zip([0.0, *inner], [*inner, time], strict=True)):
+    if any(b <= a for a, b in zip((0.0, *slabs), (*slabs, time), strict=True)):
         raise ConfigError(f"slabs: given {list(slabs)}, needed are times that rise, above 0 and below {time:g}")
-    return (*inner, time)
+    return (*slabs, time)
 
 
 def continued(problem: Problem) -> Problem:
@@ -61,8 +60,9 @@ def continued(problem: Problem) -> Problem:
     check(problem)
     asked = problem.asked if problem.conditions else _stated(problem)
     handed = {name: _left_to_the_loss(name, condition) for name, condition in asked.items()}
-    free = {} if problem.conditions else {name: getattr(Problem, name) for name in ("lift", "boundary_value", "initial_value")}
-    return _derived(problem, conditions=property(lambda self: handed), taylor=Problem.taylor, **free)
+    now_conditions = () if problem.conditions else ("lift", "boundary_value", "initial_value")
+    free = {name: getattr(Problem, name) for name in ("taylor", *now_conditions)}
+    return _derived(problem, conditions=property(lambda self: handed), **free)
 
 
 def check(problem: Problem) -> None:
@@ -107,7 +107,9 @@ def in_slab(problem: Problem, start: float, end: float, former: Ansatz | None = 
 def _stated(problem: Problem) -> dict[str, Condition]:
     """The values that a problem states without conditions, as conditions."""
     begin = problem.initial_value if problem.states("initial_value") or problem.states("lift") else 0.0
-    at_the_edge = {"dirichlet": Dirichlet(value=problem.boundary_value)} if "boundary" in kinds_of(problem.domain) else {}
+    at_the_edge = (
+        {"dirichlet": Dirichlet(value=problem.boundary_value)} if "boundary" in kinds_of(problem.domain) else {}
+    )
     return {**at_the_edge, "initial": Initial(begin)}
 
 
@@ -129,7 +131,11 @@ def _in_slab(condition: Condition, move: Callable[[Tensor], Tensor], former: Ans
     """A condition in the time of a slab, of an initial one that which the slab before has left."""
     if not isinstance(condition, Initial):
         return condition.moved(move)
-    return condition if former is None else Continued(_left_by(former, condition), condition.derivative, field=condition.field)
+    return (
+        condition
+        if former is None
+        else Continued(_left_by(former, condition), condition.derivative, field=condition.field)
+    )
 
 
 def _left_by(former: Ansatz, condition: Initial) -> Value:
@@ -155,7 +161,7 @@ def _moved(function: Callable, move: Callable[[Tensor], Tensor]) -> Callable:
 
 
 def _derived(problem: Problem, **members: Any) -> Problem:
-    """A copy of a problem with other members, under the name of its class; what is made of the former ones is made anew."""
+    """A copy of a problem with other members, of a class of the same name; what it had made of the former ones is gone."""
     cls = type(problem)
     named: Mapping = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     mine = copy.copy(problem)

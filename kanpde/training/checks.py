@@ -65,10 +65,12 @@ def check(plan: "Plan") -> None:
 
 def check_slabs(config: RunConfig, net: nn.Module | None) -> None:
     """Raises ConfigError for what there is not of slabs of time."""
-    count = config.slabs if isinstance(config.slabs, int) else len(config.slabs) + 1
+    count = config.parts
     shares = {config.steps // count, -(-config.steps // count)}
     if any(len(rescale(config.phases, share)) < len(config.phases) for share in shares):
-        raise ConfigError(f"slabs: {count} of them with {config.steps} steps in all leave a phase of one without a step")
+        raise ConfigError(
+            f"slabs: {count} of them with {config.steps} steps in all leave a phase of one without a step"
+        )
     refused = {
         "a network made in Python": net is not None,
         "networks: separate": config.networks == "separate",

@@ -161,7 +161,7 @@ class Plan:
         former: u of the slab before, in the time of that.
         """
         start, end = self.net.starts[number], self.net.ends[number]
-        config = _of_slab(self.config, number, len(self.net.ends))
+        config = _of_slab(self.config, number)
         problem = slabs.in_slab(self.problem, start, end, former)
         parts = _measures(config, problem, self.operator) | {"whole": self, "begins": start}
         return replace(self, config=config, problem=problem, net=self.net.nets[number], **parts)
@@ -258,7 +258,7 @@ def _network(
     if config.slabs is not None:
         ends, nets = slabs.ends_of(config.slabs, time_of(problem.domain)), []
         for k, (start, end) in enumerate(zip((0.0, *ends), ends, strict=False)):
-            here, own = slabs.in_slab(problem, start, end), _of_slab(config, k, len(ends))
+            here, own = slabs.in_slab(problem, start, end), _of_slab(config, k)
             nets.append(_of_config(own, here, frame and Frame.of(here), loss, stored))
         return Slabs(nets, ends)
     if config.stages:
@@ -268,8 +268,9 @@ def _network(
     return _of_config(config, problem, frame, loss, stored)
 
 
-def _of_slab(config: RunConfig, number: int, count: int) -> RunConfig:
-    """The configuration of one slab of so many: its part of the steps, a seed of its own, seconds until its end."""
+def _of_slab(config: RunConfig, number: int) -> RunConfig:
+    """The configuration of one slab: its part of the steps, a seed of its own, the seconds at which it ends."""
+    count = config.parts
     share = config.steps * (number + 1) // count - config.steps * number // count
     kept, seconds = config.evaluation, config.stop.seconds
     changes = {
@@ -612,7 +613,7 @@ def _compile(config: RunConfig, problem: Problem) -> bool:
         return config.compile is True
     basis = getattr(backbones.BACKBONES.get(config.backbone["name"]), "basis", Basis)
     too_much = config.loss.gradient != "none" and (problem.domain.dim > WHOLE_UP_TO or basis.recursive)
-    return config.steps >= COMPILE_FROM and not too_much and compiles(config.device)
+    return config.steps // config.parts >= COMPILE_FROM and not too_much and compiles(config.device)
 
 
 @cache

@@ -22,7 +22,6 @@ from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
 from kanpde.jets.jet import Jet
 from kanpde.jets.nested import gradient_of
-from kanpde.jets.system import Slabs
 from kanpde.operators import Forward
 from kanpde.problems.conditions import Condition, Dirichlet, Initial, Neumann, Robin, Terminal, at
 from kanpde.problems.parts import face_of
@@ -140,7 +139,7 @@ class DefectEquation:
         """Raises NotVerifiable for what the problem says of itself."""
         problem, reads = self.problem, self.problem.reads
         equations = problem.reading.equations
-        if isinstance(self.u.net, Slabs):
+        if not self.u.continuous:
             raise NotVerifiable("u is of slabs of time, and what it jumps by between them is in no residual")
         if problem.fits_rows:
             raise NotVerifiable("a fit has no equation: its error is that on rows it has not seen")
