@@ -27,6 +27,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "library",
         "long_runs",
         "second_order",
+        "slabs",
         "systems",
         "yardsticks",
     ),

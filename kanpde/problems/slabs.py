@@ -161,7 +161,7 @@ def _moved(function: Callable, move: Callable[[Tensor], Tensor]) -> Callable:
 
 
 def _derived(problem: Problem, **members: Any) -> Problem:
-    """A copy of a problem with other members, of a class of the same name; what it had made of the former ones is gone."""
+    """A copy of a problem with other members, of a class of the same name; what was made of the former ones is gone."""
     cls = type(problem)
     named: Mapping = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     mine = copy.copy(problem)

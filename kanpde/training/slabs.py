@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kanpde.domains.base import time_of
 from kanpde.ground.errors import ConfigError
@@ -34,6 +34,8 @@ def training_of(plan: Plan, run: RunFile, world: World = ALONE) -> ResidualTrain
 class SlabTraining(ResidualTraining):
     """A run slab by slab, each an ordinary training whose initial values are what the one before it has left.
 
+    A slab begins with the weights of the one before, as a function of the time since it began in units of its length.
+
     The history has the rows of all of them, with steps that go on and a column `slab`; errors and losses in it are
     those of the slab. A checkpoint holds the networks so far, and the state of the training of the slab it is in.
 
@@ -57,6 +59,7 @@ class SlabTraining(ResidualTraining):
         number, former = len(self.done), None
         if number:
             former = self.plan.slab(number - 1).ansatz().eval().requires_grad_(False)
+            _begin_with(former.net, self.u.net.nets[number])
         self.over, self.now = False, OfSlab(self.plan.slab(number, former), self.run.path, self._log, self.save)
 
     @property
@@ -163,6 +166,15 @@ class SlabTraining(ResidualTraining):
         self.run.history = {name: rows.tolist() for name, rows in saved["history"].items()}
         self.over, self.elapsed = bool(saved["over"]), self.now.elapsed
         self._seen()
+
+
+@torch.no_grad()
+def _begin_with(former: nn.Module, net: nn.Module) -> None:
+    """Give a network the weights of the one before, unless phases have refined the grids of that."""
+    pairs = list(zip(former.parameters(), net.parameters(), strict=True))
+    if all(theirs.shape == ours.shape for theirs, ours in pairs):
+        for theirs, ours in pairs:
+            ours.copy_(theirs)
 
 
 class OfSlab(ResidualTraining):
