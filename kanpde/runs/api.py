@@ -63,7 +63,7 @@ def train(
         config: a `RunConfig`; without one, the dimension's default solver with `overrides`: solver="paper", steps=500,
             seed=1, backbone="kan", points={"interior": 200}, or any other key of a YAML.
         out: the result file; default a new one under runs/.
-        on_step, on_evaluation: called with the `State`; returning True ends the run.
+        on_step, on_evaluation: called with the `State`; returning True ends the run, or the slab of time that it is in.
     Raises:
         ConfigError: something in the call does not fit. RunFailed: the run had to end.
 
