@@ -229,6 +229,15 @@ def test_a_slab_begins_with_value_and_slope_of_the_one_before():
     assert not value.requires_grad and not slope.requires_grad
 
 
+def test_a_slab_of_a_system_begins_with_each_field_of_the_one_before():
+    whole = continued(Schroedinger())
+    former = Ansatz(in_slab(whole, 0.0, 0.4), network("chebykan", 2, 2))
+    asked = in_slab(whole, 0.4, 1.0, former).asked
+    x = torch.cat([torch.rand(20, 1, generator=generator(), dtype=F64), torch.zeros(20, 1, dtype=F64)], 1)
+    for k, field in enumerate(("re", "im")):
+        close(asked[f"initial_{field}"].wanted(x), former(x + x.new_tensor([0, 0.4]))[:, k].detach())
+
+
 def test_ends():
     assert ends_of(4, 2.0) == (0.5, 1.0, 1.5, 2.0) and ends_of([0.5, 0.7], 2.0) == (0.5, 0.7, 2.0)
     for wrong in ([0.7, 0.5], [0.5, 0.5], [2.0], [0.5, 3.0]):
@@ -333,6 +342,18 @@ def test_the_command_line_solves_a_reference_in_slabs(tmp_path, capsys, no_pictu
     x = torch.tensor([[-1.0, 0.7], [1.0, 0.7]], dtype=F64)
     values = u(x)
     close(values[0], values[1])
+
+
+def test_a_criterion_ends_the_slab_it_is_met_in_and_another_one_goes_on_in_the_last(tmp_path):
+    given = {**SHORT, "phases": [{"optimizer": "adam", "steps": 16}], "slabs": 2, "out": tmp_path / "run.h5"}
+    run = kanpde.train(Cooling(), stop={"loss": 1e9}, **given)
+    assert run.attrs["steps"] == 0 and list(run.history["slab"]) == [0, 1] and list(run.history["step"]) == [0, 0]
+    with pytest.raises(ConfigError, match="the run has ended by stop.loss"):
+        kanpde.resume(run.path, problem=Cooling())
+    run = kanpde.resume(run.path, problem=Cooling(), stop={"loss": None})
+    assert run.attrs["steps"] == 8 and list(run.history["slab"]) == [0, 1, 1, 1]
+    stopped = kanpde.train(Cooling(), on_step=lambda state: state.step in (3, 7), **given | {"out": tmp_path / "b.h5"})
+    assert [each["steps"] for each in json.loads(stopped.attrs["slabs"])] == [3, 4]
 
 
 def test_seconds_are_shared_out_too():

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,11 @@ class SlabTraining(ResidualTraining):
         return self.before + self.now.step
 
     @property
+    def in_last(self) -> bool:
+        """Whether the slab it is in is the last one."""
+        return len(self.done) + 1 == len(self.u.net.nets)
+
+    @property
     def progress(self) -> dict:
         return {"steps": self.step, "best_step": self.before + self.now.best["step"]}
 
@@ -95,7 +101,7 @@ class SlabTraining(ResidualTraining):
                 if stop:
                     break
             self.over = True
-            if len(self.done) + 1 == len(self.u.net.nets):
+            if self.in_last:
                 return
             self.done.append(now.result())
             now.u.load_state_dict(now.best["weights"])
@@ -119,7 +125,7 @@ class SlabTraining(ResidualTraining):
     # Results and files
 
     def stopped(self) -> str | None:
-        return self.now.stopped() if len(self.done) + 1 == len(self.u.net.nets) else None
+        return self.now.stopped() if self.in_last else None
 
     def finish(self) -> str:
         """Errors, field and pictures of u at all times; the run has diverged where a slab has."""
@@ -164,7 +170,8 @@ class SlabTraining(ResidualTraining):
         self._enter()
         self.now.load_state_dict(saved["training"])
         self.run.history = {name: rows.tolist() for name, rows in saved["history"].items()}
-        self.over, self.elapsed = bool(saved["over"]), self.now.elapsed
+        goes_on = self.in_last and self.now.step < self.now.config.steps and self.now.stopped() is None
+        self.over, self.elapsed = saved["over"] and not goes_on, self.now.elapsed  # criteria may be others by now
         self._seen()
 
 
@@ -185,7 +192,7 @@ class OfSlab(ResidualTraining):
         keep: what writes the files of the run, with a status.
     """
 
-    def __init__(self, plan: Plan, path, log: Callable[[Row], None], keep: Callable[[str], None]):
+    def __init__(self, plan: Plan, path: Path, log: Callable[[Row], None], keep: Callable[[str], None]):
         super().__init__(plan, _Rows(path, log))
         self._keep_files = keep
 
@@ -210,7 +217,7 @@ class OfSlab(ResidualTraining):
 class _Rows(RunFile):
     """The record of a slab, which is written by nobody: its rows go to that of the run too."""
 
-    def __init__(self, path, tell: Callable[[Row], None]):
+    def __init__(self, path: Path, tell: Callable[[Row], None]):
         super().__init__(path)
         self.tell = tell
 
