@@ -356,6 +356,12 @@ def test_a_criterion_ends_the_slab_it_is_met_in_and_another_one_goes_on_in_the_l
     assert [each["steps"] for each in json.loads(stopped.attrs["slabs"])] == [3, 4]
 
 
+def test_a_network_sees_the_time_of_its_slab_in_units_of_its_length():
+    plan = Plan.of(configured(KdV(), {**SHORT, "slabs": [0.25], "steps": 10}), KdV())
+    assert [net[0].scale.tolist() for net in plan.net.nets] == [[1, 4], pytest.approx([1, 4 / 3])]
+    assert plan.frame is None and plan.slab(0).frame.lengths.tolist() == [1, 0.25]
+
+
 def test_seconds_are_shared_out_too():
     plan = Plan.of(configured(String(), {**SHORT, "slabs": 4, "steps": 10, "stop": {"seconds": 8.0}}), String())
     each = [plan.slab(k).config for k in range(4)]

@@ -259,7 +259,7 @@ def _network(
         ends, nets = slabs.ends_of(config.slabs, time_of(problem.domain)), []
         for k, (start, end) in enumerate(zip((0.0, *ends), ends, strict=False)):
             here, own = slabs.in_slab(problem, start, end), _of_slab(config, k)
-            nets.append(_of_config(own, here, frame and Frame.of(here), loss, stored))
+            nets.append(_of_config(own, here, _frame(config, here), loss, stored))
         return Slabs(nets, ends)
     if config.stages:
         earlier = [config.model_copy(update={**stage, "stages": []}) for stage in config.stages]
@@ -393,9 +393,14 @@ def _loss(config: RunConfig, problem: Problem, operator: Operator, frame: Frame 
     return Loss(**stated, frame=frame, equations=problem.reading.equations, weighs=weighs, inputs=problem.input_slice)
 
 
+def _frame(config: RunConfig, problem: Problem) -> Frame | None:
+    """The units of length and time, where a run has any of its own."""
+    return Frame.of(problem) if config.units == "frame" else None
+
+
 def _measures(config: RunConfig, problem: Problem, operator: Operator) -> dict:
     """Frame, loss, balance and emphasis, as a plan has them."""
-    frame = Frame.of(problem) if config.units == "frame" else None
+    frame = _frame(config, problem)
     return {
         "frame": frame,
         "loss": _loss(config, problem, operator, frame),
