@@ -159,8 +159,8 @@ def verify(
     try:
         found = verified(opened, points, on_round=show, **options)
     except NotVerifiable as error:
-        of_one_field = not opened.attrs.get("fits") and len(opened.fields) == 1
-        hint = "; kanpde correct estimates the error by a second network" if of_one_field else ""
+        corrects = not (opened.attrs.get("fits") or len(opened.fields) > 1 or opened.config.get("slabs"))
+        hint = "; kanpde correct estimates the error by a second network" if corrects else ""
         raise ConfigError(f"not verified: {error}{hint}") from None
     if not quiet:
         console.print(f"estimated {found}, {found.method}")

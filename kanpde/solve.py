@@ -187,6 +187,11 @@ def _announce(say: Console, plan: Plan) -> None:
         say.print(f"{equations} in {problem.axes}, {many} {', '.join(read)}")
     if problem.conditions:
         say.print(f"conditions {plan.conditions}")
+    if plan.config.slabs is not None:
+        ends = ", ".join(f"{end:.4g}" for end in plan.net.ends)
+        say.print(
+            f"slabs     {plan.config.parts} of time, to {ends}: one after the other, each with its part of the steps"
+        )
     if known := plan.known:
         instead = "; the exact solution is not read" if problem.has_exact else ""
         say.print(f"reference {known.says}{instead}")

@@ -29,6 +29,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "long_runs",
         "precision",
         "second_order",
+        "slabs",
         "solution_formulas",
         "systems",
         "yardsticks",

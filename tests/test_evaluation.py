@@ -68,7 +68,7 @@ def test_the_solution_is_computed_once_where_points_are_drawn_again(monkeypatch)
     assert sum(asked_for) == 3 * BLOCK and not of._points
 
 
-def test_the_last_terms_are_not_measured_again(tmp_path, monkeypatch):
+def test_thelast_terms_are_not_measured_again(tmp_path, monkeypatch):
     calls, validation = [], Evaluator.validation
     monkeypatch.setattr(Evaluator, "validation", lambda self, terms: calls.append(0) or validation(self, terms))
     given = {**GIVEN, "start": "network"}
@@ -76,7 +76,7 @@ def test_the_last_terms_are_not_measured_again(tmp_path, monkeypatch):
     assert len(calls) == 3 and run.attrs["validation_last"] == run.history["validation"][-1]
     training = ResidualTraining(planned(Poisson(4), {**given, "steps": 6}), Run(tmp_path / "b.h5"))
     training.loop(lambda state: state.step == 4)  # between two evaluations
-    assert training._last_terms() == training.validation(training.u) != run.history["validation"][0]
+    assert training.last_terms() == training.validation(training.u) != run.history["validation"][0]
 
 
 def test_a_plane_has_fewer_points_where_they_have_many_coordinates(monkeypatch):

@@ -198,6 +198,7 @@ class RunConfig(Strict):
     log: where the history goes besides the result file, which decides nothing: `kanpde.loggers`.
     networks: the fields of a system are outputs of one network, or each has its own.
     stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
+    slabs: of time, trained one after the other: a number of equal ones, or the times where one ends and another begins.
     shard: what the processes of torchrun share out: the points of a step, or the inputs of each point.
 
     Example:
@@ -220,6 +221,7 @@ class RunConfig(Strict):
     start: Literal["network", "constant", "affine", "additive", "quadratic", "ladder"] = "network"
     start_from: str | None = None
     stages: list[dict[str, Any]] = []
+    slabs: Annotated[int, Field(ge=2, strict=True)] | Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
     units: Literal["frame", "given"] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     verify: bool = True
@@ -244,6 +246,11 @@ class RunConfig(Strict):
     @property
     def steps(self) -> int:
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def parts(self) -> int:
+        """The number of slabs of time, which share the steps; 1 of a run for all times."""
+        return 1 if self.slabs is None else self.slabs if isinstance(self.slabs, int) else len(self.slabs) + 1
 
 
 def _under(same: Callable[..., RunConfig], update: Mapping, solver: str) -> RunConfig:

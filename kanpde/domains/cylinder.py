@@ -1,6 +1,6 @@
 """Space-time: all of a domain of space at all times, or the points of a diffusion on its way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -95,6 +95,10 @@ class Cylinder(Domain):
         """That of space."""
         return importance_of(self.space, x[:, :-1])
 
+    def until(self, time: float) -> "Cylinder":
+        """The same space for another length of time."""
+        return replace(self, time=time)
+
     def normal(self, x: Tensor) -> Tensor:
         """That of space, without a component in time."""
         return torch.cat([self.space.normal(x[:, :-1]), torch.zeros_like(x[:, -1:])], 1)
@@ -139,6 +143,8 @@ class Paths(Cylinder):
         tensor([[1., 3., 0.],
                 [1., 3., 0.]])
     """
+
+    until = None  # its law knows the end of time
 
     def __post_init__(self):
         super().__post_init__()

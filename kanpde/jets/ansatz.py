@@ -17,7 +17,7 @@ from kanpde.jets.jet import Jet, Scaling
 from kanpde.jets.names import Index
 from kanpde.jets.nested import gradient_of, nested
 from kanpde.jets.slices import Slice, total
-from kanpde.jets.system import Column, Separate, Stages, networks, place
+from kanpde.jets.system import Column, Separate, Slabs, Stages, networks, place
 from kanpde.jets.taylor import Polarised, Taylor, along, has_rules, line, push
 from kanpde.jets.tracing import in_torch_func, recorded
 
@@ -133,6 +133,11 @@ class Ansatz(nn.Module):
         """Whether the network takes points in float64 and scales them itself."""
         net = self.net.nets[0] if isinstance(self.net, Stages) else self.net
         return isinstance(net, nn.Sequential) and isinstance(net[0], Scaling)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether u is one function, and none of slabs of time that meet as well as their initial values are met."""
+        return not isinstance(self.net, Slabs)
 
     @property
     def like(self) -> Tensor:

@@ -20,6 +20,14 @@ class Part(IntEnum):
     FULL = 2
 
 
+def rows_of(gram, rows: Tensor, n: int):
+    """A Gram matrix of n points at some of them, by their numbers; what is the same at all of them stays as it is."""
+    of_points = {name: t for name, t in vars(gram).items() if name in _OF_POINTS and t is not None and len(t) == n}
+    return replace(gram, **{name: t[rows] for name, t in of_points.items()})
+
+
+_OF_POINTS = ("s", "matrix", "rows")  # arrays of the forms below whose first axis is that of the points
+
 FEW = 1.5  # inputs for each feature up to which their tangents cost less than the Gram matrix of the features
 
 

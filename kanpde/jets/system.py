@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.jets import taylor
-from kanpde.jets.gram import Part
+from kanpde.jets.gram import Dense, Part, rows_of
 from kanpde.jets.jet import Jet, MissingJetRule, push, rule
+from kanpde.jets.tracing import in_torch_func, recorded
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,90 @@ def _stages_taylor(module: Stages, y: taylor.Taylor) -> taylor.Taylor:
     return reduce(taylor.Taylor.plus, rest, first)
 
 
+class Slabs(nn.Module):
+    """Networks (N, d) -> (N, K) one after the other in time: in the slab t_k < t <= t_{k+1} it is f_k(x, t - t_k).
+
+    Args:
+        ends: t_1 ... t_K, rising from 0; before 0 it is the first network, after the last end the last.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module], ends: Sequence[float]):
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+        self.ends = tuple(ends)
+        self.starts = (0.0, *self.ends[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if recorded() or in_torch_func():  # nothing that depends on where the points are
+            every = torch.stack([net(self._since(start, x)) for net, start in zip(self.nets, self.starts, strict=True)])
+            return torch.take_along_dim(every, self._slab_of(x)[None, :, None], 0).squeeze(0)
+        parts = self.parts(x)
+        return self.joined(parts, [net(self._since(start, x[rows])) for net, start, rows in parts])
+
+    def parts(self, x: Tensor) -> list[tuple[nn.Module, float, Tensor]]:
+        """Network, begin and the numbers of the points in it, of each slab that has any; of no points the first."""
+        slab = self._slab_of(x)
+        each = [(slab == k).nonzero().squeeze(1) for k in range(len(self.nets))]
+        found = list(zip(self.nets, self.starts, each, strict=True))
+        return [part for part in found if len(part[2])] or found[:1]
+
+    def joined(self, parts: Sequence[tuple[nn.Module, float, Tensor]], values: Sequence[Tensor]) -> Tensor:
+        """Values at the points of `parts`, the points of each in the first axis, in the order of all points."""
+        return torch.cat(list(values))[torch.cat([rows for *_, rows in parts]).argsort()]
+
+    def _slab_of(self, x: Tensor) -> Tensor:
+        return (x[:, -1:].detach() > x.new_tensor(self.starts[1:])).sum(1)
+
+    @staticmethod
+    def _since(start: float, x: Tensor) -> Tensor:
+        return torch.cat([x[:, :-1], x[:, -1:] - start], 1)
+
+    def extra_repr(self) -> str:
+        return f"ends={self.ends}"
+
+
+@rule(Slabs, reads=lambda module, wanted: Part.FULL, told=True)
+def _slabs(module: Slabs, jet: Jet, wanted: Part) -> Jet:
+    parts, found = module.parts(jet.value), []
+    for net, start, rows in parts:
+        at = lambda t, rows=rows: None if t is None else t[rows]
+        gram = None if jet.gram is None else rows_of(jet.gram, rows, len(jet.value))
+        value = module._since(start, at(jet.value))
+        found.append(push(net, Jet(value, at(jet.along), gram, at(jet.lap)), wanted))
+
+    def joined(of: Callable[[Jet], Tensor | None]) -> Tensor | None:
+        each = [of(part) for part in found]
+        return None if any(t is None for t in each) else module.joined(parts, each)
+
+    dense = lambda part: part.gram.dense().expand(len(part.value), -1, -1)
+    return Jet(
+        value=joined(lambda part: part.value),
+        along=joined(lambda part: part.along),
+        gram=Dense(joined(dense)) if wanted and jet.gram is not None else None,
+        lap=joined(lambda part: None if part.lap is None else part.lap.expand_as(part.value)),
+    )
+
+
+@taylor.rule(Slabs, fits=lambda module: all(map(taylor.has_rules, module.nets)))
+def _slabs_taylor(module: Slabs, y: taylor.Taylor) -> taylor.Taylor:
+    parts, n = module.parts(y.value), len(y.value)
+    at = lambda t, rows: t if t is None or len(t) != n else t[rows]
+    given = lambda start, rows: replace(
+        y, value=module._since(start, y.value[rows]), terms=tuple(at(t, rows) for t in y.terms)
+    )
+    found = [taylor.push(net, given(start, rows)) for net, start, rows in parts]
+    terms = []
+    for j, count in enumerate(y.counts):
+        each = [part.terms[j] for part in found]
+        zero = lambda part, count=count: part.value.new_zeros(1, 1, 1).expand(1, count, part.value.shape[1])
+        sized = [
+            (zero(part) if t is None else t).expand(len(part.value), -1, -1)
+            for t, part in zip(each, found, strict=True)
+        ]
+        terms.append(None if all(t is None for t in each) else module.joined(parts, sized))
+    return taylor.Taylor(module.joined(parts, [part.value for part in found]), tuple(terms), y.counts)
+
+
 class Column(nn.Module):
     """One output of several: (N, K) -> (N, 1)."""
 
@@ -181,5 +266,5 @@ def place(field: str, fields: Sequence[str]) -> int:
 
 
 def networks(net: nn.Module) -> list[nn.Module]:
-    """Those of the fields where each has its own, or of all stages, else the one."""
-    return list(net.nets) if isinstance(net, Separate | Stages) else [net]
+    """Those of the fields where each has its own, or of all stages or slabs, else the one."""
+    return list(net.nets) if isinstance(net, Separate | Stages | Slabs) else [net]

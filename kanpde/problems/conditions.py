@@ -62,6 +62,10 @@ class Condition:
     asks: ClassVar[str | None] = None  # the attribute that is the values asked for
     of_all: ClassVar[bool] = False  # whether it is on all fields where none is named
     by_points: ClassVar[bool] = True  # whether it is asked for at each of its points; else of all that u is at them
+    built_in: ClassVar[bool] = True  # whether it may be built into the ansatz; else it is left to the loss in any case
+    functions: ClassVar[tuple[str, ...] | None] = (
+        None  # attributes by which alone it depends on x; None: it does so too
+    )
     field: str | None = dataclasses.field(default=None, kw_only=True)
 
     @property
@@ -84,6 +88,18 @@ class Condition:
     def wanted(self, x: Tensor) -> Tensor | None:
         """The values (N,) that it asks for at its points, of whatever it is asked of; None: there are none."""
         return None if self.asks is None else at(getattr(self, self.asks), x)
+
+    def moved(self, to: Callable[[Tensor], Tensor]) -> "Condition":
+        """The same condition in other coordinates: asked for at x is what it asks for at `to(x)`.
+
+        Raises:
+            ConfigError: it depends on x by more than its `functions`.
+        """
+        if self.functions is None:
+            raise ConfigError(f"{type(self).__name__}: what it asks for is not known in other coordinates")
+        stated = {name: getattr(self, name) for name in self.functions}
+        of = lambda function: lambda x: function(to(x))
+        return dataclasses.replace(self, **{name: of(value) for name, value in stated.items() if callable(value)})
 
     def check(self, problem: Any) -> None:
         """Raises ConfigError where it does not fit the problem."""
@@ -117,7 +133,7 @@ class Dirichlet(Condition):
 
     on: On = "boundary"
     value: Value = 0.0
-    kind, asks = "dirichlet", "value"
+    kind, asks, functions = "dirichlet", "value", ("on", "value")
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         return u(x) - at(self.value, x)
@@ -134,7 +150,7 @@ class Neumann(Condition):
 
     on: On = "boundary"
     flux: Value = 0.0
-    kind, asks = "neumann", "flux"
+    kind, asks, functions = "neumann", "flux", ("on", "flux")
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         return slope(u, x, normals(u.problem, x, self.part)) - at(self.flux, x)
@@ -153,7 +169,7 @@ class Robin(Condition):
     a: Value = 1.0
     b: Value = 1.0
     value: Value = 0.0
-    kind, asks = "robin", "value"
+    kind, asks, functions = "robin", "value", ("on", "a", "b", "value")
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         along = slope(u, x, normals(u.problem, x, self.part))
@@ -178,7 +194,7 @@ class Periodic(Condition):
     axis: str
     derivatives: int = 1
     harmonics: int = 1
-    kind = "periodic"
+    kind, functions = "periodic", ()
     of_all = True
 
     @property
@@ -213,7 +229,7 @@ class Initial(Condition):
 
     value: Value = 0.0
     derivative: str | None = None
-    kind, asks = "initial", "value"
+    kind, asks, functions = "initial", "value", ("value",)
 
     def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:
         return in_space(problem, n, generator, law, 0.0, **kind)
@@ -233,6 +249,13 @@ class Initial(Condition):
         _check_values(self)
         if self.derivative is not None and problem.axes.axis(self.derivative) != problem.axes.count - 1:
             raise ConfigError(f"Initial: derivative: given {self.derivative!r}, needed is the name of time")
+
+
+@dataclass(frozen=True)
+class Continued(Initial):
+    """`Initial` values that are left to the loss, as those are that one slab of time hands on to the next."""
+
+    built_in = False
 
 
 @dataclass(frozen=True)
@@ -368,7 +391,7 @@ class Integral(Condition):
     """
 
     value: float = 0.0
-    kind = "integral"
+    kind, functions = "integral", ()
     by_points = False
 
     def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:

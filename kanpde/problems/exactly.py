@@ -65,7 +65,7 @@ class Exactly:
 def exactly(problem: Any, conditions: Mapping[str, Condition]) -> Exactly:
     """What can be met exactly of a problem's conditions; a factor or lift of the problem's own is taken as it is."""
     candidates = {name: c for name, c in conditions.items() if isinstance(c, Dirichlet | Initial | Terminal | Periodic)}
-    candidates = {name: c for name, c in candidates.items() if not callable(c.part)}
+    candidates = {name: c for name, c in candidates.items() if c.built_in and not callable(c.part)}
     own = [getattr(problem, name) if problem.states(name) else None for name in ("factor", "lift")]
     if any(own):
         return _with(problem, own, {name: c for name, c in candidates.items() if _met(problem, c, *own)})

@@ -3,10 +3,10 @@
 Before the HDF5 there are 512 bytes, a user block, with a checksum of the rest: see `kanpde.records.seal`.
 
 attrs     schema_version status config seed problem dim backbone parameters device torch_version started finished ...
-          id, which the checkpoint has too; sessions, retreats: JSON lists of mappings
+          id, which the checkpoint has too; sessions, retreats, slabs: JSON lists of mappings
 history/  a row per evaluation: step loss rel_l2 rel_l1 rmse linf wall_s steps_per_s peak_memory_bytes
           saved_memory_bytes lr validation (the weighted loss at held-out points), terms/<name> of the step's points,
-          held_out/<name> of the held-out points, weights/<name>
+          held_out/<name> of the held-out points, weights/<name>; slab, of those of time that a row is of
 floors/   errors of functions that learn nothing, on the same test points
 field/    x u u_exact error at the test points (x only while N d <= 2^25)
 slices/<name>/  origin (d,) axes (k, d) grid (n,) or (k, n) u u_exact error (n, ..., n), NaN outside the domain, which

@@ -29,6 +29,7 @@ from kanpde.training.checkpoints import checkpoint_of, fitting
 from kanpde.training.checks import check_device
 from kanpde.training.loop import CONVERGED, Callback, ResidualTraining, State
 from kanpde.training.plan import Plan, configured
+from kanpde.training.slabs import training_of
 from kanpde.training.training import RunFailed, now
 from kanpde.users.code import blaming, check_call
 from kanpde.users.members import PYTHON, enter, kept_with, short, short_name
@@ -62,7 +63,7 @@ def train(
         config: a `RunConfig`; without one, the dimension's default solver with `overrides`: solver="paper", steps=500,
             seed=1, backbone="kan", points={"interior": 200}, or any other key of a YAML.
         out: the result file; default a new one under runs/.
-        on_step, on_evaluation: called with the `State`; returning True ends the run.
+        on_step, on_evaluation: called with the `State`; returning True ends the run, or the slab of time that it is in.
     Raises:
         ConfigError: something in the call does not fit. RunFailed: the run had to end.
 
@@ -97,7 +98,7 @@ def begin(
         run.lock = lock
         run.attrs = attributes(plan) | of_world(world)
         with blaming(plan.problem, RunFailed):
-            training = ResidualTraining(plan, run, world)
+            training = training_of(plan, run, world)
         if plan.config.start_from:
             start_from(training.u, Path(plan.config.start_from))
             training.tested.load_state_dict(training.u.state_dict())
@@ -180,7 +181,7 @@ def _go_on(run: Run, plan: Plan, world: World, on_step: Callback | None, on_eval
     check_rows(run, plan.problem)
     check_device(plan.config.device)
     with blaming(plan.problem, ConfigError):
-        training = ResidualTraining(plan, run, world)
+        training = training_of(plan, run, world)
     saved = checkpoint_of(run)
     with fitting(run.checkpoint):
         training.load_state_dict(saved)

@@ -128,6 +128,8 @@ def _check(run: Run, plan: Plan) -> None:
     """Raises ConfigError where there is no such correction."""
     if run.attrs["fits"]:
         raise ConfigError(f"{run.path}: a fit has no equation that says what is left; train a larger network")
+    if plan.config.slabs is not None:
+        raise ConfigError(f"{run.path}: a run in slabs of time; corrections are of one network for all times")
     if len(plan.problem.fields) > 1:
         raise ConfigError(f"{run.path}: a system of {len(plan.problem.fields)} fields; corrections are of one field")
     if plan.problem.reads.grad_sq:

@@ -120,6 +120,11 @@ def settings(run: "RunFile") -> Rows:
         rows.append(("points of a step", ", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)))
     if attrs.get("conditions"):
         rows.append(("conditions are met", str(attrs["conditions"])))
+    if slabs := tree.get("slabs"):
+        said = (
+            f"{slabs} equal ones" if isinstance(slabs, int) else f"to {', '.join(f'{end:g}' for end in slabs)}, and on"
+        )
+        rows.append(("slabs of time", said))
     for key in ("dtype", "seed"):
         if key in tree:
             rows.append((key, str(tree[key])))

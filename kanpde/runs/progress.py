@@ -78,7 +78,7 @@ class Progress:
             self.step(state)
         else:
             self.say.print(f"step {state.step}/{state.steps}  loss {number(state.loss)}  {self.text}")
-        if state.step == state.steps and not state.u.problem.fits_rows:
+        if state.step == state.steps and not state.u.problem.fits_rows and state.u.continuous:
             self._announce_verification(state)
 
     def _announce_verification(self, state: State) -> None:

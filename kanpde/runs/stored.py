@@ -31,6 +31,10 @@ def extended(config: RunConfig, steps: int | None, stop: Mapping | None = None) 
         return config
     if steps < config.steps:
         raise ConfigError(f"--steps: given {steps}, the run has {config.steps}; resuming can only extend it")
+    if config.slabs is not None:
+        raise ConfigError(
+            f"--steps: given {steps}; a run in slabs of time has its {config.steps}, shared out among them"
+        )
     *phases, last = config.phases
     last = last.model_copy(update={"steps": last.steps + steps - config.steps})
     return config.model_copy(update={"phases": [*phases, last]})

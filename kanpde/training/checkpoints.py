@@ -13,8 +13,17 @@ from kanpde.records.run import RunFile, RunFileError
 
 
 def refine_grids(net: nn.Module, config: RunConfig, saved: dict) -> None:
-    """Grids as fine as in a checkpoint: as the last phase that has begun says."""
-    begun = 0 if saved["optimizer"] is None else saved["phase"] + 1
+    """Grids as fine as in a checkpoint: as the last phase that has begun says, in slabs of time of each of them."""
+    if (now := saved.get("slab")) is None:
+        _refine(net, config, 0 if saved["optimizer"] is None else saved["phase"] + 1)
+        return
+    for done in net.nets[:now]:
+        _refine(done, config, len(config.phases))
+    refine_grids(net.nets[now], config, saved["training"])
+
+
+def _refine(net: nn.Module, config: RunConfig, begun: int) -> None:
+    """Grids as so many phases leave them."""
     sizes = [p.grid_size for p in config.phases[:begun] if p.grid_size is not None]
     if sizes:
         extend_grid(net, sizes[-1])

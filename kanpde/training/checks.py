@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kanpde import loggers
 from kanpde.config import PhaseConfig, RunConfig, dump, resolve, validate
+from kanpde.config.trees import rescale
 from kanpde.domains.base import FEW, is_framed, numbers_across, resolution, tells_inside
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import SOBOL_MAX_DIM, directions, stream
@@ -53,10 +54,38 @@ def check(plan: "Plan") -> None:
     Raises:
         ConfigError: in one line.
     """
-    config, problem, net = plan.config, plan.problem, plan.net
-    check_written(config)
-    loggers.made(config.log)
+    check_written(plan.config)
+    loggers.made(plan.config.log)
     check_points_of_interest(plan)
+    check_training(plan if plan.config.slabs is None else plan.slab(0))
+    _ = plan.known  # a reference that does not fit is refused
+    if plan.config.stop.to is not None:
+        method_of(DefectEquation(plan.ansatz("cpu")))
+
+
+def check_slabs(config: RunConfig, net: nn.Module | None) -> None:
+    """Raises ConfigError for what there is not of slabs of time."""
+    count = config.parts
+    shares = {config.steps // count, -(-config.steps // count)}
+    if any(len(rescale(config.phases, share)) < len(config.phases) for share in shares):
+        raise ConfigError(
+            f"slabs: {count} of them with {config.steps} steps in all leave a phase of one without a step"
+        )
+    refused = {
+        "a network made in Python": net is not None,
+        "networks: separate": config.networks == "separate",
+        "shard: inputs": config.shard == "inputs",
+        "stages": bool(config.stages),
+        "start_from": config.start_from is not None,
+        "stop.to": config.stop.to is not None,
+    }
+    if given := next((name for name, is_so in refused.items() if is_so), None):
+        raise ConfigError(f"slabs: given beside {given}, which there is not of slabs of time; leave one of them out")
+
+
+def check_training(plan: "Plan") -> None:
+    """Raises ConfigError where what is trained does not fit: of slabs of time it is the first."""
+    config, problem, net = plan.config, plan.problem, plan.net
     check_terms(problem)
     check_device(config.device)
     statements.check_class(problem)
@@ -99,9 +128,6 @@ def check(plan: "Plan") -> None:
     check_resolution(plan)
     memory.micro_batch(plan)
     evaluation.check_memory(plan)
-    _ = plan.known  # a reference that does not fit is refused
-    if config.stop.to is not None:
-        method_of(DefectEquation(plan.ansatz("cpu")))
 
 
 def check_fields(plan: "Plan") -> None:

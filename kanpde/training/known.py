@@ -70,6 +70,17 @@ class Known:
             lambda: between(*(rows.at(np.arange(rows.count)) if whole else (x, u)), x, u),
         )
 
+    def since(self, start: float, time: float) -> "Known | None":
+        """Its points from a time on, for so long, in the time since then; None: there are none."""
+        t = self.x[:, -1] - start
+        rows = (t >= 0 if start == 0 else t > 0) & (t <= time)
+        if not rows.any():
+            return None
+        move = lambda x, by: np.concatenate([x[:, :-1], x[:, -1:] + by], 1)
+        between = self._function
+        make = lambda: None if between is None else lambda x: between(move(x, start))
+        return Known(torch.cat([self.x[rows, :-1], t[rows, None]], 1), self.u[rows], self.says, make)
+
     @property
     def sha256(self) -> str:
         """A fingerprint of the points and values."""

@@ -485,15 +485,19 @@ class ResidualTraining(Training):
         """What is of the weights that are kept, into the result file; returns the status of the run."""
         self.objective.world = ALONE  # the others have done their part
         give_back()
-        made = {"plan": self.plan, "run": self.run, "objective": self.objective, "evaluator": self.evaluator}
-        of_run = {"best": self.best, "step": self.state.step, "loss": self.state.loss, "retreats": self.retreats}
-        ending, terms = Ending(**made, u=self.tested, **of_run), self._last_terms()
+        ending, terms = self.ending(), self.last_terms()
         ending.results(terms)
         if self._converged():
             ending.converged()
         return ending.verdict(terms)
 
-    def _last_terms(self) -> dict[str, float]:
+    def ending(self) -> Ending:
+        """The run after its last step."""
+        made = {"plan": self.plan, "run": self.run, "objective": self.objective, "evaluator": self.evaluator}
+        of_run = {"best": self.best, "step": self.state.step, "loss": self.state.loss, "retreats": self.retreats}
+        return Ending(**made, u=self.tested, **of_run)
+
+    def last_terms(self) -> dict[str, float]:
         """The terms at the held-out points after the last step, which the last evaluation has as a rule measured.
 
         Before the first step it has those of the start alone.

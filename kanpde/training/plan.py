@@ -5,7 +5,7 @@ import shutil
 import sysconfig
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,7 @@ from kanpde.config import (
     validate,
 )
 from kanpde.config.reading import read_yaml
-from kanpde.config.trees import validate_part
+from kanpde.config.trees import rescale, validate_part
 from kanpde.domains.base import kinds_of, laws_of, time_of
 from kanpde.ground.construct import construct, plain_fields
 from kanpde.ground.errors import ConfigError, suggest
@@ -39,13 +39,13 @@ from kanpde.jets.harmonics import harmonics
 from kanpde.jets.jet import Affine
 from kanpde.jets.quadratic import Quadratic
 from kanpde.jets.slices import WHOLE
-from kanpde.jets.system import Separate, Stages
+from kanpde.jets.system import Separate, Slabs, Stages
 from kanpde.kan.basis.base import Basis
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.network import count_parameters
 from kanpde.operators import OPERATORS, Forward, Operator
 from kanpde.optim.optimisers import OPTIMISERS, for_sparsity
-from kanpde.problems import PROBLEMS, Problem
+from kanpde.problems import PROBLEMS, Problem, slabs
 from kanpde.problems.base import own
 from kanpde.problems.conditions import Observations, Periodic
 from kanpde.problems.fitting import Units
@@ -86,6 +86,7 @@ class Plan:
         stored: whether it is that of a run that there is.
         blind: whether the solution is read nowhere, known or not: what is chosen by such a run knows nothing of it.
         choice: the solver that `auto` has found; None: one is named.
+        whole, begins: of a slab of time the plan of the run, and when the slab begins; None: it is that of the run.
     """
 
     config: RunConfig
@@ -101,6 +102,8 @@ class Plan:
     stored: bool = False
     blind: bool = False
     choice: Choice | None = None
+    whole: "Plan | None" = None
+    begins: float = 0.0
 
     @classmethod
     def of(
@@ -128,31 +131,40 @@ class Plan:
             if not stored:
                 enter(config)
                 config, found = _chosen(config, problem, net)
+            if config.slabs is not None:
+                checks.check_slabs(config, net)
+                problem = slabs.continued(problem)
+            if not stored:
                 config = resolved(config, problem, net)
                 shards.check(config)
-            frame = Frame.of(problem) if config.units == "frame" else None
-            operator = _operator(config, problem)
-            loss = _loss(config, problem, operator, frame)
-            met = _met(config, problem, net)
-            net = _network(config, problem, frame, loss, net, stored)
+            operator, met = _operator(config, problem), _met(config, problem, net)
+            parts = _measures(config, problem, operator)
             plan = cls(
                 config=config,
                 problem=problem,
-                net=net,
-                frame=frame,
+                net=_network(config, problem, parts["frame"], parts["loss"], net, stored),
                 operator=operator,
-                loss=loss,
-                balance=construct("loss.balance", BALANCES, config.loss.balance) if config.loss.balance else None,
-                emphasis=_emphasis(config, problem),
                 met=met,
                 counts=_counts(config, problem, met),
                 stored=stored,
                 blind=blind,
                 choice=found,
+                **parts,
             )
             if not stored:
                 checks.check(plan)
         return plan
+
+    def slab(self, number: int, former: Ansatz | None = None) -> "Plan":
+        """The plan of a slab of time, whose network is that of the whole; its steps are its part of those of the run.
+
+        former: u of the slab before, in the time of that.
+        """
+        start, end = self.net.starts[number], self.net.ends[number]
+        config = _of_slab(self.config, number)
+        problem = slabs.in_slab(self.problem, start, end, former)
+        parts = _measures(config, problem, self.operator) | {"whole": self, "begins": start}
+        return replace(self, config=config, problem=problem, net=self.net.nets[number], **parts)
 
     @property
     def hard(self) -> bool:
@@ -190,6 +202,9 @@ class Plan:
         """The reference at the points of its errors; None: there is none, or it is gone since the run was begun."""
         if self.config.reference is None or self.blind:
             return None
+        if self.whole is not None:
+            known, time = self.whole.known, time_of(self.problem.domain)
+            return None if known is None else known.since(self.begins, time)
         reference = Reference(**self.config.reference.model_dump())
         if self.stored and not os.path.isfile(reference.file):
             warnings.warn(f"reference {reference.file}: it is gone, so errors are not known from here on", stacklevel=2)
@@ -240,11 +255,35 @@ def _network(
         raise ConfigError("start: constant is that of one field; say start: network")
     if given is not None:
         return _with_units(config, problem, None, loss, given, stored)
+    if config.slabs is not None:
+        ends, nets = slabs.ends_of(config.slabs, time_of(problem.domain)), []
+        for k, (start, end) in enumerate(zip((0.0, *ends), ends, strict=False)):
+            here, own = slabs.in_slab(problem, start, end), _of_slab(config, k)
+            nets.append(_of_config(own, here, _frame(config, here), loss, stored))
+        return Slabs(nets, ends)
     if config.stages:
         earlier = [config.model_copy(update={**stage, "stages": []}) for stage in config.stages]
         former = [_network(each, problem, frame, loss, None, stored=True) for each in earlier]
         return Stages([*former, _of_config(config, problem, frame, loss, stored)])
     return _of_config(config, problem, frame, loss, stored)
+
+
+def _of_slab(config: RunConfig, number: int) -> RunConfig:
+    """The configuration of one slab: its part of the steps, a seed of its own, the seconds at which it ends."""
+    count = config.parts
+    share = config.steps * (number + 1) // count - config.steps * number // count
+    kept, seconds = config.evaluation, config.stop.seconds
+    changes = {
+        "slabs": None,
+        "phases": rescale(config.phases, share),
+        "seed": config.seed + number,
+        "evaluation": kept.model_copy(update={"best_from": kept.best_from * share // config.steps}),
+        "points_of_interest": None,
+        "log": {},
+    }
+    if seconds is not None:
+        changes["stop"] = config.stop.model_copy(update={"seconds": seconds * (number + 1) / count})
+    return config.model_copy(update=changes)
 
 
 def _of_config(config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, stored: bool) -> nn.Module:
@@ -354,6 +393,22 @@ def _loss(config: RunConfig, problem: Problem, operator: Operator, frame: Frame 
     return Loss(**stated, frame=frame, equations=problem.reading.equations, weighs=weighs, inputs=problem.input_slice)
 
 
+def _frame(config: RunConfig, problem: Problem) -> Frame | None:
+    """The units of length and time, where a run has any of its own."""
+    return Frame.of(problem) if config.units == "frame" else None
+
+
+def _measures(config: RunConfig, problem: Problem, operator: Operator) -> dict:
+    """Frame, loss, balance and emphasis, as a plan has them."""
+    frame = _frame(config, problem)
+    return {
+        "frame": frame,
+        "loss": _loss(config, problem, operator, frame),
+        "balance": construct("loss.balance", BALANCES, config.loss.balance) if config.loss.balance else None,
+        "emphasis": _emphasis(config, problem),
+    }
+
+
 def _emphasis(config: RunConfig, problem: Problem) -> Emphasis | None:
     spec = config.loss.emphasis
     if config.loss.residual == "two_sample" and (spec or config.points.adapt):
@@ -456,7 +511,7 @@ def resolved(config: RunConfig, problem: Problem, net: nn.Module | None = None) 
     changes["problem"] = {**config.problem, **problem.settings()}
     changes["reference"] = _reference(config, problem)
     changes["start"] = _start(config.model_copy(update=changes), problem, net)
-    changes["units"] = config.units or ("frame" if Frame.of(problem) else None)
+    changes["units"] = config.units or ("frame" if Frame.of(problem) or config.slabs is not None else None)
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
     changes["compile"] = _compile(config, problem)
@@ -532,6 +587,8 @@ def without_ladder(config: RunConfig, problem: Problem) -> str | None:
         return "is for equations without unknowns or terms of their own"
     if config.start_from:
         return "has a start of its own, and start_from another"
+    if config.slabs is not None:
+        return "is that of all times, and slabs are of some"
     if whole := [name for name, condition in problem.asked.items() if not condition.by_points]:
         return f"needs conditions at points, and {whole[0]} has none"
     if any(isinstance(condition, Periodic) for condition in problem.asked.values()):
@@ -561,7 +618,7 @@ def _compile(config: RunConfig, problem: Problem) -> bool:
         return config.compile is True
     basis = getattr(backbones.BACKBONES.get(config.backbone["name"]), "basis", Basis)
     too_much = config.loss.gradient != "none" and (problem.domain.dim > WHOLE_UP_TO or basis.recursive)
-    return config.steps >= COMPILE_FROM and not too_much and compiles(config.device)
+    return config.steps // config.parts >= COMPILE_FROM and not too_much and compiles(config.device)
 
 
 @cache

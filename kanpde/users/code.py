@@ -218,9 +218,7 @@ def blame(error: BaseException, problem=None) -> str | None:
 def _is_users(error: BaseException, problem) -> Callable[[dict], bool]:
     kinds = {kind for kind in type(problem).__mro__ if issubclass(kind, Problem)} if problem is not None else set()
     modules = {kind.__module__ for kind in kinds if kind.__module__.partition(".")[0] != "kanpde"}
-    entered = any(
-        _self(frame) is type(problem) and frame.f_globals.get("__name__") in modules for frame in _frames(error)
-    )
+    entered = any(_self(frame) in kinds and frame.f_globals.get("__name__") in modules for frame in _frames(error))
     return lambda names: names.get("__name__", "").startswith(PREFIX) or (entered and names.get("__name__") in modules)
 
 

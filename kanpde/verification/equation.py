@@ -155,6 +155,8 @@ class DefectEquation:
         """Raises NotVerifiable for what the problem says of itself."""
         problem, reads = self.problem, self.problem.reads
         equations = problem.reading.equations
+        if not self.u.continuous:
+            raise NotVerifiable("u is of slabs of time, and what it jumps by between them is in no residual")
         if problem.fits_rows:
             raise NotVerifiable("a fit has no equation: its error is that on rows it has not seen")
         if len(problem.fields) > 1 or len(equations) > 1:
