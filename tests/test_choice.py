@@ -13,7 +13,7 @@ from kanpde.training.plan import Plan
 
 CHOSEN = {
     "few inputs": (Poisson(2), {}, None, "low_dim", "2 inputs, 312 parameters"),
-    "time is one of them": (Heat(10), {}, None, "default", "11 inputs, more than 10"),
+    "time is one of them": (Heat(10), {}, None, "default", "11 inputs, more than 5"),
     "many": (Poisson(1000), {}, None, "high_dim", "1,000 inputs"),
     "a drawn operator": (
         Poisson(3),

@@ -1,7 +1,7 @@
 """Which solver a run takes where it is left to choose by itself, `solver: auto`.
 
-Levenberg-Marquardt steps in double precision, `low_dim`, end orders of magnitude below steps of first order where there
-are few inputs (benchmarks/results/choice.md). They factor a Jacobian, M P^2 products a step for M residuals and P
+Levenberg-Marquardt steps in double precision, `low_dim`, end at errors that are 40 to 1000 times smaller than those of
+first order with two or three inputs, and still smaller with five (benchmarks/results/choice.md). They factor a Jacobian, M P^2 products a step for M residuals and P
 parameters, and need all derivatives exactly, so that a large network or a drawn operator is left to first order.
 """
 
@@ -12,7 +12,7 @@ from kanpde.config import RunConfig, default_solver
 from kanpde.operators import OPERATORS
 from kanpde.problems import Problem
 
-FEW = 10  # inputs, time among them
+FEW = 5  # inputs, time among them
 SMALL = 2500  # parameters
 
 
