@@ -14,6 +14,7 @@ def test_the_solution_has_its_equation_and_its_values(name):
     assert "residual of the exact solution" in said and "exact solution, " in said
 
 
+@pytest.mark.slow
 def test_quick_run_and_the_same_again(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study, "results", jobs_here)
     words = ["--quick", "--problems", "wave", "flux", "--sides", "hard", "soft", "--out", str(tmp_path / "c.md")]

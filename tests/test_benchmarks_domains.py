@@ -37,6 +37,7 @@ def test_insides_are_those_of_others():
     assert not any(row[-1] for row in domains.against_shapely(300))
 
 
+@pytest.mark.slow
 def test_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(domains, "alone", lambda work, task, threads: work(task))
     monkeypatch.setattr(domains, "measured", lambda n: [["Ball", "0.0", "1.5", "0.3", "2.5"]])

@@ -29,6 +29,7 @@ def config(**changed):
     return configuration(AllenCahn(4), {**SMALL, **changed})
 
 
+@pytest.mark.slow
 def test_quick_run_and_the_same_again(tmp_path, capsys):
     out = tmp_path / "results" / "high_dim.md"
     call = ["--quick", "--dims", "1000", "--backbones", "kan", "metakan", "--runs", str(tmp_path), "--out", str(out)]

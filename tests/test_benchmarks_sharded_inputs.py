@@ -7,6 +7,7 @@ from benchmarks.speed.sharded_inputs import Case, held, traffic
 from kanpde.ground.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_measured_is_by_formula_and_is_a_line_each(tmp_path, capsys):
     sharded_inputs.main(["--quick", "--out", str(tmp_path / "sharded_inputs.md")])
     text = (tmp_path / "sharded_inputs.md").read_text()

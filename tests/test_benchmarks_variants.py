@@ -27,6 +27,7 @@ def made(variant: dict, backbone: str = "metakan", problem=None):
     return variants.configured(ARGS, problem or Poisson(4), variant, backbone, 0)
 
 
+@pytest.mark.slow
 def test_quick_run_and_the_same_again(tmp_path, monkeypatch, capsys):
     chosen = ("default: soap, gradient", "last 1/5 of the steps lbfgs", "no gradient, last 1/200 gauss_newton")
     starts = ("meta_init official", "prompts x3", "hidden_range 2")

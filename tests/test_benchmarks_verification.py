@@ -57,6 +57,7 @@ def test_the_sign_of_a_source_is_what_is_wrong():
     assert (trained.source(x) == -right.source(x)).all() and trained.dim == 3
 
 
+@pytest.mark.slow
 def test_point_values(tmp_path):
     call = ["--quick", "--dim", "5", "--points", "4", "--out", str(tmp_path / "p.md")]
     point_values.main(call)

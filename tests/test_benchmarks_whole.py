@@ -7,6 +7,7 @@ from benchmarks.speed import whole
 from kanpde.ground.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_a_command_is_measured_and_one_that_is_refused_is_none():
     row = whole.ran(whole.HERE, 3, 1, "network")
     assert row["seconds"] > 0 and row["processor_s"] > 0 and row["peak_MB"] > 100 and row["test_points"] == 20_000

@@ -24,6 +24,7 @@ def test_the_model_is_that_of_a_ring():
     assert world_scaling.modelled(0, 3, gpus=2) == pytest.approx(6 * world_scaling.LATENCY)
 
 
+@pytest.mark.slow
 def test_table_has_a_line_for_each_number_of_processes(tmp_path, capsys):
     world_scaling.main(["--quick", "--out", str(tmp_path / "world_scaling.md")])
     text = (tmp_path / "world_scaling.md").read_text()

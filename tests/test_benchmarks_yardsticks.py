@@ -14,6 +14,7 @@ def test_the_sources_are_those_of_the_solutions(solution):
     close(cube.source(x), Field.of(cube.exact, x).lap(torch.ones_like(x)), 1e-12)
 
 
+@pytest.mark.slow
 def test_quick_run_and_the_same_again(tmp_path):
     out, cases = tmp_path / "yardsticks.md", ["cube_harmonic", "allen_cahn_paths"]
     call = ["--quick", "--cases", *cases, "--runs", str(tmp_path), "--out", str(out)]

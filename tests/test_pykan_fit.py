@@ -214,6 +214,7 @@ def test_without_pykan_one_line_says_so(points, tmp_path, monkeypatch):
         pykan_fit.main([str(points()), str(tmp_path / "out.json"), "--seconds", "-1"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("kan"), reason="needs pykan")
 def test_pykan_fits_a_product_within_the_time(points, tmp_path):
     out = tmp_path / "out.json"

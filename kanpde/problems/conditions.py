@@ -253,7 +253,12 @@ class Initial(Condition):
 
 @dataclass(frozen=True)
 class Continued(Initial):
-    """`Initial` values that are left to the loss, as those are that one slab of time hands on to the next."""
+    """`Initial` values that are left to the loss, as those are that one slab of time hands on to the next.
+
+    Example:
+        >>> Continued(1.0).built_in, Initial(1.0).built_in
+        (False, True)
+    """
 
     built_in = False
 

@@ -209,6 +209,13 @@ class Bound:
         below: a lower bound: |R| is as large at one point.
         at: that point.
         boxes: of the grid on which the upper one holds.
+
+    Example:
+        >>> import sympy
+        >>> x = sympy.Symbol("x")
+        >>> found = bound(x * (1 - x), {x: (0, 1)})
+        >>> found.below <= 0.25 <= found.above < 0.26
+        True
     """
 
     above: float

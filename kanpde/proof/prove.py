@@ -51,6 +51,10 @@ class Finding:
         boxes: of the grid on which the bound holds.
         at: the point with the largest value that is known.
         why: there is no proof.
+
+    Example:
+        >>> print(Finding("residual", "bounded", largest=4e-5, size=4.0, boxes=40))
+        residual <= 4.0e-05 (proved on a grid of 40 boxes), terms 4.0e+00
     """
 
     name: str

@@ -27,7 +27,15 @@ MULTIPLES, SUMMANDS = 200, 1000  # in sums of a whole number and a multiple of p
 
 
 class Untraceable(Exception):
-    """Code of which there is no formula; the message says why."""
+    """Code of which there is no formula; the message says why.
+
+    Example:
+        >>> import sympy
+        >>> traced(lambda x: [x.sort().values], [torch.ones(2)], [sympy.symbols("a b")])
+        Traceback (most recent call last):
+            ...
+        kanpde.proof.symbolic.Untraceable: ...
+    """
 
 
 def traced(function: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor], arrays: Sequence[Any]) -> list:
