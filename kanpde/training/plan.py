@@ -29,31 +29,27 @@ from kanpde.config import (
     validate,
 )
 from kanpde.config.reading import read_yaml
-from kanpde.config.trees import rescale, validate_part
+from kanpde.config.trees import validate_part
 from kanpde.domains.base import kinds_of, laws_of, time_of
 from kanpde.ground.construct import construct, plain_fields
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Ansatz
-from kanpde.jets.harmonics import harmonics
-from kanpde.jets.jet import Affine
 from kanpde.jets.quadratic import Quadratic
 from kanpde.jets.slices import WHOLE
-from kanpde.jets.system import Separate, Slabs, Stages
+from kanpde.jets.system import Stages
 from kanpde.kan.basis.base import Basis
-from kanpde.kan.layers import KANLinear
 from kanpde.kan.network import count_parameters
 from kanpde.operators import OPERATORS, Forward, Operator
 from kanpde.optim.optimisers import OPTIMISERS, for_sparsity
 from kanpde.problems import PROBLEMS, Problem, slabs
 from kanpde.problems.base import own
 from kanpde.problems.conditions import Observations, Periodic
-from kanpde.problems.fitting import Units
-from kanpde.problems.frames import Frame, check_domain, grid_range, largest_factor
+from kanpde.problems.frames import Frame, check_domain
 from kanpde.problems.interest import Interest, points_of_interest
 from kanpde.problems.references import Reference
 from kanpde.records.run import RunFile, RunFileError
-from kanpde.training import checks, ladder, shards, start
+from kanpde.training import checks, ladder, networks, shards
 from kanpde.training.choice import Choice, choice
 from kanpde.training.known import Known
 from kanpde.training.losses import Loss
@@ -65,7 +61,6 @@ KINDS = ("interior", "boundary", "initial")
 LEAST = 16  # points of a condition
 BALANCED = {"name": "gradnorm"}  # the least errors of four problems of nine in benchmarks/results/conditions.md
 COMPILE_FROM = 3000  # steps from which the seconds that compiling takes come back
-ORDINALS = {2: "second", 3: "third", 4: "fourth"}
 WHOLE_UP_TO = 10_000  # inputs of a network whose gradient of the residual is compiled; those of more are streamed
 
 
@@ -142,7 +137,7 @@ class Plan:
             plan = cls(
                 config=config,
                 problem=problem,
-                net=_network(config, problem, parts["frame"], parts["loss"], net, stored),
+                net=networks.network(config, problem, parts["frame"], parts["loss"], net, stored),
                 operator=operator,
                 met=met,
                 counts=_counts(config, problem, met),
@@ -161,7 +156,7 @@ class Plan:
         former: u of the slab before, in the time of that.
         """
         start, end = self.net.starts[number], self.net.ends[number]
-        config = _of_slab(self.config, number)
+        config = networks.of_slab(self.config, number)
         problem = slabs.in_slab(self.problem, start, end, former)
         parts = _measures(config, problem, self.operator) | {"whole": self, "begins": start}
         return replace(self, config=config, problem=problem, net=self.net.nets[number], **parts)
@@ -247,123 +242,12 @@ class Plan:
 # The objects of a configuration
 
 
-def _network(
-    config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, given: nn.Module | None, stored: bool
-) -> nn.Module:
-    """The network that is given, which is one of x, or that of the configuration: one, or one for each field."""
-    if config.start == "constant" and len(problem.fields) > 1 and not stored:
-        raise ConfigError("start: constant is that of one field; say start: network")
-    if given is not None:
-        return _with_units(config, problem, None, loss, given, stored)
-    if config.slabs is not None:
-        ends, nets = slabs.ends_of(config.slabs, time_of(problem.domain)), []
-        for k, (start, end) in enumerate(zip((0.0, *ends), ends, strict=False)):
-            here, own = slabs.in_slab(problem, start, end), _of_slab(config, k)
-            nets.append(_of_config(own, here, _frame(config, here), loss, stored))
-        return Slabs(nets, ends)
-    if config.stages:
-        earlier = [config.model_copy(update={**stage, "stages": []}) for stage in config.stages]
-        former = [_network(each, problem, frame, loss, None, stored=True) for each in earlier]
-        return Stages([*former, _of_config(config, problem, frame, loss, stored)])
-    return _of_config(config, problem, frame, loss, stored)
-
-
-def _of_slab(config: RunConfig, number: int) -> RunConfig:
-    """The configuration of one slab: its part of the steps, a seed of its own, the seconds at which it ends."""
-    count = config.parts
-    share = config.steps * (number + 1) // count - config.steps * number // count
-    kept, seconds = config.evaluation, config.stop.seconds
-    changes = {
-        "slabs": None,
-        "phases": rescale(config.phases, share),
-        "seed": config.seed + number,
-        "evaluation": kept.model_copy(update={"best_from": kept.best_from * share // config.steps}),
-        "points_of_interest": None,
-        "log": {},
-    }
-    if seconds is not None:
-        changes["stop"] = config.stop.model_copy(update={"seconds": seconds * (number + 1) / count})
-    return config.model_copy(update=changes)
-
-
-def _of_config(config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, stored: bool) -> nn.Module:
-    """The network of a configuration by itself, or one for each field."""
-    if config.networks == "shared" or len(problem.fields) == 1:
-        drawn = stream(config.seed, "init")
-        return _with_units(config, problem, frame, loss, _backbone(config, problem, frame, drawn, stored), stored)
-    nets = []
-    for name in problem.fields:
-        net = _backbone(config, problem.of(name), frame, stream(config.seed, f"init/{name}"), stored)
-        nets.append(_with_units(config, problem.of(name), frame, loss, net, stored))
-    return Separate(nets)
-
-
-def _backbone(
-    config: RunConfig, problem: Problem, frame: Frame | None, drawn: torch.Generator, stored: bool
-) -> nn.Module:
-    """The network of the configuration, untrained.
-
-    One that fits data sees inputs in [-1, 1] and outputs of deviation 1: it begins and ends with a fixed map. One of a
-    PDE begins with the map to the units of its domain, if x is not in them.
-    """
-    options = dict(config.backbone)
-    if options["name"].startswith(PYTHON):
-        raise ConfigError(f"the run's network {options['name'].removeprefix(PYTHON)} was made in Python: pass net=")
-    if problem.input_slice is not WHOLE:
-        return shards.network(config, options, problem, drawn)
-    if "grid_range" in options:
-        options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
-    waves, inputs = None, problem.n_inputs
-    if periodic := problem.exactly.periodic if problem.conditions and config.constraint == "hard" else None:
-        ranges = grid_range("frame", problem, config.points.law, frame)
-        waves, limits = harmonics(ranges, periodic, options.get("grid_range", (-1.0, 1.0)))
-        options |= {"grid_range": limits} if "grid_range" in options else {}
-        inputs = len(limits)
-    net = construct("backbone", backbones.BACKBONES, options, inputs, len(problem.fields), generator=drawn)
-    if problem.fits_rows:
-        units = Units.unknown(problem.dim) if stored else problem.units
-        return nn.Sequential(units.scaling_inputs(), *_layers(net), units.scaling_output())
-    needed = max(2, problem.reads.order)
-    if any(isinstance(layer, KANLinear) and layer.basis.smoothness < needed for layer in net.modules()):
-        which = ORDINALS.get(needed, f"{needed}th")
-        if order := options.get("spline_order"):
-            raise ConfigError(f"backbone.spline_order: given {order}, {which} derivatives need at least {needed + 1}")
-        raise ConfigError(f"backbone {options['name']}: its functions have no continuous {which} derivatives")
-    net = nn.Sequential(*waves, *_layers(net)) if waves else net
-    return nn.Sequential(frame.scaling_inputs(), *_layers(net)) if frame else net
-
-
 def _met(config: RunConfig, problem: Problem, net: nn.Module | None) -> frozenset[str]:
     """The conditions that u meets whatever the network is, which is periodic where it is made for it."""
     if not problem.conditions or config.constraint == "soft":
         return frozenset()
     periodic = {name for name, condition in problem.asked.items() if isinstance(condition, Periodic)}
     return problem.exactly.met - (periodic if net is not None else frozenset())
-
-
-def _layers(net: nn.Module) -> list[nn.Module]:
-    return list(net) if type(net) is nn.Sequential else [net]
-
-
-def _with_units(
-    config: RunConfig, problem: Problem, frame: Frame | None, loss: Loss, net: nn.Module, stored: bool
-) -> nn.Module:
-    """c + s net where `start` or the units of the domain ask for it; one that ends with such a map stays as it is.
-
-    Beside a start in closed form it is s net, with an s of its own that is set when the start is there.
-    """
-    layers, climbs = _layers(net), config.start in ladder.STARTS or bool(config.stages)
-    begins = frame or climbs or config.start != "network"
-    if problem.fits_rows or (isinstance(layers[-1], Affine) and not climbs) or not begins:
-        return net
-    if stored:
-        return nn.Sequential(*layers, start.affine((1.0,) * len(problem.fields)))
-    hard = frame and config.constraint == "hard"
-    size = [1 / largest_factor(problem.of(name)) if hard else 1.0 for name in problem.fields]
-    if config.start == "network" or climbs:
-        return nn.Sequential(*layers, start.affine(size))
-    drawn, scale = stream(config.seed, "start"), loss.factor(problem)
-    return nn.Sequential(*layers, start.units(problem, config.points.law, drawn, scale, *size))
 
 
 def _operator(config: RunConfig, problem: Problem) -> Operator:
@@ -393,14 +277,9 @@ def _loss(config: RunConfig, problem: Problem, operator: Operator, frame: Frame 
     return Loss(**stated, frame=frame, equations=problem.reading.equations, weighs=weighs, inputs=problem.input_slice)
 
 
-def _frame(config: RunConfig, problem: Problem) -> Frame | None:
-    """The units of length and time, where a run has any of its own."""
-    return Frame.of(problem) if config.units == "frame" else None
-
-
 def _measures(config: RunConfig, problem: Problem, operator: Operator) -> dict:
     """Frame, loss, balance and emphasis, as a plan has them."""
-    frame = _frame(config, problem)
+    frame = networks.frame_of(config, problem)
     return {
         "frame": frame,
         "loss": _loss(config, problem, operator, frame),
@@ -476,9 +355,9 @@ def _chosen(config: RunConfig, problem: Problem, net: nn.Module | None) -> tuple
         if net is not None:
             return count_parameters(net)
         given = resolved(under("low_dim"), problem)
-        frame = Frame.of(problem) if given.units == "frame" else None
+        frame = networks.frame_of(given, problem)
         each = len(problem.fields) if given.networks == "separate" else 1
-        return each * count_parameters(_backbone(given, problem, frame, stream(0, "size"), stored=False))
+        return each * count_parameters(networks.untrained(given, problem, frame, stream(0, "size"), stored=False))
 
     found = choice(problem, config, size)
     return under(found.solver), found
