@@ -114,7 +114,7 @@ class LevenbergMarquardt(SecondOrder):
 
     @property
     def converged(self) -> bool:
-        return self.param_groups[0]["least"] is not None
+        return self.param_groups[0].get("least") is not None  # a checkpoint of before has none
 
     def _bend(self, at: "_Here", v: Tensor) -> Tensor:
         """a / 2, or nothing where it is too long for the second term of a series."""
