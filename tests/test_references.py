@@ -752,6 +752,19 @@ def test_what_crashes_or_blocks_a_library_does_so_elsewhere(tmp_path, monkeypatc
     assert "\n" not in str(info.value)
 
 
+def test_matlab_files_are_read_by_the_other_process_alone(tmp_path, monkeypatch):
+    """One that was read there has crashed the next process, as what damage does to memory differs."""
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *_, **__: pytest.fail("read in this process"))
+    held = {"file": np.arange(6.0).reshape(2, 3), "z": np.array([[1 + 2j]]), "text": "words", "none": np.empty((0, 3))}
+    scipy.io.savemat(tmp_path / "a.mat", held)
+    found = arrays.read(tmp_path / "a.mat").arrays
+    assert sorted(found) == ["file", "z"] and found["z"].whole() == held["z"]
+    assert np.array_equal(found["file"].whole(), held["file"])
+    (tmp_path / "b.mat").write_bytes(b"no such format" * 100)
+    with pytest.raises(ConfigError, match="b.mat: cannot be read as MATLAB's: Unknown mat file type"):
+        arrays.read(tmp_path / "b.mat")
+
+
 @pytest.mark.parametrize("program", ["bytearray(2**50)", "import numpy; numpy.ones(2**40)"])
 def test_what_wants_too_much_memory_has_it_nowhere(tmp_path, program):
     path = tmp_path / "a.csv"

@@ -26,7 +26,6 @@ try:
 except MemoryError:
     os._exit({REFUSED})
 """
-MATLAB = "from scipy.io import loadmat; loadmat(path)"
 MESH = """
 import pyvista
 reader = pyvista.get_reader(path)
@@ -34,6 +33,26 @@ for time in list(getattr(reader, "time_values", ()) or ()) or [None]:
     if time is not None:
         reader.set_active_time_value(time)
     reader.read()
+"""
+
+
+def matlab(to: Path) -> str:
+    """What copies the arrays of numbers of a MATLAB file to `to`, as NPZ: that called `name` as "of name".
+
+    The copy is what to read: what damage does to memory differs from reading to reading, so that a file that was read
+    once may crash the next process.
+    """
+    return f"""
+import numpy
+from scipy.io import loadmat
+numbers = lambda array: isinstance(array, numpy.ndarray) and array.dtype.kind in "biufc"
+try:
+    found = {{"of " + name: array for name, array in loadmat(path).items() if numbers(array)}}
+    numpy.savez({str(to)!r}, **found)
+except MemoryError:
+    raise
+except Exception as error:
+    print(ascii(str(error) or type(error).__name__)[1:-1])
 """
 
 
@@ -60,14 +79,22 @@ with h5py.File(path, "r") as file:
 """
 
 
+def said(path: Path, program: str) -> str | None:
+    """What another process prints that runs a program about the file at `path`; None where it does not come back.
+
+    It has bounded time and memory. An error that Python raises there is not told.
+    """
+    words, patience = [sys.executable, "-c", READ, str(path), program], PATIENCE + path.stat().st_size / SPEED
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=patience)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode >= 0 and done.returncode != REFUSED else None
+
+
 def survived(path: Path, program: str) -> bool:
     """Whether another process comes back from a program about the file at `path`, in time and with bounded memory.
 
     What Python says of the file there, it says here too: that is for the caller to find.
     """
-    words, patience = [sys.executable, "-c", READ, str(path), program], PATIENCE + path.stat().st_size / SPEED
-    try:
-        code = subprocess.run(words, capture_output=True, timeout=patience).returncode
-    except subprocess.TimeoutExpired:
-        return False
-    return code >= 0 and code != REFUSED
+    return said(path, program) is not None

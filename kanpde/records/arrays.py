@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -247,10 +248,11 @@ def read(path: str | Path) -> Contents:
     return found
 
 
-def _try(path: Path, program: str) -> None:
-    """Raises ConfigError where another process that reads the file does not come back."""
-    if not apart.survived(path, program):
+def _try(path: Path, program: str) -> str:
+    """What another process says that reads the file. Raises ConfigError where it does not come back."""
+    if (said := apart.said(path, program)) is None:
         raise ConfigError(f"{path}: a damaged file, which the library that reads such files cannot be trusted with")
+    return said
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -260,14 +262,14 @@ def _try(path: Path, program: str) -> None:
 def _mat(path: Path) -> Contents:
     if h5py.is_hdf5(path):
         return Contents(path, _datasets(path, turned=True))
-    _try(path, apart.MATLAB)
-    from scipy.io import loadmat  # only now: importing it takes a while
-
-    try:
-        found = loadmat(path)
-    except Exception as error:  # of a file that is none, scipy says so in many ways
-        raise ConfigError(f"{path}: cannot be read as MATLAB's: {_line(error)}") from None
-    return Contents(path, {name: Held(a) for name, a in found.items() if name[:2] != "__" and _of_numbers(a)})
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "copy.npz")
+        said = _try(path, apart.matlab(copy))
+        if said or not copy.exists():
+            raise ConfigError(f"{path}: cannot be read as MATLAB's: {_shown(said)}")
+        with np.load(copy, allow_pickle=False) as file:
+            found = {name.removeprefix("of "): file[name] for name in file.files}
+    return Contents(path, {name: Held(a) for name, a in found.items() if _of_numbers(a)})
 
 
 def _npz(path: Path) -> Contents:
@@ -534,7 +536,12 @@ def _of_data(mesh, count: int) -> dict[str, Held]:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return _shown(str(error)) or type(error).__name__
+
+
+def _shown(text: str) -> str:
+    """A text of others, as part of a line."""
+    return " ".join(text.split())[:200]
 
 
 READERS: dict[str, Callable[[Path], Contents]] = {
