@@ -8,6 +8,7 @@ from conftest import close
 from torch import nn
 
 import kanpde
+from kanpde.ground.errors import ConfigError
 from kanpde.optim import RestartingLBFGS, SelfScaledBroyden
 from kanpde.optim.broyden import _updated
 from kanpde.problems import Poisson
@@ -165,3 +166,10 @@ def test_a_phase_of_it(tmp_path):
         verify=False,
     )
     assert run.history["loss"][-1] < 1e-3 * run.history["validation"][0] and run.attrs["status"] == "finished"
+
+
+def test_a_network_too_large_for_a_dense_matrix_is_refused():
+    """36,000 parameters asked for 10 GB, and 17,000 took a minute a step."""
+    given = {"backbone": {"name": "mlp", "widths": [100, 100]}, "phases": [{"optimizer": "ssbroyden", "steps": 1}]}
+    with pytest.raises(ConfigError, match="ssbroyden: parameters of the network: given 10,501, it takes at most 10,00"):
+        kanpde.train(Poisson(2), solver="low_dim", **given)

@@ -36,6 +36,7 @@ class Optimiser:
         keeps_points: whether it sees one function for the whole phase: the same points, the same probes.
         wants_system: whether its step reads the residuals and their Jacobian, `kanpde.training.residuals`.
         elementwise: whether the step of a weight reads its own gradients alone, so that any process may make it.
+        most: the parameters that it takes; None: any number.
         beside_sparsity: options that are its defaults beside `loss.sparsity`.
     """
 
@@ -45,6 +46,7 @@ class Optimiser:
     keeps_points: bool = False
     wants_system: bool = False
     elementwise: bool = False
+    most: int | None = None
     beside_sparsity: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -193,6 +195,7 @@ OPTIMISERS = {
         "Self-scaled quasi-Newton steps with a dense inverse Hessian (Al-Baali 1998), on points that stay.",
         by_gradients=False,
         keeps_points=True,
+        most=10_000,  # 0.8 GB of inverse Hessian in float64
     ),
     "gauss_newton": Optimiser(
         partial(_of_all, lambda: GaussNewton),

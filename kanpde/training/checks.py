@@ -222,8 +222,14 @@ def check_options(phase: PhaseConfig, device: str, net: nn.Module) -> None:
 
 
 def check_phase(phase: PhaseConfig, plan: "Plan") -> None:
-    """Raises ConfigError where the residuals of a phase are not functions of a point, or its points do not stay."""
+    """Raises ConfigError where the residuals of a phase are not functions of a point, or its points do not stay.
+
+    And where its optimiser does not take so many parameters.
+    """
     config, optimiser = plan.config, OPTIMISERS[phase.optimizer]
+    if optimiser.most is not None and plan.parameters > optimiser.most:
+        given = f"given {plan.parameters:,}, it takes at most {optimiser.most:,}; lbfgs keeps no matrix"
+        raise ConfigError(f"phases: {phase.optimizer}: parameters of the network: {given}")
     stay = config.points.refresh == "fixed" or plan.emphasis is None or not plan.emphasis.knows_points
     if optimiser.keeps_points and not stay:
         given = f"{config.loss.emphasis['name']} beside {phase.optimizer}"
