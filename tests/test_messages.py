@@ -529,6 +529,16 @@ def test_an_empty_attribute_is_a_damaged_result(capsys, folder):
     assert code == 2 and "a damaged kanpde result" in err and err.count("\n") == 1
 
 
+def test_a_complaint_that_is_no_text_is_a_damaged_result(capsys, folder, monkeypatch):
+    """h5py repeats the bytes of a damaged name, and fails to."""
+    with h5py.File("e.h5", "w") as file:
+        file.attrs.update(schema_version=1)
+        file.create_group("history/part")
+    monkeypatch.setattr(h5py.Group, "visititems", lambda *_: b"\xbf".decode())
+    code, _, err = call(capsys, "compare", "e.h5")
+    assert code == 2 and "a damaged kanpde result ('utf-8' codec" in err and err.count("\n") == 1
+
+
 def test_a_full_disk_prints_nothing_of_its_own(folder, capfd):
     """A file that may not grow stands for the full disk; the one line is of whoever catches the error."""
     resource = pytest.importorskip("resource")

@@ -344,5 +344,5 @@ class _reading:
 
     def __exit__(self, kind, value, traceback) -> None:
         self.file.close()
-        if kind in (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError):
+        if kind in (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError, UnicodeDecodeError):
             raise RunFileError(f"{self.path}: a damaged kanpde result ({value})") from None
