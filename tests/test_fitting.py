@@ -298,6 +298,10 @@ def test_formulas_that_do_not_fit_are_refused_in_one_line(make, says):
 
 RESUMED = {
     "refinement": {"phases": [{**LM, "steps": 10}, {**LM, "steps": 10, "grid_size": 8}]},
+    "a higher degree": {
+        "backbone": {"name": "chebykan", "widths": [3], "degree": 3},
+        "phases": [{**LM, "steps": 10}, {**LM, "steps": 10, "degree": 6}],
+    },
     "refinement in the first phase": {"phases": [{**LM, "steps": 10, "grid_size": 8}, {**ADAM, "steps": 10}]},
     "meta, two refinements, average": {
         "backbone": {"name": "metakan", "widths": [3], "grid_size": 3, "meta_hidden": 8},
@@ -419,8 +423,11 @@ def test_a_run_that_ends_before_its_first_step_goes_on_though_its_first_phase_re
 @pytest.mark.parametrize(
     ("phases", "backbone", "says"),
     [
-        ([{**LM, "steps": 2}, {**LM, "steps": 2, "grid_size": 3}], "kan", "become finer from phase to phase"),
-        ([{**LM, "steps": 2, "grid_size": 9}], "fastkan", "B-splines"),
+        ([{**LM, "steps": 2}, {**LM, "steps": 2, "grid_size": 3}], "kan", "becomes finer from phase to phase"),
+        ([{**LM, "steps": 2}, {**LM, "steps": 2, "degree": 3}], "chebykan", "degree: a basis becomes finer"),
+        ([{**LM, "steps": 2, "grid_size": 9}], "fastkan", "fastkan has no basis that can be refined"),
+        ([{**LM, "steps": 2, "grid_size": 9}], "chebykan", "grid_size: chebykan is refined by degree"),
+        ([{**LM, "steps": 2, "degree": 9, "grid_size": 9}], "kan", "given grid_size and degree; a basis has one"),
     ],
 )
 def test_grids_that_cannot_be_refined_are_refused(tmp_path, phases, backbone, says):

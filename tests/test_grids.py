@@ -53,9 +53,31 @@ def test_a_grid_that_divides_the_old_one_changes_nothing(name, options, share):
     net, x = network(name, 3, hidden_range=(-6.0, 6.0), **options), points(40, 3)
     before = net(x)
     assert max(grids.off_grid(net, x)) == 0
-    grids.extend_grid(net, 15)
+    grids.refine(net, 15)
     close(net(x), before, 1e-12)
     assert all(layer.basis.grid_size == 15 and layer.basis.size == 19 for layer in net)
+    net(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
+
+
+@pytest.mark.parametrize("to", [9, 40])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("chebykan", {"squash": "none"}),
+        ("chebykan", {}),
+        ("legendrekan", {"base": "silu"}),
+        ("fourierkan", {}),
+        ("metachebykan", {}),
+    ],
+)
+def test_a_basis_with_more_functions_keeps_the_old_ones_to_the_last_digit(name, options, to):
+    """Not by a fit, which has no digits left of high degrees on a part of their range."""
+    net, x = network(name, 3, **options), points(40, 3)
+    before, size = net(x), net[0].basis.size
+    grids.refine(net, to)
+    close(net(x), before, 1e-14)
+    assert net[0].basis.size - size == (to - 4) * 2 if name == "fourierkan" else net[0].basis.size > size
     net(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
 
@@ -64,13 +86,13 @@ def test_another_grid_is_the_closest_function():
     """A parabola lies in both spaces; of a wilder function a finer grid keeps more."""
     layer, x = smooth(2, 2, grid_size=5), points(60, 2)
     before = layer(x)
-    grids.extend_grid(layer, 7)
+    grids.refine(layer, 7)
     close(layer(x), before, 1e-10)
     errors = []
     for size in (7, 31, 127):
         net = network("kan", 2, widths=(), grid_size=6)
         before = net(x)
-        grids.extend_grid(net, size)
+        grids.refine(net, size)
         errors.append((net(x) - before).abs().max().item())
     assert errors[0] > 4 * errors[1] > 16 * errors[2]
 
@@ -81,7 +103,7 @@ def test_extension_of_a_convolution():
     conv = KANConv2d(basis, Direct(theta), 2, 3, 3, padding=1).double()
     x = points(2 * 2, 5 * 4).reshape(2, 2, 5, 4)
     before = conv(x)
-    grids.extend_grid(conv, 10)
+    grids.refine(conv, 10)
     close(conv(x), before, 1e-12)
     grids.update_grid(conv, x)
     assert grids.off_grid(conv, x) == [0.0] and conv.weights.theta.shape == (18, 14, 3)
@@ -128,7 +150,7 @@ def test_the_optimiser_goes_on_with_its_averages(name, kind):
     first = optimizer.param_groups[0]["params"][0] if name == "kan" else net[0].weights.learner.w2
     average = {k: v.clone() for k, v in optimizer.state[first].items() if torch.is_tensor(v)}
     step = grids.refit(net[0].basis, grids.refined(net[0].basis, 10))[:1]
-    grids.extend_grid(net, 10, optimizer)
+    grids.refine(net, 10, optimizer)
     assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in net.parameters()}
     assert set(optimizer.state) == set(net.parameters())
     now = net[0].weights.theta if name == "kan" else net[0].weights.learner.w2
@@ -156,7 +178,7 @@ def test_lbfgs_goes_on_without_its_history():
         return loss
 
     optimizer.step(closure)
-    grids.extend_grid(net, 10, optimizer)
+    grids.refine(net, 10, optimizer)
     before = closure().item()
     optimizer.step(closure)
     assert closure().item() < before
@@ -164,7 +186,7 @@ def test_lbfgs_goes_on_without_its_history():
 
 def test_count_follows_the_grid():
     net = network("kan", 3)
-    grids.extend_grid(net, 11)
+    grids.refine(net, 11)
     assert count_parameters(net) == (3 * 4 + 4 * 3 + 3) * 15
 
 
@@ -176,7 +198,8 @@ def test_what_cannot_be_refitted_is_refused_in_one_line():
         (lambda: grids.update_grid(network("metakan", 2), x), "materialize"),
         (lambda: grids.update_grid(wavelets, x), "linear basis"),
         (lambda: grids.update_grid(groups, torch.zeros(1, 2, 4, 4)), "groups"),
-        (lambda: grids.extend_grid(network("chebykan", 2), 9), "B-splines"),
+        (lambda: grids.refine(network("fastkan", 2), 9), "refine needs B-splines, polynomials or harmonics"),
+        (lambda: grids.refine(network("gramkan", 2), 9), "given Gram"),
     ]:
         with pytest.raises(ValueError, match=match) as info:
             call()

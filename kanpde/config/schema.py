@@ -115,7 +115,8 @@ class PhaseConfig(Strict):
     """A number of steps with one optimiser. `lr` is one rate, or one per parameter group.
 
     update_grid: before the first step the grids move to what the layers see (free weights only).
-    grid_size: before the first step the grids of B-splines are refined to so many intervals.
+    grid_size, degree, harmonics: before the first step the basis is refined to so many intervals of B-splines, to this
+        degree of polynomials, to so many harmonics. At most one of them.
 
     Example:
         >>> PhaseConfig(optimizer="lbfgs", steps=500).history
@@ -133,7 +134,15 @@ class PhaseConfig(Strict):
     history: PositiveInt = 50
     update_grid: bool = False
     grid_size: PositiveInt | None = None
+    degree: PositiveInt | None = None
+    harmonics: PositiveInt | None = None
     options: dict[str, Any] = {}
+
+    @property
+    def refines(self) -> dict[str, int]:
+        """The resolution to which it refines the basis, by its name; empty: to none."""
+        given = {name: getattr(self, name) for name in ("grid_size", "degree", "harmonics")}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class EvaluationConfig(Strict):

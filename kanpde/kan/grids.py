@@ -1,4 +1,4 @@
-"""The grids of a KAN: how much of its inputs lies off them, moving them to the data, and refining them.
+"""The grids of a KAN: how much of its inputs lies off them, moving them to the data, and refining its bases.
 
 Off the grid a basis does what its docstring says: splines fade to 0 within k intervals, Gaussians fade, polynomials of
 tanh level out, harmonics go on, and the base function is not affected. Nothing is clamped; `off_grid` is the monitor.
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from kanpde.kan.basis import BSpline
 from kanpde.kan.basis.base import LinearBasis
 from kanpde.kan.conv import KANConv2d
 from kanpde.kan.layers import KANLinear
@@ -65,7 +64,7 @@ def update_grid(
     Args:
         net: a network of KAN layers with free weights and linear bases.
         x: samples of the network's input.
-        optimizer: its state for the weights is carried over, see `extend_grid`.
+        optimizer: its state for the weights is carried over, see `refine`.
     Raises:
         ValueError: generated weights (one meta-learner serves many inputs; `materialize` first), wavelets, or groups.
     """
@@ -89,26 +88,38 @@ def update_grid(
 
 
 @torch.no_grad()
-def extend_grid(net: nn.Module, grid_size: int, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Refine the B-spline grids of all layers to `grid_size` intervals on the same ranges.
+def refine(net: nn.Module, resolution: int, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Refine the bases of all layers on the same ranges: B-splines to so many intervals, polynomials to this degree.
 
-    Where the new grid divides the old one the function on the grid is exactly the same, else the closest in least
-    squares: theta' = R theta with one matrix R for all edges, so generated weights are refined exactly as well, through
-    the last layer of their meta-learner. The optimiser goes on: parameters are exchanged in its groups; its averages of
-    gradients are carried as steps, m' = R m and v' = |R| v, so that the function goes on moving the way it did. L-BFGS
-    loses its history.
+    Where the old functions are among the new ones, or a new grid divides the old one, the network is exactly the same,
+    else the closest in least squares: theta' = R theta with one matrix R for all edges, so generated weights are
+    refined exactly as well, through the last layer of their meta-learner. The optimiser goes on: parameters are
+    exchanged in its groups; its averages of gradients are carried as steps, m' = R m and v' = |R| v, so that the
+    function goes on moving the way it did. L-BFGS loses its history.
 
+    Args:
+        resolution: the number of intervals, the degree or the harmonics, as the `resolution` of the bases says.
     Raises:
         ValueError: another basis, or weights in the released layout of a convolution.
+
+    Example:
+        >>> from kanpde.backbones import kan
+        >>> net, x = kan(2, 1, widths=[3], grid_size=4, generator=torch.Generator()), torch.zeros(1, 2)
+        >>> before = net(x)
+        >>> refine(net, 8)
+        >>> net[0].basis.grid_size, torch.allclose(net(x), before, atol=1e-6)
+        (8, True)
     """
     layers = kan_layers(net)
     for layer in layers:
-        if not isinstance(layer.basis, BSpline) or isinstance(layer.weights, MetaReleased):
-            raise ValueError(f"extend_grid needs B-splines and one prompt per edge, given {layer.basis}")
+        if not isinstance(layer.basis, LinearBasis) or layer.basis.resolution is None:
+            raise ValueError(f"refine needs B-splines, polynomials or harmonics, given {layer.basis}")
+        if isinstance(layer.weights, MetaReleased):
+            raise ValueError("refine needs one prompt per edge, given the weights of a released convolution")
     done: set[nn.Module] = set()
     for layer in layers:
         old = layer.basis
-        layer.basis = refined(old, grid_size)
+        layer.basis = refined(old, resolution)
         step = refit(old, layer.basis)[:1]
         if isinstance(layer.weights, Direct):
             _replace(layer.weights, "theta", step, optimizer)
@@ -120,21 +131,30 @@ def extend_grid(net: nn.Module, grid_size: int, optimizer: torch.optim.Optimizer
                 _replace(learner, "b2", step[0], optimizer)
 
 
-def refined(basis: BSpline, grid_size: int) -> BSpline:
-    """B-splines of the same order and ranges with another number of intervals."""
-    new = BSpline(len(basis.low), grid_size, basis.spline_order, base=basis.base).to(basis.low)
+def refined(basis: LinearBasis, resolution: int) -> LinearBasis:
+    """Functions of the same kind, on the same ranges."""
+    new = basis.finer(resolution).to(basis.low)
     new.low.copy_(basis.low)
     new.high.copy_(basis.high)
     return new
 
 
 def refit(old: LinearBasis, new: LinearBasis) -> Tensor:
-    """R (in, size', size) with theta' = R theta: the fit of each old function by the new ones, on the new range."""
-    t = torch.linspace(0, 1, 8 * new.size, dtype=torch.float64, device=old.low.device).unsqueeze(1)
-    a, b = copy.deepcopy(old).double(), copy.deepcopy(new).double()
-    x = b.low + t * (b.high - b.low)
-    before, after = (basis.functions(x, 0)[0].transpose(0, 1) for basis in (a, b))  # (in, points, count)
-    fit = torch.linalg.lstsq(after, before, driver="gels").solution  # the others are not deterministic
+    """R (in, size', size) with theta' = R theta: the fit of each old function by the new ones, on the new range.
+
+    Functions of the same range that are among the new ones stay what they are.
+    """
+    same = torch.equal(old.low, new.low) and torch.equal(old.high, new.high)
+    if same and (places := old.among(new)) is not None:
+        fit = torch.zeros(1, new.count, old.count, dtype=torch.float64, device=old.low.device)
+        fit[0, places, range(old.count)] = 1
+        fit = fit.expand(len(old.low), -1, -1)
+    else:
+        t = torch.linspace(0, 1, 8 * new.size, dtype=torch.float64, device=old.low.device).unsqueeze(1)
+        a, b = copy.deepcopy(old).double(), copy.deepcopy(new).double()
+        x = b.low + t * (b.high - b.low)
+        before, after = (basis.functions(x, 0)[0].transpose(0, 1) for basis in (a, b))  # (in, points, count)
+        fit = torch.linalg.lstsq(after, before, driver="gels").solution  # the others are not deterministic
     step = fit.new_zeros(len(fit), new.size, old.size)
     step[:, : new.count, : old.count] = fit
     step[:, new.count :, old.count :] = torch.eye(new.size - new.count)

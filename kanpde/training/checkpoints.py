@@ -8,7 +8,7 @@ from torch import nn
 
 from kanpde.config import RunConfig
 from kanpde.ground.errors import ConfigError
-from kanpde.kan.grids import extend_grid
+from kanpde.kan.grids import refine
 from kanpde.records.run import RunFile, RunFileError
 
 
@@ -24,9 +24,9 @@ def refine_grids(net: nn.Module, config: RunConfig, saved: dict) -> None:
 
 def _refine(net: nn.Module, config: RunConfig, begun: int) -> None:
     """Grids as so many phases leave them."""
-    sizes = [p.grid_size for p in config.phases[:begun] if p.grid_size is not None]
-    if sizes:
-        extend_grid(net, sizes[-1])
+    resolutions = [resolution for phase in config.phases[:begun] for resolution in phase.refines.values()]
+    if resolutions:
+        refine(net, resolutions[-1])
 
 
 def last_weights(saved: dict) -> dict:

@@ -22,7 +22,7 @@ from kanpde.jets.jet import Jet, has_rules
 from kanpde.jets.nested import gradient_of
 from kanpde.jets.slices import WHOLE
 from kanpde.jets.system import Jets, Separate, networks
-from kanpde.kan.grids import extend_grid, kan_layers, update_grid
+from kanpde.kan.grids import kan_layers, refine, update_grid
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.sparsity import sparsity
 from kanpde.operators import Forward
@@ -248,27 +248,36 @@ def check_phase(phase: PhaseConfig, plan: "Plan") -> None:
 
 
 def check_grids(plan: "Plan") -> None:
-    """Raises ConfigError where a phase changes grids that it cannot, or would make them coarser."""
+    """Raises ConfigError where a phase changes grids that it cannot, or would make a basis coarser."""
     config, net = plan.config, plan.net
-    if not any(p.update_grid or p.grid_size is not None for p in config.phases):
-        return
-    sizes = [config.backbone.get("grid_size"), *(p.grid_size for p in config.phases)]
-    sizes = [size for size in sizes if size is not None]
-    trial = copy.deepcopy(net).double()
     if any(p.update_grid for p in config.phases):
         try:
-            update_grid(trial, torch.zeros(2, plan.problem.domain.dim, dtype=torch.float64))
+            update_grid(copy.deepcopy(net).double(), torch.zeros(2, plan.problem.domain.dim, dtype=torch.float64))
         except ValueError as error:
             raise ConfigError(f"phases: update_grid: {error}") from None
-    if any(p.grid_size is not None for p in config.phases):
-        if not kan_layers(net):
-            raise ConfigError(f"phases: grid_size: {config.backbone['name']} has no grids")
-        try:
-            extend_grid(trial, sizes[-1])
-        except ValueError as error:
-            raise ConfigError(f"phases: grid_size: {error}") from None
-        if sizes != sorted(sizes):
-            raise ConfigError(f"phases: grid_size: grids become finer from phase to phase, given {sizes}")
+    for phase in config.phases:
+        if len(phase.refines) > 1:
+            raise ConfigError(f"phases: given {' and '.join(phase.refines)}; a basis has one of them")
+        for name in phase.refines:
+            _check_resolution(name, plan)
+
+
+def _check_resolution(name: str, plan: "Plan") -> None:
+    """Raises ConfigError where the phases cannot refine the basis by its option `name`, or would make it coarser."""
+    config, net = plan.config, plan.net
+    found = {getattr(layer.basis, "resolution", None) for layer in kan_layers(net)} - {None}
+    if not found:
+        raise ConfigError(f"phases: {name}: {config.backbone['name']} has no basis that can be refined")
+    if name not in found:
+        raise ConfigError(f"phases: {name}: {config.backbone['name']} is refined by {', '.join(sorted(found))}")
+    sizes = [config.backbone.get(name), *(phase.refines.get(name) for phase in config.phases)]
+    sizes = [size for size in sizes if size is not None]
+    if sizes != sorted(sizes):
+        raise ConfigError(f"phases: {name}: a basis becomes finer from phase to phase, given {sizes}")
+    try:
+        refine(copy.deepcopy(net).double(), sizes[-1])
+    except ValueError as error:
+        raise ConfigError(f"phases: {name}: {error}") from None
 
 
 def check_smoothness(config: RunConfig, net: nn.Module, order: int) -> None:

@@ -18,7 +18,7 @@ from kanpde.ground.metrics import give_back
 from kanpde.ground.samplers import stream
 from kanpde.ground.world import ALONE, World
 from kanpde.jets.ansatz import Ansatz
-from kanpde.kan.grids import extend_grid, update_grid
+from kanpde.kan.grids import refine, update_grid
 from kanpde.kan.network import count_parameters
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, of_optimizer, schedule
 from kanpde.problems.unknowns import reported
@@ -242,15 +242,15 @@ class ResidualTraining(Training):
 
     def _change_grids(self, phase: PhaseConfig) -> None:
         """Other grids for the network, its average and the best one so far, which stay the functions they are."""
-        if not phase.update_grid and phase.grid_size is None:
+        if not phase.update_grid and not phase.refines:
             return
         x = self.world.gather(self.u.problem.inputs_of(self.supply.pools["interior"].draw()))
         best = self._of_best()
         for u in {self.u, self.tested, best}:
             if phase.update_grid:
                 update_grid(u.net, x)
-            if phase.grid_size is not None:
-                extend_grid(u.net, phase.grid_size)
+            for resolution in phase.refines.values():
+                refine(u.net, resolution)
         if self.best["weights"] is not None:
             self.best["weights"] = {k: v.detach() for k, v in best.state_dict().items()}
             self.best["terms"] = self.validation(best)  # off the old grids it is not quite the function that it was

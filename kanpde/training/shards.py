@@ -70,7 +70,7 @@ def check(config: RunConfig) -> None:
         return
     first = next((phase.optimizer for phase in config.phases if not OPTIMISERS[phase.optimizer].elementwise), None)
     elementwise = ", ".join(name for name, kind in OPTIMISERS.items() if kind.elementwise)
-    grids = any(phase.update_grid or phase.grid_size is not None for phase in config.phases)
+    grids = any(phase.update_grid or phase.refines for phase in config.phases)
     refused = {
         f"operator: {config.operator['name']}": config.operator["name"] != "forward" and "use forward",
         f"optimizer {first}": first and f"it mixes the weights of several inputs; use {elementwise}",
@@ -84,7 +84,7 @@ def check(config: RunConfig) -> None:
         "loss.sparsity": config.loss.sparsity and "leave it out",
         "loss.balance": config.loss.balance and "leave it out",
         "loss.emphasis": config.loss.emphasis and "leave it out",
-        "phases: update_grid, grid_size": grids and "leave them out",
+        "phases: update_grid, grid_size, degree, harmonics": grids and "leave them out",
         "average": config.average is not None and "leave it out",
         "verify": config.verify and "leave it out",
         "stop.to": config.stop.to is not None and "use stop.loss or stop.seconds",

@@ -145,12 +145,25 @@ class LinearBasis(Basis):
     """
 
     has_parameters = False  # whether its functions are trained themselves
+    resolution: str | None = None  # its option that says how many functions there are; None: it cannot be refined
 
     def __init__(self, in_features: int, count: int, grid_range=(-1.0, 1.0), base: str = "none"):
         super().__init__(in_features, grid_range)
         if base not in BASE_FUNCTIONS:
             raise ValueError(f"base is one of {', '.join(BASE_FUNCTIONS)}, given {base!r}")
         self.count, self.base, self.size = count, base, count + (base != "none")
+
+    def finer(self, resolution: int) -> "LinearBasis":
+        """Functions of its kind on ranges like its own, with another resolution; a member that states one writes this.
+
+        Raises:
+            ValueError: there is none.
+        """
+        raise ValueError(f"{type(self).__name__} has no resolution to refine")
+
+    def among(self, finer: "LinearBasis") -> list[int] | None:
+        """Which of the functions of a finer basis its own are; None: they are none of them."""
+        return None
 
     def formula(self) -> Callable[..., list[Tensor]]:
         """f(first, last, x, *constants, axis, out) -> [b^(first), ..., b^(last)] at x, the functions as a new axis.

@@ -44,6 +44,8 @@ class BSpline(LinearBasis):
         (torch.Size([1, 2, 8]), True)
     """
 
+    resolution = "grid_size"
+
     def __init__(
         self, in_features: int, grid_size: int = 5, spline_order: int = 3, grid_range=(-1.0, 1.0), base: str = "silu"
     ):
@@ -53,6 +55,9 @@ class BSpline(LinearBasis):
             )
         super().__init__(in_features, grid_size + spline_order, grid_range, base)
         self.grid_size, self.spline_order, self.smoothness = grid_size, spline_order, spline_order - 1
+
+    def finer(self, resolution: int) -> "BSpline":
+        return BSpline(len(self.low), resolution, self.spline_order, base=self.base)
 
     def formula(self):
         return partial(bspline_derivatives, self.grid_size, self.spline_order)

@@ -29,11 +29,19 @@ class Fourier(LinearBasis):
         9
     """
 
+    resolution = "harmonics"
+
     def __init__(self, in_features: int, harmonics: int = 4, grid_range=(-1.0, 1.0), base: str = "silu"):
         if harmonics < 1:
             raise ValueError(f"a Fourier basis needs harmonics >= 1, given {harmonics}")
         super().__init__(in_features, 2 * harmonics, grid_range, base)
         self.harmonics = harmonics
+
+    def finer(self, resolution: int) -> "Fourier":
+        return Fourier(len(self.low), resolution, base=self.base)
+
+    def among(self, finer: LinearBasis) -> list[int]:
+        return [*range(self.harmonics), *range(finer.harmonics, finer.harmonics + self.harmonics)]
 
     def formula(self):
         return partial(fourier_derivatives, self.harmonics)

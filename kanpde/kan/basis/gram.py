@@ -26,6 +26,7 @@ class Gram(Polynomial):
     """
 
     has_parameters = True
+    resolution = None  # the recurrence of further ones is not known
 
     def __init__(
         self,

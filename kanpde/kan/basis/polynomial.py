@@ -28,6 +28,7 @@ class Polynomial(LinearBasis):
     """
 
     recursive = True
+    resolution = "degree"
 
     def __init__(self, in_features: int, degree: int, grid_range, base: str, squash: str):
         if degree < 1:
@@ -40,6 +41,12 @@ class Polynomial(LinearBasis):
     def recurrence(self) -> tuple:
         """The pairs (a_n, c_n) for n = 1 ... D - 1."""
         raise NotImplementedError
+
+    def finer(self, resolution: int) -> "Polynomial":
+        return type(self)(len(self.low), resolution, base=self.base, squash=self.squash)
+
+    def among(self, finer: LinearBasis) -> list[int]:
+        return list(range(self.count))
 
     def formula(self):
         return partial(polynomial_derivatives, self.recurrence(), self.squash)
