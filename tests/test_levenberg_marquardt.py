@@ -6,7 +6,10 @@ from conftest import close
 from torch import Tensor, nn
 
 import kanpde
+from kanpde.config.schema import PhaseConfig
+from kanpde.jets.ansatz import Ansatz
 from kanpde.optim import GaussNewton, LevenbergMarquardt
+from kanpde.optim.optimisers import make_optimizer
 from kanpde.problems import PoissonPairs
 
 F64 = torch.float64
@@ -162,6 +165,22 @@ def test_there_is_one_group(kind):
     groups = [{"params": [nn.Parameter(torch.zeros(2))]} for _ in range(2)]
     with pytest.raises(ValueError, match=f"{kind.called} takes one group"):
         kind(groups)
+
+
+@pytest.mark.parametrize(
+    "second, found",
+    [
+        ({"optimizer": "levenberg_marquardt"}, 1e-7),
+        ({"optimizer": "levenberg_marquardt", "options": {"damping": 0.5}}, 0.5),
+        ({"optimizer": "gauss_newton", "options": {"damping": 0.25}}, 0.25),
+        ({"optimizer": "gauss_newton"}, 1e-3),
+    ],
+)
+def test_a_phase_goes_on_with_the_damping_of_one_of_its_kind(second, found):
+    u = Ansatz(None, nn.Linear(2, 1))
+    former = make_optimizer(PhaseConfig(optimizer="levenberg_marquardt", steps=1), u)
+    former.param_groups[0]["damping"] = 1e-7
+    assert make_optimizer(PhaseConfig(steps=1, **second), u, former).param_groups[0]["damping"] == found
 
 
 def test_a_solution_that_the_network_holds_is_found_to_the_last_digits(tmp_path):

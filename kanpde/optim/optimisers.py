@@ -20,6 +20,7 @@ from kanpde.optim.broyden import SelfScaledBroyden
 from kanpde.optim.gauss_newton import GaussNewton
 from kanpde.optim.lbfgs import RestartingLBFGS
 from kanpde.optim.levenberg_marquardt import LevenbergMarquardt
+from kanpde.optim.second_order import SecondOrder
 
 Groups = dict[str, tuple[list[Tensor], float]]  # the parameters and the learning rate of each group
 MAX_PRECONDITION_DIM = 512  # longer axes of a parameter have no matrix in SOAP: d = 100 000 inputs must not
@@ -77,9 +78,11 @@ def rates(phase: PhaseConfig, u: Ansatz) -> Groups:
     return found | {f"problem.{name}": (list(part.parameters()), part.lr) for name, part in own.items()}
 
 
-def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
+def make_optimizer(phase: PhaseConfig, u: Ansatz, former: torch.optim.Optimizer | None = None) -> torch.optim.Optimizer:
     """The optimiser of a phase; its parameter groups have a base_lr. Those of second order have one group.
 
+    Args:
+        former: that of the phase before, whose damping one of its kind goes on with, unless the phase states one.
     Raises:
         ConfigError: `options` that the optimiser does not have.
     """
@@ -89,6 +92,8 @@ def make_optimizer(phase: PhaseConfig, u: Ansatz) -> torch.optim.Optimizer:
         raise ConfigError(f"optimizer {phase.optimizer}: {error}") from None
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
+    if isinstance(optimizer, SecondOrder) and type(former) is type(optimizer) and "damping" not in phase.options:
+        optimizer.param_groups[0]["damping"] = former.param_groups[0]["damping"]
     return optimizer
 
 

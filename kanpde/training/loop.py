@@ -236,7 +236,7 @@ class ResidualTraining(Training):
             if self.optimizer is None or number != self.state.phase:
                 self.state.phase = number
                 self._change_grids(phase)
-                self.optimizer = make_optimizer(phase, self.u)
+                self.optimizer = make_optimizer(phase, self.u, self.optimizer)
                 self.supply.keep(OPTIMISERS[phase.optimizer].keeps_points)
             yield phase, last
 
