@@ -28,6 +28,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "library",
         "long_runs",
         "precision",
+        "race",
         "second_order",
         "slabs",
         "solution_formulas",

@@ -55,12 +55,19 @@ class Example:
 
 
 class Burgers(Example):
-    """With the settings of its example."""
+    """With the settings of its example.
+
+    Args:
+        nu: the viscosity, there 0.01 / pi.
+    """
+
+    def __init__(self, nu: float = 0.01 / np.pi):
+        self.nu = nu
 
     def statement(self):
         def pde(x, u):
             u_x, u_t = (dde.grad.jacobian(u, x, j=j) for j in (0, 1))
-            return u_t + u * u_x - 0.01 / np.pi * dde.grad.hessian(u, x)
+            return u_t + u * u_x - self.nu * dde.grad.hessian(u, x)
 
         domain = dde.geometry.GeometryXTime(dde.geometry.Interval(-1, 1), dde.geometry.TimeDomain(0, 1))
         walls = dde.icbc.DirichletBC(domain, lambda x: 0, lambda _, on_boundary: on_boundary)
@@ -203,15 +210,50 @@ EXAMPLES: dict[str, type[Example]] = {
 
 
 class Until(dde.callbacks.Callback):
-    """Ends a training at an instant of a clock."""
+    """Ends a training where `over` says so after a step."""
 
-    def __init__(self, clock: Callable[[], float], end: float):
+    def __init__(self, over: Callable[[], bool]):
         super().__init__()
-        self.clock, self.end = clock, end
+        self.over = over
 
     def on_epoch_end(self):
-        if self.clock() > self.end:
+        if self.over():
             self.model.stop_training = True
+
+
+def begun(example: Example, points: np.ndarray | None, double: bool, seed: int) -> dde.Model:
+    """The model of an example, not yet trained.
+
+    Args:
+        points: (n, d) of the interior; None: those of the example.
+    """
+    dde.config.set_default_float("float64" if double else "float32")
+    dde.config.set_random_seed(seed)
+    domain, pde, conditions = example.statement()
+    settings = example.settings()
+    own = points is None
+    counts = {"num_domain": settings.interior if own else 0, "num_boundary": settings.boundary, "anchors": points}
+    if isinstance(domain, dde.geometry.GeometryXTime):
+        data = dde.data.TimePDE(domain, pde, conditions, num_initial=settings.initial, **counts)
+    else:
+        data = dde.data.PDE(domain, pde, conditions, **counts)
+    return dde.Model(data, settings.net)
+
+
+def train(model: dde.Model, example: Example, optimizer: str, over: Callable[[], bool], more: Sequence = ()) -> int:
+    """Train by adam, L-BFGS or NNCG until it is over, Adam for the iterations of the example; how many there were.
+
+    Args:
+        more: callbacks.
+    """
+    settings, before = example.settings(), model.train_state.step or 0
+    options = {"external_trainable_variables": list(example.unknowns)} if example.unknowns else {}
+    options |= {"lr": 1e-3, "decay": settings.decay} if optimizer == "adam" else {}
+    count = {"adam": settings.iterations, "NNCG": 10**9}.get(optimizer)
+    dde.optimizers.config.LBFGS_options.update(iter_per_step=50, fun_per_step=62)  # between two looks at the clock
+    model.compile(optimizer, verbose=0, **options)
+    model.train(iterations=count, callbacks=[Until(over), *more], display_every=10**9, verbose=0)
+    return model.train_state.step - before
 
 
 def trained(
@@ -224,28 +266,11 @@ def trained(
     Args:
         points: (n, d) of the interior; None: those of the example.
     """
-    dde.config.set_default_float("float64" if double else "float32")
-    dde.config.set_random_seed(seed)
     example = EXAMPLES[case]()
-    domain, pde, conditions = example.statement()
-    settings = example.settings()
-    own = points is None
-    counts = {"num_domain": settings.interior if own else 0, "num_boundary": settings.boundary, "anchors": points}
-    if isinstance(domain, dde.geometry.GeometryXTime):
-        data = dde.data.TimePDE(domain, pde, conditions, num_initial=settings.initial, **counts)
-    else:
-        data = dde.data.PDE(domain, pde, conditions, **counts)
-    model = dde.Model(data, settings.net)
-    begin = clock()
+    model, settings, begin = begun(example, points, double, seed), example.settings(), clock()
     half = begin + seconds * (0.5 if settings.quasi_newton else 1.0)
-    more = [dde.callbacks.PDEPointResampler(period=1)] if settings.resampled and own else []
-    compiled = {"external_trainable_variables": list(example.unknowns)} if example.unknowns else {}
-    quiet = {"display_every": 10**9, "verbose": 0}
-    dde.optimizers.config.LBFGS_options.update(iter_per_step=50, fun_per_step=62)  # between two looks at the clock
-    model.compile("adam", lr=1e-3, decay=settings.decay, verbose=0, **compiled)
-    model.train(iterations=settings.iterations, callbacks=[Until(clock, half), *more], **quiet)
-    adam = model.train_state.step
+    more = [dde.callbacks.PDEPointResampler(period=1)] if settings.resampled and points is None else []
+    adam, lbfgs = train(model, example, "adam", lambda: clock() > half, more), 0
     if clock() < begin + seconds:
-        model.compile("L-BFGS", verbose=0, **compiled)
-        model.train(callbacks=[Until(clock, begin + seconds)], **quiet)
-    return model, example, adam, model.train_state.step - adam
+        lbfgs = train(model, example, "L-BFGS", lambda: clock() > begin + seconds)
+    return model, example, adam, lbfgs
