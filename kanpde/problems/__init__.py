@@ -8,7 +8,7 @@ from kanpde.problems.elliptic import AllenCahn, Poisson, SineGordon
 from kanpde.problems.evolution import AllenCahn1D, Burgers, KdV, KuramotoSivashinsky, Schroedinger
 from kanpde.problems.fitting import Feynman, Function, HighDimFunction
 from kanpde.problems.fluids import Cavity, Stokes
-from kanpde.problems.manufactured import PoissonCos, PoissonPairs
+from kanpde.problems.manufactured import Multiscale, PoissonCos, PoissonPairs
 from kanpde.problems.parabolic import HJB, Heat
 from kanpde.problems.references import Reference
 from kanpde.problems.terminal import AllenCahnPaths, BlackScholesBarenblatt, HJBControl
@@ -41,6 +41,7 @@ LOW_DIM = {
     "elasticity": Elasticity,
     "poisson_pairs": PoissonPairs,
     "poisson_cos": PoissonCos,
+    "multiscale": Multiscale,
 }
 FITS = {"feynman": Feynman, "high_dim_function": HighDimFunction, "function": Function, "data": Data}
 PROBLEMS = PDES | LOW_DIM | FITS
@@ -73,6 +74,7 @@ __all__ = [
     "InverseDiffusion",
     "KdV",
     "KuramotoSivashinsky",
+    "Multiscale",
     "Plate",
     "Poisson",
     "PoissonCos",

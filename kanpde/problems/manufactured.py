@@ -1,6 +1,7 @@
 """Poisson equations that measure precision: a network of few units holds their solutions."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -78,3 +79,31 @@ class PoissonCos(OnUnitBox):
 
     def exact(self, x: Tensor) -> Tensor:
         return (torch.pi * x).cos().sum(1)
+
+
+@dataclass(frozen=True)
+class Multiscale(OnUnitBox):
+    """-Lap u = pi^2 sum_w w^2 sin(w pi x) sin(w pi y) / 2 on (0, 1)^2, u = 0 on the boundary; w = 4, 8, 12, 16.
+
+    u = sum_w sin(w pi x) sin(w pi y) / 4: waves of several lengths, of which a network learns the long ones first.
+
+    Args:
+        waves: half waves along each side.
+
+    Example:
+        >>> round(Multiscale(waves=(1, 3)).exact(torch.tensor([[0.5, 0.5]])).item(), 6)
+        1.0
+    """
+
+    dim: Literal[2] = 2
+    waves: tuple[int, ...] = (4, 8, 12, 16)
+    coordinates = ("x", "y")
+
+    def source(self, x: Tensor) -> Tensor:
+        return sum(-2 * (w * torch.pi) ** 2 * self._wave(w, x) for w in self.waves)
+
+    def exact(self, x: Tensor) -> Tensor:
+        return sum(self._wave(w, x) for w in self.waves)
+
+    def _wave(self, w: int, x: Tensor) -> Tensor:
+        return (w * torch.pi * x).sin().prod(1) / len(self.waves)
