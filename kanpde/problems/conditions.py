@@ -522,7 +522,7 @@ def check_time(problem: Any) -> None:
 
 def _check_time_of(problem: Any, field: str) -> None:
     last, conditions = problem.n_inputs - 1, list(problem.asked.values())
-    order = max((index.count(last) for index in problem.reads.derivatives), default=0)
+    order = problem.reads.times(last)
     if not order:
         return
     known = Dirichlet | Neumann | Robin | Periodic
