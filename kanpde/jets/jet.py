@@ -98,10 +98,9 @@ class Jet:
             axes: (i, j, ...) of each term, numbers of coordinates from 0; None: all, time left out.
             weights: c of each of them; None: 1.
         """
-        named = self._named()
-        if axes is None:
-            return self._sum(Sum(powers, len(named.space)))
-        return self._sum(Sum(powers, named.count, tuple(map(tuple, axes)), None if weights is None else tuple(weights)))
+        named, fixed = self._named(), lambda given, part: None if given is None else tuple(map(part, given))
+        count = len(named.space) if axes is None else named.count
+        return self._sum(Sum(powers, count, fixed(axes, tuple), fixed(weights, float)))
 
     def div(self, a: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         r"""div(a grad u) = a Lap u + grad a . grad u over the coordinates of space, (N,), for a function a(x) (N,)."""
