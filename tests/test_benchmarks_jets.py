@@ -1,4 +1,4 @@
-"""The benchmark of derivatives by name: its tables, and that its sides agree."""
+"""The benchmark of derivatives by name: both tables, and that its sides agree."""
 
 import pytest
 
@@ -12,9 +12,6 @@ def test_quick_run(tmp_path, capsys):
     exact = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| fourierkan")]
     assert len(exact) == len(jets.ORDERS) and all(float(cell) < 1e-10 for row in exact for cell in row[2:])
     assert sum(line.startswith("| mlp") for line in text.splitlines()) == len(jets.READS) + len(jets.NESTED)
-    many = [[cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines() if line.startswith("| 10 ")]
-    assert [row[0] for row in many] == ["exact", *jets.ESTIMATORS] and many[0][2] == many[0][4] == "1"
-    assert all(float(row[5]) > 0 for row in many[1:])
 
 
 def test_a_wrong_derivative_is_seen(monkeypatch):

@@ -9,10 +9,6 @@ mixed derivatives, of up to six inputs.
 
 Cost: [2, 32, 32, 32, 1] in float32 at --points points; forward and backward of the mean square of one thing that a
 residual reads, with its factor 1 - x^2. Steps are interleaved, medians are quoted.
-
-Many dimensions: u.bilap of kan [d, 32, 32, 32, 1] on the unit ball with the factor 1 - |x|^2, at 10 points: exact, and
-by the estimators of kanpde.operators. The deviation is that of one estimate over the size of u.bilap, roots of mean
-squares over the points and 32 draws; beyond 100 dimensions u.bilap is the mean of the draws.
 """
 
 import argparse
@@ -30,14 +26,14 @@ from benchmarks.common.study import Parser, at_least, deliver, exiting, markdown
 from benchmarks.speed.operators import Side, interleaved, step
 from kanpde import Ansatz, Problem
 from kanpde.backbones import FAMILIES, build
-from kanpde.domains import Ball, Box
+from kanpde.domains import Box
 from kanpde.ground.metrics import saved_memory
 from kanpde.ground.samplers import stream
 from kanpde.jets import Jet
 from kanpde.jets.names import Index
 from kanpde.jets.nested import nested
 from kanpde.jets.taylor import Polarised, line, push
-from kanpde.operators import SDGD, Autograd, Forward, Hutchinson, Operator
+from kanpde.operators import Autograd, Forward
 
 F64 = torch.float64
 DIMS, ORDERS = (1, 2, 3, 6), (1, 2, 3, 4)
@@ -53,12 +49,6 @@ READS: dict[str, Callable[[Jet], Tensor]] = {
     "u.bilap": lambda u: u.bilap,
 }
 NESTED = ("u_xx", "u_xxxx", "u.bilap")
-MANY, EXACT_UP_TO, FEW_POINTS, DRAWS = (10, 100, 1_000), 100, 10, 32
-ESTIMATORS: dict[str, Operator] = {
-    "Hutchinson 8": Hutchinson(8),
-    "Hutchinson 8, gaussian": Hutchinson(8, "gaussian"),
-    "SDGD 8": SDGD(8),
-}
 
 
 @dataclass(frozen=True)
@@ -134,63 +124,8 @@ def costs(name: str, points: int, repeats: int) -> list[list[str]]:
     return [[name, side, f"{ms[side]:.1f}", f"{ms[side] / base:.2f}", f"{saved[side]:.1f}"] for side in made]
 
 
-@dataclass(frozen=True)
-class Biharmonic(Problem):
-    """The bilaplacian on the unit ball, zero on its boundary."""
-
-    dim: int = 10
-
-    @property
-    def domain(self) -> Ball:
-        """The ball."""
-        return Ball(self.dim)
-
-    def residual(self, u: Jet, x: Tensor) -> Tensor:
-        """What is read."""
-        return u.bilap
-
-
-def deviation(u: Ansatz, x: Tensor, operator: Operator, exact: Tensor | None) -> float:
-    """The standard deviation of an estimate over the size of what it estimates."""
-    generator = stream(0, "deviation")
-    with torch.no_grad():
-        drawn = torch.stack([operator(u, x, generator=generator).bilap for _ in range(DRAWS)])
-    size = (drawn.mean(0) if exact is None else exact).square().mean().sqrt()
-    return (drawn.var(0).mean().sqrt() / size).item()
-
-
-def in_many_dimensions(dim: int, repeats: int) -> list[list[str]]:
-    """A line for the exact bilaplacian, where it is affordable, and for each estimator."""
-    u = Ansatz(Biharmonic(dim), build("kan", dim, generator=stream(0, "init"), widths=(32, 32, 32), spline_order=5))
-    x, drawn, exact = u.problem.domain.interior(FEW_POINTS, stream(0, "interior")), stream(0, "probes"), None
-    operators = {"exact": Forward()} | ESTIMATORS if dim <= EXACT_UP_TO else ESTIMATORS
-    loss = lambda operator: operator(u, x, generator=drawn).bilap.square().mean()
-    made: dict[str, Side] = {
-        name: (u, lambda operator=operator: loss(operator)) for name, operator in operators.items()
-    }
-    saved, first = {}, {name: step(*side) for name, side in made.items()}
-    for name, (module, of) in made.items():
-        with saved_memory(module) as bytes_saved:
-            of()
-        saved[name] = bytes_saved() / 1e6
-    if "exact" in made:
-        with torch.no_grad():
-            exact = Forward()(u, x).bilap
-    ms = {name: 1e3 * statistics.median(times) for name, times in interleaved(made, first, repeats).items()}
-    over = lambda of, name: f"{of[name] / of['exact']:.3g}" if "exact" in of else ""
-    spread = {name: f"{deviation(u, x, operator, exact):.2f}" for name, operator in ESTIMATORS.items()}
-    line = lambda name: [
-        f"{ms[name]:.1f}",
-        over(ms, name),
-        f"{saved[name]:.1f}",
-        over(saved, name),
-        spread.get(name, "0"),
-    ]
-    return [[f"{dim:,}", name, *line(name)] for name in made]
-
-
-def report(exact: Sequence[Sequence], cost: Sequence[Sequence[str]], many: Sequence[Sequence[str]], points: int) -> str:
-    """Markdown: the three tables."""
+def report(exact: Sequence[Sequence], cost: Sequence[Sequence[str]], points: int) -> str:
+    """Markdown: the two tables."""
     lines = [
         "# Derivatives of any order by name",
         "",
@@ -203,10 +138,6 @@ def report(exact: Sequence[Sequence], cost: Sequence[Sequence[str]], many: Seque
         f"## Steps, {points} points, [2, 32, 32, 32, 1], float32",
         "",
         *markdown(["network", "read", "ms", "time / u_xx", "saved, MB"], cost, "llr"),
-        "",
-        f"## u.bilap in many dimensions, {FEW_POINTS} points, kan [d, 32, 32, 32, 1], float32",
-        "",
-        *markdown(["d", "operator", "ms", "time / exact", "saved, MB", "saved / exact", "deviation"], many, "rlr"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -233,11 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.backbones:
         cost += costs(name, args.points, args.repeats)
         print("\n".join(map(" | ".join, cost[-len(READS) - len(NESTED) :])), file=sys.stderr, flush=True)
-    many: list[list[str]] = []
-    for dim in MANY[:1] if args.quick else MANY:
-        many += in_many_dimensions(dim, args.repeats)
-        print("\n".join(map(" | ".join, many[-len(ESTIMATORS) - 1 :])), file=sys.stderr, flush=True)
-    text = report(exact, cost, many, args.points)
+    text = report(exact, cost, args.points)
     if args.out:
         deliver(text, args.out)
     print(text, end="")
