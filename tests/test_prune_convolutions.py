@@ -39,7 +39,7 @@ def test_generated_weights_norms_pools_and_heads_are_part_of_it():
     batch = nn.BatchNorm2d(3).double()
     batch(images(20, 3, 5, 5))  # statistics that are not those of the start
     first = made("rbf", weights="meta", padding=1, norm=nn.InstanceNorm2d(2, affine=True).double())
-    second = made("chebyshev", c_in=3, c_out=2)
+    second = made("chebyshev", c_in=3, c_out=2, norm=nn.BatchNorm2d(3).double())
     kan = backbones.build("kan", 4, 3, widths=(2,), generator=generator(1)).double()
     net = nn.Sequential(
         nn.Sequential(first, nn.AvgPool2d(2), batch),

@@ -71,7 +71,7 @@ class EdgeLayer(nn.Module):
         super().__init__()
         self.basis, self.norm, self.bias = basis.requires_grad_(False), norm, nn.Parameter(bias)
         if norm is not None:
-            norm.requires_grad_(False)
+            norm.eval().requires_grad_(False)
         self.in_features, _, self.out_features = theta.shape
         self.nodes = self.in_features if nodes is None else nodes
         pairs = [(i, o) for i in range(self.in_features) for o in range(self.out_features)]
