@@ -229,7 +229,7 @@ def _exact_jet(problem, exact: Callable[[Tensor], Tensor], x: Tensor) -> Jet:
     if (factors := problem.diffusion(x)) is not None:
         second = along(exact, x, factors.reshape(-1, *factors.shape[-2:]), (factors.shape[-2],) * 2).terms[1]
         u = replace(u, diffusion=second.sum((1, 2)))
-    return replace(u, derivatives=nested(exact, x, problem.reads.derivatives), coordinates=problem.axes)
+    return replace(u, derivatives=nested(exact, x, problem.reads.every), coordinates=problem.axes)
 
 
 # ---------------------------------------------------------------------------------------------------------------

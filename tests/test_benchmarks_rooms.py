@@ -50,6 +50,7 @@ COMMANDS = (  # python -m benchmarks.<name>, as it always was
         "peers",
         "point_values",
         "prompts",
+        "random_jets",
         "pykan_fit",
         "recovery",
         "references",

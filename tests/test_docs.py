@@ -30,7 +30,7 @@ DOCS = ROOT / "docs"
 POINTS = {"interior": 20, "test": 200, "validation": 50}
 SMALL = {"backbone": "kan", "steps": 2, "points": POINTS, "slices": {"points": 5, "volume": 5}}
 SHORT = ("--steps", "2", "--set", "points.test=200", "--set", "points.interior=60", "--set", "slices.points=9")
-WHOLE = ("index", "jet", "extending", "low_dim", "high_dim", "problems")  # every block, one after the other
+WHOLE = ("images", "index", "jet", "extending", "low_dim", "high_dim", "problems")  # every block, one after the other
 ELSEWHERE = ("report", "adapters", "formula")  # tests/test_run_report.py, and by tests of their own
 PRESUMING = ("backbones", "results", "verification", "fitting", "export")  # what a reader has by then
 PEERS = {"deepxde": "deepxde", "pina": "pina", "kan": "pykan", "jinns": "jinns"}  # modules of other packages

@@ -154,7 +154,7 @@ def step(module: nn.Module, loss: Callable[[], Tensor]) -> float:
     """Seconds of one forward and backward pass, by the parameters alone, as a training step takes it."""
     module.zero_grad()
     start = time.perf_counter()
-    loss().backward(inputs=list(module.parameters()))
+    loss().backward(inputs=[p for p in module.parameters() if p.requires_grad])
     return time.perf_counter() - start
 
 

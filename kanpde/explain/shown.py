@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kanpde import plot
 from kanpde.interpret import EdgeNetwork, Symbolic, latex, similarity
-from kanpde.interpret.network import Activations, EdgeLayer
+from kanpde.interpret.edges import Activations, EdgeLayer
 from kanpde.kan.grids import kan_layers
 from kanpde.kan.weights import Meta
 

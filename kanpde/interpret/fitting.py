@@ -111,7 +111,7 @@ def least_squares(model: Model, start: Tensor, y: Tensor, steps: int = 50, dampi
         y: (N, out), in float64.
         damping: of the first step, beside columns of the Jacobian of about length 1.
     """
-    if not len(start):
+    if not len(start) or not steps:
         return start
     system = _System(model, start, y)
     optimizer = GaussNewton([system.z], damping=damping, lengths=(1.0,), scaling=0.0)
@@ -154,16 +154,17 @@ def error(network: EdgeNetwork, x: Tensor, y: Tensor) -> float:
 
 
 def sample(network: EdgeNetwork, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """x (N, d) and y (N, out) in float64, of y (N,) its only column.
+    """x (N, d), or images (N, channels, H, W), and y (N, out) in float64, of y (N,) its only column.
 
     Raises:
         ConfigError: shapes that are not those of the network.
     """
     y = y.unsqueeze(1) if y.ndim == 1 else y
     widths = network.widths
-    if x.ndim != 2 or x.shape[1] != widths[0] or y.shape != (len(x), widths[-1]):
+    if x.ndim != network.axes or x.shape[1] != widths[0] or y.shape != (len(x), widths[-1]):
+        sides = ", H, W" if network.axes == 4 else ""
         raise ConfigError(
-            f"a network {list(widths)} takes x (N, {widths[0]}) and y (N, {widths[-1]}), "
+            f"a network {list(widths)} takes x (N, {widths[0]}{sides}) and y (N, {widths[-1]}), "
             f"given {tuple(x.shape)} and {tuple(y.shape)}"
         )
     return x.double(), y.double()

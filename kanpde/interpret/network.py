@@ -7,129 +7,43 @@ The d of a f(b x + c) + d is part of the bias b_o: one constant for each node.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kanpde.ground.errors import ConfigError
-from kanpde.interpret.functions import Function, function
+from kanpde.interpret.edges import Activations, EdgeConv, EdgeLayer, Numeric, Symbolic
+from kanpde.interpret.functions import Function
 from kanpde.jets.jet import Affine
-from kanpde.kan.basis import Wavelet
-from kanpde.kan.basis.base import Basis, LinearBasis
+from kanpde.kan.basis import Legendre, Wavelet
+from kanpde.kan.basis.base import LinearBasis
+from kanpde.kan.conv import KANConv2d
 from kanpde.kan.grids import refined, refit
 from kanpde.kan.layers import KANLinear
 from kanpde.kan.weights import materialize
 
 Edge = tuple[int, int, int]  # layer, input, output
-
-
-class Activations(NamedTuple):
-    """What a layer sees and makes of it at N points."""
-
-    inputs: Tensor  # (N, in)
-    edges: Tensor  # (N, in, out): phi_io(x_i), 0 where there is no edge
+CHANNELWISE = (  # what may stand between the layers of a KAN of images: what mixes no channels
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten),
+    *(nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+    *(nn.ReLU, nn.PReLU, nn.SiLU, nn.GELU, nn.Tanh),
+)
 
 
 class Importance(NamedTuple):
     """How much of the deviation of the outputs comes from where; see `EdgeNetwork.importance`."""
 
     edges: list[Tensor]  # (in, out) of each layer
-    nodes: list[Tensor]  # (in,) of each layer, then (out,) of the network
-
-
-class Numeric(nn.Module):
-    """An edge by basis functions of its layer: theta (size,).
-
-    Example:
-        >>> Numeric(torch.zeros(9)).theta.shape
-        torch.Size([9])
-    """
-
-    def __init__(self, theta: Tensor):
-        super().__init__()
-        self.theta = nn.Parameter(theta)
-
-
-class Symbolic(nn.Module):
-    """An edge a f(b x + c); b and c are trained where f needs them.
-
-    Example:
-        >>> Symbolic(function("sin"), 2.0, 1.0, 0.0).extra_repr()
-        '2 sin(1 x + 0)'
-    """
-
-    def __init__(self, f: Function, a: float, b: float, c: float):
-        super().__init__()
-        self.function = f
-        for name, value in (("a", a), ("b", b), ("c", c)):
-            trained = name == "a" or name in f.free
-            setattr(self, name, nn.Parameter(torch.tensor(value, dtype=torch.float64), requires_grad=trained))
-
-    def extra_repr(self) -> str:
-        return f"{self.a.item():.6g} {self.function.name}({self.b.item():.6g} x + {self.c.item():.6g})"
-
-
-class EdgeLayer(nn.Module):
-    """The edges of a layer, (N, in) -> (N, out), and a bias for each output.
-
-    Args:
-        basis: of the numeric edges; its own parameters are not trained.
-        theta: (in, size, out), the weights of all edges.
-        bias: (out,).
-        norm: a LayerNorm before the basis functions; the base function sees x itself.
-    """
-
-    def __init__(self, basis: Basis, theta: Tensor, bias: Tensor, norm: nn.Module | None = None):
-        super().__init__()
-        self.basis, self.norm, self.bias = basis.requires_grad_(False), norm, nn.Parameter(bias)
-        if norm is not None:
-            norm.requires_grad_(False)
-        self.in_features, _, self.out_features = theta.shape
-        pairs = [(i, o) for i in range(self.in_features) for o in range(self.out_features)]
-        self.edges = nn.ModuleDict({f"{i}_{o}": Numeric(theta[i, :, o].clone()) for i, o in pairs})
-
-    def edge(self, i: int, o: int) -> Numeric | Symbolic | None:
-        """The edge from input i to output o; None where it was taken out."""
-        key = f"{i}_{o}"
-        return self.edges[key] if key in self.edges else None
-
-    def present(self) -> Iterator[tuple[int, int, nn.Module]]:
-        """(i, o, edge) of the edges there are."""
-        for key, edge in self.edges.items():
-            i, o = key.split("_")
-            yield int(i), int(o), edge
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activations(x).sum(1) + self.bias
-
-    def activations(self, x: Tensor) -> Tensor:
-        """phi_io(x_i), (N, in, out)."""
-        groups: dict[str, list[tuple[int, int, nn.Module]]] = {}
-        for i, o, edge in self.present():
-            groups.setdefault(edge.function.name if isinstance(edge, Symbolic) else "", []).append((i, o, edge))
-        out = x.new_zeros(len(x), self.in_features * self.out_features)
-        for name, group in groups.items():
-            inputs, outputs, edges = zip(*group, strict=True)
-            values = _symbolic(function(name), x[:, inputs], edges) if name else self._numeric(x, inputs, edges)
-            places = torch.tensor(inputs) * self.out_features + torch.tensor(outputs)
-            out = out.index_copy(1, places.to(x.device), values)
-        return out.unflatten(1, (self.in_features, self.out_features))
-
-    def _numeric(self, x: Tensor, inputs: tuple[int, ...], edges: tuple[Numeric, ...]) -> Tensor:
-        """Values (N, E) of edges from these inputs."""
-        theta = torch.stack([edge.theta for edge in edges], -2)  # (E, size), or one for each point
-        return self.basis.each(x, theta, inputs, None if self.norm is None else self.norm(x))
-
-
-def _symbolic(f: Function, x: Tensor, edges: tuple[Symbolic, ...]) -> Tensor:
-    a, b, c = (torch.stack([getattr(edge, name) for edge in edges], -1) for name in "abc")
-    return a * f.torch(b * x + c)
+    nodes: list[Tensor]  # (in,) of each layer, of a convolution of its channels, then (out,) of the network
 
 
 class EdgeNetwork(nn.Module):
-    """A KAN taken apart, x (N, d) -> (N, out) in float64; see the module.
+    """A KAN taken apart, x (N, d) or images (N, channels, H, W) -> (N, out) in float64; see the module.
+
+    Args:
+        between: what stands before each of the layers and after the last, and is not trained; default nothing.
 
     Example:
         >>> from kanpde import backbones
@@ -138,19 +52,25 @@ class EdgeNetwork(nn.Module):
         ((2, 3, 1), 9)
     """
 
-    def __init__(self, layers: list[EdgeLayer], before: Affine, after: Affine):
+    def __init__(self, layers: list[EdgeLayer], before: Affine, after: Affine, between: Sequence[nn.Module] = ()):
         super().__init__()
         self.layers, self.before, self.after = nn.ModuleList(layers), before, after
+        self.between = nn.ModuleList(between or [nn.Identity() for _ in range(len(layers) + 1)])
+        self.between.eval().requires_grad_(False)
 
     @classmethod
     def of(cls, net: nn.Module) -> "EdgeNetwork":
         """The parts of a KAN, copied in float64; it may stand between two `Affine` maps.
 
         Args:
-            net: a Sequential of KANLinear layers with any weights, or one such layer.
+            net: a Sequential of KANLinear layers with any weights, or one such layer; or one with KANConv2d layers of
+                one group, and Linear layers, norms of channels, pools and activations between and after them.
         Raises:
             ConfigError: a module that is not such a network, named.
         """
+        if any(isinstance(part, KANConv2d) for part in net.modules()):
+            layers, between = _of_images(materialize(net).double())
+            return cls(layers, _unit(), _unit(), between)
         parts = list(materialize(net).double()) if isinstance(net, nn.Sequential) else [materialize(net).double()]
         before = parts.pop(0) if parts and isinstance(parts[0], Affine) else None
         after = parts.pop() if parts and isinstance(parts[-1], Affine) else None
@@ -164,13 +84,18 @@ class EdgeNetwork(nn.Module):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return (*(layer.in_features for layer in self.layers), self.layers[-1].out_features)
+        return (*(layer.nodes for layer in self.layers), self.layers[-1].out_features)
+
+    @property
+    def axes(self) -> int:
+        """Those of the inputs: 2 of points, 4 of images."""
+        return 4 if isinstance(self.layers[0], EdgeConv) else 2
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.before(x.double())
-        for layer in self.layers:
-            z = layer(z)
-        return self.after(z)
+        for step, layer in zip(self.between, self.layers, strict=False):
+            z = layer(step(z))
+        return self.after(self.between[-1](z))
 
     def copy(self) -> "EdgeNetwork":
         return copy.deepcopy(self)
@@ -213,11 +138,12 @@ class EdgeNetwork(nn.Module):
 
     @torch.no_grad()
     def activations(self, x: Tensor) -> list[Activations]:
-        """Inputs and values of the edges of each layer at x (N, d)."""
+        """Inputs and values of the edges of each layer at x (N, d), of a convolution at all places of all images."""
         z, found = self.before(x.double()), []
-        for layer in self.layers:
-            found.append(Activations(z, layer.activations(z)))
-            z = found[-1].edges.sum(1) + layer.bias
+        for step, layer in zip(self.between, self.layers, strict=False):
+            z = step(z)
+            found.append(layer.seen(z))
+            z = layer.outputs(found[-1].edges, z)
         return found
 
     def importance(self, x: Tensor) -> Importance:
@@ -226,27 +152,66 @@ class EdgeNetwork(nn.Module):
         .. math:: E^l_{io} = A^{l+1}_o\, \frac{\sigma(\phi^l_{io})}{\sigma(\sum_j \phi^l_{jo})}, \qquad
                   A^l_i = \sum_o E^l_{io}
 
+        Of images the deviations are over all places too, and a node is a channel: the sum is over its taps or pixels.
         An edge that does not reach an output, or does not vary, has score 0.
         Source: attribution scores of pykan 2.0 (Liu et al. 2024, arXiv 2408.10205, section 4.3).
         """
         nodes, edges = [x.new_ones(self.widths[-1], dtype=torch.float64)], []
-        for seen in reversed(self.activations(x)):
+        for layer, seen in zip(reversed(self.layers), reversed(self.activations(x)), strict=True):
             deviation, of_sum = seen.edges.std(0), seen.edges.sum(1).std(0)
             share = torch.where(of_sum > 0, deviation / of_sum, 0.0)
             edges.insert(0, share * nodes[0])
-            nodes.insert(0, edges[0].sum(1))
+            nodes.insert(0, edges[0].sum(1).unflatten(0, (layer.nodes, -1)).sum(1))
         return Importance(edges, nodes)
+
+
+def _of_images(net: nn.Module) -> tuple[list[EdgeLayer], list[nn.Module]]:
+    """The layers of a KAN with convolutions, and what stands before each of them and after the last."""
+    layers, between, waiting = [], [], []
+    for part in _flat(net):
+        if isinstance(part, CHANNELWISE):
+            waiting.append(part)
+            continue
+        layers.append(_layer_of_images(part, layers[-1].out_features if layers else None))
+        between.append(nn.Sequential(*waiting))
+        waiting = []
+    return layers, [*between, nn.Sequential(*waiting)]
+
+
+def _flat(net: nn.Module) -> Iterator[nn.Module]:
+    """The modules of Sequentials within each other."""
+    if type(net) is nn.Sequential:
+        for part in net:
+            yield from _flat(part)
+    else:
+        yield net
+
+
+def _layer_of_images(part: nn.Module, channels: int | None) -> EdgeLayer:
+    """A layer taken apart, of which the inputs are so many channels, or the pixels of these one after the other."""
+    if isinstance(part, KANConv2d) and part.groups == 1 and isinstance(part.basis, LinearBasis | Wavelet):
+        return EdgeConv(part)
+    if _is_known(part):
+        return _taken_apart(part, channels)
+    if isinstance(part, nn.Linear):
+        line = Legendre(part.in_features, degree=1, base="none", squash="none").double()  # 1 and x
+        slope = part.weight.detach().mT
+        bias = slope.new_zeros(part.out_features) if part.bias is None else part.bias.detach().clone()
+        return EdgeLayer(line, torch.stack([torch.zeros_like(slope), slope], 1), bias, nodes=channels)
+    found = f"{part.groups} groups" if isinstance(part, KANConv2d) else type(part).__name__
+    needed = "KANConv2d layers of one group, KANLinear and Linear layers, norms of channels, pools and activations"
+    raise ConfigError(f"a KAN of images taken apart is a Sequential of {needed}, given {found}")
 
 
 def _is_known(part: nn.Module) -> bool:
     return isinstance(part, KANLinear) and isinstance(part.basis, LinearBasis | Wavelet)
 
 
-def _taken_apart(layer: KANLinear) -> EdgeLayer:
+def _taken_apart(layer: KANLinear, nodes: int | None = None) -> EdgeLayer:
     theta = layer.weights.theta.detach()
     with torch.no_grad():
         constant = layer.shifted(theta.new_zeros(1, layer.out_features), theta.new_zeros(1, layer.in_features))[0]
-    return EdgeLayer(layer.basis, theta, constant.clone(), layer.norm)
+    return EdgeLayer(layer.basis, theta, constant.clone(), layer.norm, nodes)
 
 
 def _unit() -> Affine:

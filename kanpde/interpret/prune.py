@@ -39,10 +39,10 @@ def prune(
     down to single nodes or edges. Importance is that of the network as it is by then.
 
     Args:
-        x, y: a sample, (N, d) and (N, out) or (N,).
+        x, y: a sample, (N, d), or images (N, channels, H, W), and (N, out) or (N,).
         node_threshold, edge_threshold: of the scores of `EdgeNetwork.importance`, where an output has 1; 0 keeps all.
         tolerance: an error above it undoes a step.
-        steps: of each fit.
+        steps: of each fit; 0 leaves the rest as it is, for networks whose Jacobian is large.
         stop: asked before each step; nothing is taken out while it is True.
     Raises:
         ConfigError: shapes that do not fit.
@@ -94,7 +94,7 @@ def cut(network: EdgeNetwork, edges: list[Edge], x: Tensor) -> None:
     """Take edges out, their means over x (N, d) left in the nodes they led to, and what then hangs in the air.
 
     A hidden node that leads nowhere loses the edges into it; one that nothing leads to is a constant, and so are the
-    edges from it. Neither changes the function.
+    edges from it, unless they see a border of images. Neither changes the function.
     """
     while edges:
         means = [seen.edges.mean(0) for seen in network.activations(x)]
@@ -105,20 +105,24 @@ def cut(network: EdgeNetwork, edges: list[Edge], x: Tensor) -> None:
 
 def _loose(network: EdgeNetwork) -> Iterator[Edge]:
     present = [edge for edge, _ in network.edges()]
+    start = lambda edge: (edge[0], network.layers[edge[0]].node(edge[1]))
     last = len(network.layers) - 1
-    leads = {(number, i) for number, i, _ in present} | {(last + 1, o) for o in range(network.widths[-1])}
+    leads = {start(edge) for edge in present} | {(last + 1, o) for o in range(network.widths[-1])}
     led_to = {(number + 1, o) for number, _, o in present} | {(0, i) for i in range(network.widths[0])}
-    for number, i, o in present:
-        if (number + 1, o) not in leads or (number, i) not in led_to:
-            yield number, i, o
+    for edge in present:
+        number, _, o = edge
+        constant = start(edge) not in led_to and not network.layers[number].pads
+        if (number + 1, o) not in leads or constant:
+            yield edge
 
 
 def _nodes(network: EdgeNetwork, x: Tensor) -> Iterator[Part]:
     """Inputs and hidden nodes that have edges, each with the edges at it."""
     present = [edge for edge, _ in network.edges()]
+    ends = lambda e: ((e[0], network.layers[e[0]].node(e[1])), (e[0] + 1, e[2]))
     for number, scores in enumerate(network.importance(x).nodes[:-1]):
         for i, value in enumerate(scores.tolist()):
-            at = tuple(e for e in present if e[:2] == (number, i) or (e[0] + 1, e[2]) == (number, i))
+            at = tuple(e for e in present if (number, i) in ends(e))
             if at:
                 yield Part(f"node {i} of layer {number}", at, value)
 
@@ -127,4 +131,5 @@ def _edges(network: EdgeNetwork, x: Tensor) -> Iterator[Part]:
     scores = network.importance(x).edges
     for edge, _ in network.edges():
         number, i, o = edge
-        yield Part(f"edge {i} -> {o} of layer {number}", (edge,), scores[number][i, o].item())
+        name = f"edge {network.layers[number].name(i)} -> {o} of layer {number}"
+        yield Part(name, (edge,), scores[number][i, o].item())

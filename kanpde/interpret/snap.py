@@ -45,7 +45,9 @@ def check_edge(network: EdgeNetwork, edge: Edge) -> None:
 
 
 def check_snappable(network: EdgeNetwork) -> None:
-    """Raise ConfigError where an edge sees more than its own input."""
+    """Raise ConfigError where an edge sees more than its own input, or images."""
+    if network.axes == 4:
+        raise ConfigError("a KAN of images has no formula: its edges are pruned, not exchanged")
     for number, layer in enumerate(network.layers):
         if layer.norm is not None:
             raise ConfigError(f"layer {number} has a LayerNorm, which mixes its inputs: its edges have no formula")

@@ -12,7 +12,7 @@ never ask which, and leave out what no later module reads.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from kanpde.jets.elementary import (
     tanh_derivatives,
 )
 from kanpde.jets.gram import Part, numbers_of
-from kanpde.jets.names import Coordinates, Index
+from kanpde.jets.names import Coordinates, Index, Sum
 from kanpde.jets.nested import gradient_of
 from kanpde.jets.pieces import add
 
@@ -47,8 +47,8 @@ class Jet:
     the Gram matrix has one entry, `grad_sq` (N,) = sum_i s_i (du/dx_i)^2. What was not asked for is None.
 
     The jet of a problem's u has derivatives by the names of the coordinates as well, each (N,), those that the residual
-    reads: `u.t`, `u.xx`, `u.xt`, `u.xxxx`, the same as `u.d("x", 4)`, `u.bilap` and `u.div(a, x)`; and, with a full
-    matrix A(x), `diffusion` (N,) = sum_ij a_ij d^2 u / dx_i dx_j.
+    reads: `u.t`, `u.xx`, `u.xt`, `u.xxxx`, the same as `u.d("x", 4)`, `u.bilap`, `u.sum_of(3)` and `u.div(a, x)`; and,
+    with a full matrix A(x), `diffusion` (N,) = sum_ij a_ij d^2 u / dx_i dx_j.
 
     Example:
         >>> from kanpde.operators import Forward
@@ -64,6 +64,7 @@ class Jet:
     lap: Tensor | None = None
     diffusion: Tensor | None = None
     derivatives: Mapping[Index, Tensor] = field(default_factory=dict)
+    sums: Mapping[Sum, Tensor] = field(default_factory=dict)  # that are not those of `derivatives`
     coordinates: Coordinates | None = None
 
     @property
@@ -80,9 +81,26 @@ class Jet:
     @property
     def bilap(self) -> Tensor:
         """sum_ij d^4 u / dx_i^2 dx_j^2 over the coordinates of space, (N,)."""
-        space = self._named().space
-        pairs = [(i, j) for i in space for j in space if i <= j]
-        return sum((1 + (i < j)) * self._derivative((i, i, j, j)) for i, j in pairs)
+        return self.sum_of(2, 2)
+
+    def sum_of(
+        self,
+        *powers: int,
+        axes: Sequence[Sequence[int]] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Tensor:
+        r"""sum c d_i^m d_j^n ... u, (N,), for the powers m, n, ... over all i, j, ... of space.
+
+        `sum_of(3)` is the sum of all third derivatives u_iii, `sum_of(2, 2)` the bilaplacian, `sum_of(2, 2, 2)` the
+        Laplacian of that.
+
+        Args:
+            axes: (i, j, ...) of each term, numbers of coordinates from 0; None: all, time left out.
+            weights: c of each of them; None: 1.
+        """
+        named, fixed = self._named(), lambda given, part: None if given is None else tuple(map(part, given))
+        count = len(named.space) if axes is None else named.count
+        return self._sum(Sum(powers, count, fixed(axes, tuple), fixed(weights, float)))
 
     def div(self, a: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         r"""div(a grad u) = a Lap u + grad a . grad u over the coordinates of space, (N,), for a function a(x) (N,)."""
@@ -96,8 +114,8 @@ class Jet:
     def map(self, function: Callable[[Tensor], Tensor]) -> "Jet":
         """The jet whose tensors are function(those of this one)."""
         of = lambda t: None if t is None else function(t)
-        derivatives = {index: function(t) for index, t in self.derivatives.items()}
-        return replace(self, **dict(zip(_PARTS, map(of, _fields(self)), strict=True)), derivatives=derivatives)
+        each = {name: {k: function(t) for k, t in getattr(self, name).items()} for name in ("derivatives", "sums")}
+        return replace(self, **dict(zip(_PARTS, map(of, _fields(self)), strict=True)), **each)
 
     @property
     def parts(self) -> list[Tensor]:
@@ -119,6 +137,13 @@ class Jet:
             raise AttributeError(
                 f"u.{name} was not computed: the residual did not read it when it was called to see what it reads"
             ) from None
+
+    def _sum(self, of: Sum) -> Tensor:
+        """One that is there, or of derivatives that are."""
+        try:
+            return self.sums[of]
+        except KeyError:
+            return sum(c * self._derivative(index) for index, c in of.terms.items())
 
     def __getattr__(self, name: str):
         """A derivative by name; of what a jet has not, how to get it."""

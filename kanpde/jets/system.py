@@ -89,6 +89,10 @@ class Complex:
         """A derivative by names, as that of a jet, (N,)."""
         return torch.complex(self.real.d(*steps), self.imag.d(*steps))
 
+    def sum_of(self, *powers: int, **options: Any) -> Tensor:
+        """A sum of derivatives, as that of a jet, (N,)."""
+        return torch.complex(self.real.sum_of(*powers, **options), self.imag.sum_of(*powers, **options))
+
     def div(self, a: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """div(a grad psi) for a real function a(x), (N,)."""
         return torch.complex(self.real.div(a, x), self.imag.div(a, x))

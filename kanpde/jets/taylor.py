@@ -307,6 +307,20 @@ class Polarised:
         return found
 
 
+@cache
+def mixed(powers: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]:
+    """The rows C_p and weights w_p of D_v1^m1 ... D_vr^mr = sum_p w_p D^k_{C_p v}, for any v_1 ... v_r.
+
+    Example:
+        >>> mixed((3,)), mixed((1, 1))
+        ((((1,),), (1.0,)), (((1, 1), (1, -1)), (0.25, -0.25)))
+    """
+    index = tuple(i for i, m in enumerate(powers) for _ in range(m))
+    found = _polarised(index, ())
+    rows = tuple(tuple(dict(v).get(i, 0) for i in range(len(powers))) for v in found)
+    return rows, tuple(found.values())
+
+
 def _polarised(index: Index, indices: tuple[Index, ...]) -> dict[tuple, float]:
     """{direction: weight} with d^index = sum weight D^k_direction."""
     k = len(index)

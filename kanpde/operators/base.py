@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from kanpde.jets.ansatz import Ansatz, System
 from kanpde.jets.jet import Jet
-from kanpde.jets.names import Index
+from kanpde.jets.names import Index, Reads, Sum
 from kanpde.jets.system import Jets
+from kanpde.jets.taylor import Polarised
+
+MOST_TERMS = 20_000  # of a sum of derivatives: the bilaplacian in 141 dimensions, minutes of a step
 
 
 class Operator:
@@ -22,6 +25,7 @@ class Operator:
         compiles: there is the option `compile`.
         transforms: torch.func may look on, for Jacobians of single points by the weights.
         per_point: probes differ from point to point, so that micro-batches draw their own.
+        draws_sums: sums of derivatives, such as u.bilap, come from `sums`; else all of their terms are computed.
         shares: of several fields on one network, one jet of it serves all; else each field is estimated by itself.
 
     Example:
@@ -36,6 +40,7 @@ class Operator:
     transforms = False
     compile = False
     per_point = True
+    draws_sums = False
     shares = False
 
     def __init_subclass__(cls, **options) -> None:
@@ -73,15 +78,18 @@ class Operator:
         return Jets(u.problem.fields, tuple(self._of_ansatz(u_k, x, s, directions, generator) for u_k in u.each))
 
     def _of_ansatz(self, u: Ansatz, x: Tensor, s, directions, generator) -> Jet:
-        """What the residual reads: sums of second derivatives and directions by `estimate`, all else exactly."""
+        """What the residual reads: u.lap and directions by `estimate`, sums by `sums`, all else exactly."""
         problem, reads = u.problem, u.problem.reads
         s = problem.coefficients(x) if s is None and reads.second else s
         v = problem.directions(x) if directions is None and reads.along else directions
-        named, passes = reads.derivatives, s is not None or v is not None
+        named = reads.derivatives if self.draws(reads) else reads.every
+        passes = s is not None or v is not None
         rides = passes and all(len(index) == 1 for index in named)  # first derivatives are directions beside others
         exact: dict = {"coordinates": problem.axes}
         if reads.diffusion and (factors := problem.diffusion(x)) is not None:
             exact["value"], exact["diffusion"] = self.diffusion(u, x, factors if factors.ndim == 3 else factors[None])
+        if self.draws(reads):
+            exact["value"], exact["sums"] = self.sums(u, x, reads.sums, generator)
         if named and not rides:
             exact["value"], exact["derivatives"] = self.derivatives(u, x, named)
         if not passes and "value" in exact:
@@ -110,6 +118,26 @@ class Operator:
     def derivatives(self, u: Ansatz, x: Tensor, indices: tuple[Index, ...]) -> tuple[Tensor, dict[Index, Tensor]]:
         """u (N,) and its derivatives by axes, exact whatever the operator estimates."""
         return u.derivatives(x, indices)
+
+    def sums(
+        self, u: Ansatz, x: Tensor, sums: tuple[Sum, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[Sum, Tensor]]:
+        """u (N,) and estimates of sums of derivatives, of an operator that `draws_sums`."""
+        raise NotImplementedError(f"{type(self).__name__} states no sums")
+
+    def counts(self, reads: Reads) -> tuple[int, ...]:
+        """Along how many directions there are derivatives of order 1, 2, ... of Taylor jets, for what is read."""
+        return Polarised.of(reads.every).counts if any(len(index) > 1 for index in reads.every) else ()
+
+    def draws(self, reads: Reads) -> bool:
+        """Whether there are sums of derivatives in what is read, and it estimates them."""
+        return self.draws_sums and bool(reads.sums)
+
+    def check_sum(self, of: Sum) -> None:
+        """Raises ValueError where it has no such sum: of too many terms, if all are computed."""
+        if of.size > MOST_TERMS:
+            most = f"at most {MOST_TERMS:,} are computed one by one"
+            raise ValueError(f"u.{of} has {of.size:,} terms, {most}; hutchinson and sdgd draw some of them")
 
     def diffusion(self, u: Ansatz, x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """u (N,) and the sum of its second derivatives along the factors (1 or N, r, d), exact."""

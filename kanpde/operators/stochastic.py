@@ -1,21 +1,30 @@
-"""Unbiased estimators of L u: Hutchinson's random directions and SDGD's random dimensions.
+"""Unbiased estimators of L u and of sums of higher derivatives: Hutchinson's random directions, SDGD's dimensions.
 
 Both estimate the second-order part of the network f and keep the terms of the hard constraint exact; with `of="u"`
 they estimate all of L u, as published, with more variance. Probes are drawn once and shared by the batch, unless
 `per_point`. Through a network with jet rules they are one forward pass; any other module takes nested differentiation.
+
+Sums of derivatives of order k, u.bilap and u.sum_of(...), are estimated of u itself, by random jets: each drawn term
+D_v1^m1 ... D_vr^mr u is a sum of derivatives D^k along single directions (`kanpde.jets.taylor.mixed`), for which one
+Taylor jet serves.
+Source: Shi, Hu, Lin, Kawaguchi 2024 (STDE, arXiv 2412.00088).
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from kanpde.jets.ansatz import Ansatz
+from kanpde.jets.ansatz import Ansatz, System
 from kanpde.jets.gram import Diagonal, Sampled, Tangents
 from kanpde.jets.jet import Jet, has_rules
+from kanpde.jets.names import Reads, Sum
+from kanpde.jets.taylor import mixed
 from kanpde.operators.autograd import check_nested, scalar_value
 from kanpde.operators.base import Operator
 from kanpde.operators.forward import pushed
@@ -23,7 +32,14 @@ from kanpde.operators.forward import pushed
 
 @dataclass(frozen=True)
 class _Estimator(Operator):
-    """What the two estimators share: `_gram(x, s, generator)` draws an estimate of S, in one of the forms of a jet."""
+    """What the two estimators share.
+
+    `_gram(x, s, generator)` draws an estimate of S, in one of the forms of a jet. For a sum of derivatives
+    `_size(of)` gives the powers m_1 ... m_r and the number T of the terms that are drawn, `_terms(x, of, generator)`
+    their directions v (1 or N, T, r, d) and weights c (1 or N, T).
+    """
+
+    draws_sums = True
 
     def nests(self, net: nn.Module) -> bool:
         return not has_rules(net)
@@ -41,9 +57,11 @@ class _Estimator(Operator):
         generator: torch.Generator,
         draws: int = 8,
     ) -> Tensor:
-        """Variance of the estimate of L u at each point (N,), measured over independent draws."""
+        """Variance of the estimates of L u and of sums at each point (N,), measured over independent draws."""
         with torch.no_grad():
-            return torch.stack([self(u, x, s, generator=generator).lap for _ in range(draws)]).var(0)
+            jets = [self(u, x, s, generator=generator) for _ in range(draws)]
+        each = zip(*([jet.lap, *jet.sums.values()] for jet in jets), strict=True)
+        return sum(torch.stack(part).var(0) for part in each if part[0] is not None)
 
     def estimate(
         self,
@@ -53,8 +71,7 @@ class _Estimator(Operator):
         directions: Tensor | None,
         generator: torch.Generator | None,
     ) -> Jet:
-        if generator is None:
-            raise ValueError(f"{type(self).__name__} draws random numbers: give it a torch.Generator")
+        self._check_generator(generator)
         gram = None if s is None else self._gram(x, s, generator)
         if not isinstance(u, Ansatz):
             return self._of_network(u, x, s, directions, gram)
@@ -62,6 +79,34 @@ class _Estimator(Operator):
         if self.of == "u" and s is not None:
             return self._of_whole(u, x, directions, gram, reads_grad_sq)
         return u.jet(partial(self._of_network, gram=gram, reads_grad_sq=reads_grad_sq), x, s, directions)
+
+    def sums(
+        self, u: Ansatz, x: Tensor, sums: tuple[Sum, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[Sum, Tensor]]:
+        self._check_generator(generator)
+        found, inputs = {}, u.problem.inputs_of(x)
+        one = (lambda t: t) if isinstance(u, System) else (lambda t: t.squeeze(-1))
+        for of in sums:
+            self.check_sum(of)
+            v, c = self._terms(inputs, of, generator)
+            rows, weights = (v.new_tensor(part) for part in mixed(self._size(of)[0]))
+            along = (rows @ v).flatten(1, 2)  # (1 or N, T P, d)
+            jet = u.taylor(x, along, (along.shape[1],) * of.order)
+            each = (c.unsqueeze(-1) * weights).flatten(1)
+            highest = jet.value.new_zeros(()) if jet.terms[-1] is None else (each.unsqueeze(-1) * jet.terms[-1]).sum(1)
+            found[of] = one(highest.expand_as(jet.value))
+        return one(jet.value), found
+
+    def counts(self, reads: Reads) -> tuple[int, ...]:
+        each = [super().counts(replace(reads, sums=()))]
+        for of in reads.sums:
+            powers, terms = self._size(of)
+            each.append((terms * len(mixed(powers)[0]),) * of.order)
+        return tuple(map(sum, zip_longest(*each, fillvalue=0)))
+
+    def _check_generator(self, generator: torch.Generator | None) -> None:
+        if generator is None:
+            raise ValueError(f"{type(self).__name__} draws random numbers: give it a torch.Generator")
 
     def _of_network(self, net, x, s, directions, gram, reads_grad_sq: bool = True) -> Jet:
         if has_rules(net):
@@ -77,6 +122,9 @@ class SDGD(_Estimator):
               \mathrm{Var} = \frac{d^2}{B} \Big(1 - \frac Bd\Big) S^2
 
     with S^2 the sample variance (divisor d - 1) of the d terms s_i u_ii.
+
+    Of a sum of derivatives B terms are drawn: of the bilaplacian, u_iijj for B random i and B random j, each without
+    replacement, scaled by d^2 / B; of T terms that are stated, B without replacement, scaled by T / B.
 
     Args:
         dims: B, coordinates a step (1 <= B <= d).
@@ -108,12 +156,35 @@ class SDGD(_Estimator):
         d = x.shape[-1]
         if self.dims > d:
             raise ValueError(f"SDGD samples {self.dims} of {d} dimensions: dims must be at most {d}")
-        rows = len(x) if self.per_point else 1
-        drawn = torch.rand(rows, d, generator=generator, device=x.device, dtype=x.dtype).topk(self.dims, -1).indices
+        drawn = self._draw(x, d, generator)
         if self.per_point:
-            mask = torch.zeros(rows, d, dtype=x.dtype, device=x.device).scatter(1, drawn, d / self.dims)
+            mask = torch.zeros(len(x), d, dtype=x.dtype, device=x.device).scatter(1, drawn, d / self.dims)
             return Diagonal(s * mask)
         return Sampled(s[:, drawn[0]] * (d / self.dims), drawn[0], d)
+
+    def _draw(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """B of so many numbers (1 or N, B), or all where they are fewer."""
+        rows = len(x) if self.per_point else 1
+        numbers = torch.rand(rows, count, generator=generator, device=x.device, dtype=x.dtype)
+        return numbers.topk(min(self.dims, count), -1).indices
+
+    def check_sum(self, of: Sum) -> None:
+        if of.axes is None and self.dims > of.count:
+            raise ValueError(f"dims: {self.dims} coordinates a step, u.{of} is of {of.count}")
+
+    def _size(self, of: Sum) -> tuple[tuple[int, ...], int]:
+        return of.powers, self.dims if of.axes is None else min(self.dims, of.size)
+
+    def _terms(self, x: Tensor, of: Sum, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if of.axes is None:
+            drawn = torch.stack([self._draw(x, of.count, generator) for _ in of.powers], -1)
+            c = x.new_ones(drawn.shape[:2])
+        else:
+            numbers = self._draw(x, of.size, generator)
+            drawn = torch.tensor(of.axes, device=x.device)[numbers]
+            c = torch.ones_like(numbers, dtype=x.dtype) if of.weights is None else x.new_tensor(of.weights)[numbers]
+        v = x.new_zeros(*drawn.shape, x.shape[-1]).scatter_(-1, drawn.unsqueeze(-1), 1.0)
+        return v, c * (of.size / drawn.shape[1])
 
     def _of_whole(self, u: Ansatz, x, directions, gram, reads_grad_sq) -> Jet:
         """All terms of the product rule are linear in S: the sampled S serves for each."""
@@ -127,6 +198,11 @@ class Hutchinson(_Estimator):
     .. math:: \widehat{Lu} = \frac 1V \sum_k w_k^T H w_k, \qquad
               \mathrm{Var} = \frac 2V \sum_{i \ne j} s_i s_j H_{ij}^2 \ \text{(Rademacher)}, \quad
               \frac 2V \sum_{i, j} s_i s_j H_{ij}^2 \ \text{(Gaussian)}
+
+    Of sums of squares it has the bilaplacian and its like, by V draws of independent directions v, w, ... of the signs,
+    or of one Gaussian direction:
+
+    .. math:: E[D_v^2 D_w^2 u] = \sum_{i, j} u_{iijj}, \qquad E[D_v^4 u] = 3 \sum_{i, j} u_{iijj}
 
     Args:
         probes: V, directions a step.
@@ -155,12 +231,30 @@ class Hutchinson(_Estimator):
     def _gram(self, x: Tensor, s: Tensor, generator: torch.Generator) -> Tangents:
         if (s < 0).any():
             raise ValueError("Hutchinson needs coefficients s >= 0: use Forward, or SDGD")
-        shape = len(x) if self.per_point else 1, self.probes, x.shape[-1]
+        return Tangents(self._draw(x, (x.shape[-1],), generator) * (s / self.probes).sqrt().unsqueeze(-2))
+
+    def _draw(self, x: Tensor, of: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Random numbers (1 or N, V, *of) of mean 0 and variance 1."""
+        shape = len(x) if self.per_point else 1, self.probes, *of
         if self.distribution == "gaussian":
-            z = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-        else:
-            z = torch.randint(2, shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
-        return Tangents(z * (s / self.probes).sqrt().unsqueeze(-2))
+            return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+        return torch.randint(2, shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
+
+    def check_sum(self, of: Sum) -> None:
+        if of.axes is not None or set(of.powers) != {2}:
+            raise ValueError(
+                f"u.{of}: random directions give sums over squares alone, such as u.bilap; sdgd draws terms"
+            )
+
+    def _size(self, of: Sum) -> tuple[tuple[int, ...], int]:
+        return (of.order,) if self.distribution == "gaussian" else of.powers, self.probes
+
+    def _terms(self, x: Tensor, of: Sum, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        powers, _ = self._size(of)
+        z = self._draw(x, (len(powers), of.count), generator)
+        v = torch.nn.functional.pad(z, (0, x.shape[-1] - of.count))  # nothing along time
+        moment = math.prod(range(1, of.order, 2)) if self.distribution == "gaussian" else 1  # E D_v^2r = moment Lap^r
+        return v, x.new_full(v.shape[:2], 1 / (moment * self.probes))
 
     def _of_whole(self, u: Ansatz, x, directions, gram, reads_grad_sq) -> Jet:
         return _nested(u, x, directions, gram, reads_grad_sq)

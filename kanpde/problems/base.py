@@ -212,7 +212,7 @@ class Problem:
         not.
         """
         reads = self.reads
-        return 1.0 if (reads.derivatives or reads.diffusion) and not reads.lap else 1 / (2 * self.dim)
+        return 1.0 if (reads.derivatives or reads.sums or reads.diffusion) and not reads.lap else 1 / (2 * self.dim)
 
     def exact(self, x: Tensor) -> Tensor:
         """The solution (N,), where it is known."""

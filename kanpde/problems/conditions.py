@@ -522,7 +522,7 @@ def check_time(problem: Any) -> None:
 
 def _check_time_of(problem: Any, field: str) -> None:
     last, conditions = problem.n_inputs - 1, list(problem.asked.values())
-    order = max((index.count(last) for index in problem.reads.derivatives), default=0)
+    order = problem.reads.times(last)
     if not order:
         return
     known = Dirichlet | Neumann | Robin | Periodic
@@ -545,15 +545,14 @@ def _places(problem: Any, condition: Condition) -> list[object]:
         return ["its integral"]
     if not isinstance(condition, Dirichlet | Neumann | Robin | Periodic) or callable(condition.part):
         return []
+    asked = f", {condition.kind}" if problem.reads.order >= 4 else ""  # a pair, value and slope, say
     if space.dim > NAMED:
-        return ["boundary"]
+        return [f"boundary{asked}"]
     names = [problem.axes.name(axis) for axis in range(space.dim)]
     sides = [f"{name} = {end}" for name in names for end in ("low", "high")]
     sides = sides if getattr(space, "sides", None) else ["boundary"]
     if isinstance(condition, Periodic):
         return [side for side in sides if side.split(" = ")[0] == condition.axis]
-    pair = problem.reads.order >= 4  # value and slope, say
-    asked = f", {condition.kind}" if pair else ""
     if condition.part == "boundary":
         return [f"{side}{asked}" for side in sides]
     axis, value = face_of(problem, condition.part)

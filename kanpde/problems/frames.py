@@ -102,8 +102,8 @@ def equation_scale(problem, lengths: Tensor) -> float:
               {\sum_i s_i / h_i^2 + \sum_{ki} |v_{ki}| / h_i + \sum_a \prod_{i \in a} 1 / h_i}
 
     with the coefficients s and directions v of the problem, their sizes averaged over points, and the derivatives a
-    that the residual reads by name: h^2 for equations of second order, h for those of first order. 1 where the problem
-    has a residual scale of its own.
+    that the residual reads by name or in sums: h^2 for equations of second order, h for those of first order. 1 where
+    the problem has a residual scale of its own.
     """
     if type(problem).residual_scale is not Problem.residual_scale:
         return 1.0
@@ -112,8 +112,9 @@ def equation_scale(problem, lengths: Tensor) -> float:
     s, v = problem.coefficients(x) if reads.second else None, problem.directions(x) if reads.along else None
     a = problem.diffusion(x) if reads.diffusion else None
     s = s if a is None else a.square().sum(-2) + (0 if s is None else s)  # the diagonal of the matrix
-    size = float(len(reads.derivatives))
+    size = float(len(reads.derivatives)) + sum(of.at(torch.ones_like(lengths)) for of in reads.sums)
     scaled = sum(1 / lengths[list(index)].prod().item() for index in reads.derivatives)
+    scaled += sum(of.at(1 / lengths) for of in reads.sums)
     for derivatives, rank, h in ((s, 1, lengths.square()), (v, 2, lengths)):
         if derivatives is not None:
             each = torch.as_tensor(derivatives).detach().double().cpu().abs()

@@ -10,7 +10,7 @@ from kanpde.domains.base import laws_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.jet import Jet
-from kanpde.jets.names import Index, Reads, in_order
+from kanpde.jets.names import Index, Reads, Sum, in_order
 from kanpde.jets.system import Jets
 
 PARTS = ("value", "along", "lap", "gram", "diffusion")
@@ -18,14 +18,14 @@ ALONE = "interior"  # the name of an equation that is the only one
 Fill = Callable[[Sequence[int]], Tensor]  # a tensor of a shape
 
 
-class Asked(dict[Index, Tensor]):
-    """Derivatives that are made when they are read; those that were read are in it afterwards."""
+class Asked(dict[Index | Sum, Tensor]):
+    """Derivatives, or sums of them, that are made when they are read; those that were read are in it afterwards."""
 
     def __init__(self, fill: Fill, n: int):
         super().__init__()
         self.fill, self.n = fill, n
 
-    def __missing__(self, index: Index) -> Tensor:
+    def __missing__(self, index: Index | Sum) -> Tensor:
         self[index] = self.fill((self.n,))
         return self[index]
 
@@ -64,6 +64,7 @@ def any_jet(problem, x: Tensor, fill: Fill) -> "Watched | Jets":
             lap=None if s is None else fill((n,)),
             diffusion=None if factors is None else fill((n,)),
             derivatives=Asked(fill, n),
+            sums=Asked(fill, n),
             coordinates=problem.axes,
         )
         for _ in problem.fields
@@ -107,6 +108,7 @@ def reading_of(problem) -> Reading:
     like = next(own.parameters(), torch.empty(0)) if isinstance(own, nn.Module) else torch.empty(0)
     generator, names = stream(0, "reads"), problem.fields
     derivatives, seen = {name: set() for name in names}, {name: set() for name in names}
+    sums: dict[str, dict[Sum, Tensor]] = {name: {} for name in names}  # in the order in which they are read
     returned: tuple[str, ...] = (ALONE,)
     for sign in (lambda t: t, torch.abs, lambda t: -t.abs()):
         fill = lambda shape, sign=sign: sign(torch.randn(shape, generator=generator)).to(like)
@@ -120,7 +122,9 @@ def reading_of(problem) -> Reading:
             seen = {name: {*PARTS} for name in names}
         for name, watched in zip(names, each, strict=False):
             derivatives[name] |= watched.derivatives.keys()
+            sums[name] |= watched.sums
             seen[name] |= watched.seen
     parts = lambda name: (part in seen[name] for part in ("along", "lap", "gram", "diffusion"))
-    reads = {name: Reads(*parts(name), in_order(derivatives[name]), "value" in seen[name]) for name in names}
+    named = lambda name: (in_order(derivatives[name]), tuple(sums[name]))
+    reads = {name: Reads(*parts(name), *named(name), "value" in seen[name]) for name in names}
     return Reading(reads, returned)

@@ -362,7 +362,7 @@ class _Work:
         """|u|, of an equation by the half-widths of the domain as often as it reads derivatives."""
         u = self._solution(values)(self.inner).abs().nan_to_num(posinf=0.0).max().item()
         reads = self.problem.reads if claim.equation else Reads(False, False)
-        shares = [self.reach[list(index)].prod().item() for index in reads.derivatives]
+        shares = [self.reach[list(index)].prod().item() for index in reads.every]
         shares += [self.reach.min().item() ** 2] * (reads.lap or reads.diffusion)
         return max(u, *(u / share for share in shares), 0.0)
 

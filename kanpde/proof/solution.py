@@ -79,6 +79,6 @@ class Solution(Ansatz):
             gram=(of_slopes * self._gradient(x).square()).sum(-1) if reads.grad_sq else None,
             lap=(s * second()).sum(-1) if reads.lap else None,
             diffusion=None if matrix is None else (matrix * rows()).sum((-2, -1)),
-            derivatives={index: self._derivative(x, index) for index in reads.derivatives},
+            derivatives={index: self._derivative(x, index) for index in reads.every},
             coordinates=problem.axes,
         )

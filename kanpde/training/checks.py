@@ -300,6 +300,11 @@ def check_start(plan: "Plan") -> None:
     config = plan.config
     if config.start_from and not ((run := Path(config.start_from)).name and os.path.isfile(run.with_suffix(".pt"))):
         raise ConfigError(f"start_from: {config.start_from} has no checkpoint beside it")
+    if config.start != "network" and plan.operator.draws(plan.problem.reads):
+        of = f"u.{plan.problem.reads.sums[0]}"
+        raise ConfigError(
+            f"start: {config.start} reads {of}, which {config.operator['name']} draws; say start: network"
+        )
     if config.start != "constant":
         return
     if plan.problem.fits_rows:
@@ -362,7 +367,8 @@ def held_jet(plan: "Plan", x: Tensor) -> Jet | Jets:
         u.problem_parameters = None
     mine = plan.operator.uncompiled()
     ruled = all(map(has_rules, networks(net)))
-    operator = Forward() if ruled and not mine.needs_rules else mine  # the cheapest there is
+    drawn = any(mine.draws(problem.of(name).reads) for name in problem.fields)
+    operator = Forward() if ruled and not mine.needs_rules and not drawn else mine  # the cheapest there is
     jet = operator(u.to("cpu", x.dtype).eval(), x, generator=stream(0, "check/operator"))
     return jet.map(Tensor.detach)
 

@@ -103,7 +103,7 @@ def _system(objective: Objective, u: Ansatz, points: Points, own: Sequence[Tenso
     mine = copy.copy(objective)
     mine.u, mine.operator = u, objective.operator.uncompiled()
     if not mine.operator.transforms:
-        if not all(map(has_rules, networks(u.net))):
+        if not all(map(has_rules, networks(u.net))) or mine.operator.draws(u.problem.reads):
             return None
         mine.operator = Forward()
     return Residuals(mine, fewer, stream(0, "determined", u.like.device), [*trained, *own])

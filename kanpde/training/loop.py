@@ -467,7 +467,9 @@ class ResidualTraining(Training):
         """The variance that a stochastic operator adds to the squared residual, at the points of the last step."""
         x = self.supply.pools["interior"].points
         operator, loss = self.objective.operator, self.objective.loss
-        if x is None or operator.exact or len(self.u.problem.fields) > 1 or not self.u.problem.reads.second:
+        reads = self.u.problem.reads
+        estimated = operator.draws(reads) or (reads.second and not operator.exact)
+        if x is None or not estimated or len(self.u.problem.fields) > 1:
             return {}
         scale = loss.factor(self.u.problem)
         generator = stream(self.config.seed, f"variance/{self.state.step}", self.device)

@@ -7,7 +7,6 @@ from kanpde.config.schema import MEMORY
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.metrics import resident_bytes
 from kanpde.jets.jet import Step, footprint
-from kanpde.jets.taylor import Polarised
 
 if TYPE_CHECKING:
     from kanpde.training.plan import Plan
@@ -30,8 +29,7 @@ def estimate(plan: "Plan") -> tuple[int, int]:
     net, size, dim = plan.net, plan.dtype.itemsize, plan.problem.domain.dim
     dim = plan.problem.input_slice.width if plan.sliced else dim
     n, passes = sum(plan.counts.values()), 1 if plan.config.loss.gradient == "none" else 2
-    reads = plan.problem.reads
-    counts = Polarised.of(reads.derivatives).counts if any(len(index) > 1 for index in reads.derivatives) else ()
+    counts = plan.operator.counts(plan.problem.reads)
     layers = [footprint(module, Step(n, dim, size, passes, counts)) for module in net.modules()]
     kept, working = 5 * dim + sum(layer.kept for layer in layers), max(layer.working for layer in layers)
     return 5 * size * sum(p.numel() for p in net.parameters()), int(size * (n * kept + working))

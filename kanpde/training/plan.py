@@ -257,6 +257,8 @@ def _operator(config: RunConfig, problem: Problem) -> Operator:
     made = construct("operator", OPERATORS, ({"compile": True} if compiling else {}) | config.operator)
     try:
         made.check(problem.n_inputs)
+        for of in problem.reads.sums:
+            made.check_sum(of)
     except ValueError as error:
         raise ConfigError(f"operator {name}: {error}") from None
     return made

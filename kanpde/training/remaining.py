@@ -30,7 +30,8 @@ def remaining(u: Ansatz, operator: Operator, points: Points, at_once: int | None
     operator only estimates it, and of which there is no exact one, is left out.
     """
     if not operator.exact:
-        operator = Forward() if all(map(has_rules, networks(u.net))) else None
+        exact = all(map(has_rules, networks(u.net))) and not operator.draws(u.problem.reads)
+        operator = Forward() if exact else None
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for kind, x in points.items():
         for part in x.split(at_once or len(x)):

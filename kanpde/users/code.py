@@ -250,6 +250,7 @@ def offered(jet: Jet) -> str:
     parts = {name: getattr(jet, name) for name in names}
     there = [f"{names[name]} {tuple(part.shape)}" for name, part in parts.items() if part is not None]
     there += [f"{jet.coordinates.names(index)} {tuple(part.shape)}" for index, part in jet.derivatives.items()]
+    there += [f"{of} {tuple(part.shape)}" for of, part in jet.sums.items()]
     absent = [f"no {names[name]}: {ABSENT[name]}" for name, part in parts.items() if part is None]
     return f"a jet offers {', '.join(there)}" + (f"; {'; '.join(absent)}" if absent else "")
 

@@ -167,7 +167,7 @@ class DefectEquation:
             raise NotVerifiable(f"a {type(self.space).__name__} has no frame, which says how large it is")
         if reads.order > 2:
             raise NotVerifiable(f"an equation of order {reads.order}")
-        if reads.diffusion or any(len(set(index)) > 1 for index in reads.derivatives):
+        if reads.diffusion or any(len(set(index)) > 1 for index in reads.every):
             raise NotVerifiable("the equation has mixed second derivatives")
 
     # -----------------------------------------------------------------------------------------------------------
