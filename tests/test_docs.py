@@ -181,7 +181,7 @@ def test_every_page_with_python_is_run():
     assert pages == {*WHOLE, *ELSEWHERE, *PRESUMING, "start", "coming_from"}
 
 
-SPOKEN = r"(?:kanpde\s+\w+|python -m kanpde\.solve|torchrun [^`]+kanpde\.solve)\s[^`]+"  # a command with its words, within the prose
+SPOKEN = r"(?:kanpde\s+\w+|python -m kanpde\.solve|torchrun [^`]+kanpde\.solve)\s[^`]+"  # within the prose, with words
 SHELL = re.compile(rf"^```(?P<language>\w*)\n(?P<block>.*?)^```|`(?P<spoken>{SPOKEN})`", re.DOTALL | re.MULTILINE)
 
 

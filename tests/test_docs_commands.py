@@ -38,15 +38,13 @@ SHORTER = {  # what stands in the place of numbers that make runs long, and of t
     "--steps 300": "--steps 2",
     "problem.dim=20,50,100": "problem.dim=5,10",
     "seed=0..4": "seed=0..1",
-    "--trials 10": "--trials 2",
-    "--trials 30 --minutes 20": "--trials 2",
     "--search 60": "--search 2",
 }
 TRAINING = "--steps 2 --set points.test=200 --set points.interior=60 --set slices.points=9"
 QUICK = {  # options behind a command, by its name
     "solve": TRAINING,
     "sweep": TRAINING,
-    "tune": TRAINING,
+    "tune": f"{TRAINING} --trials 2",
     "folds": "--steps 2",
     "verify": "--seconds 1",
     "explain": "--seconds 5",

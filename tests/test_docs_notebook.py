@@ -23,11 +23,11 @@ def code(notebook) -> list:
 
 def texts(cell) -> list[str]:
     """What the outputs of a cell say."""
-    return [str(text) for out in cell.outputs for text in (out.get("text", ""), *out.get("data", {}).values())]
+    return [str(said) for out in cell.outputs for said in (out.get("text", ""), *out.get("data", {}).values())]
 
 
 def kinds(cell) -> set[tuple]:
-    """Of outputs; of results their formats too. A line of progress is text, or a widget where ipywidgets is installed."""
+    """Of outputs, of results with their formats: progress is text, or a widget where ipywidgets is installed."""
     formats = lambda out: sorted(out.data) if out.output_type == "execute_result" else ()
     return {(out.output_type, out.get("name"), *formats(out)) for out in cell.outputs}
 

@@ -41,7 +41,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(content, page, config, files):
-    """Formulas in LaTeX as MathML, which browsers draw without a script; links of notebooks, which mkdocs does not see."""
+    """Formulas in LaTeX as MathML, which browsers draw without a script; links of notebooks, unknown to mkdocs."""
     shown = {"span": "inline", "div": "block"}
     if page.file.src_uri.endswith(".ipynb"):
         at = lambda name: files.get_file_from_path(name).url_relative_to(page.file)
