@@ -7,6 +7,7 @@ that is neither run nor among those that are left fails.
 import os
 import re
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,12 @@ LEFT = {  # beginnings and parts of commands that are not run here
     "ray start": "a cluster",
     "--engine ray": "a cluster; tests/test_sweeps.py starts Ray on this machine",
     "...": "words are left out",
+    "kanpde solve --dry-run": "words are left out",
     "PROBLEM": "stands for names",
     "NAME": "stands for names",
     "DIR": "stands for names",
 }
+EXTRAS = {"--log mlflow": "mlflow", "--log tensorboard": "tensorboard", "onnx": "onnxscript", "kanpde tune": "optuna"}
 SHORTER = {  # what stands in the place of numbers that make runs long, and of the names of programs
     ".venv/bin/python": "python",
     "torchrun": "python -m torch.distributed.run",
@@ -94,7 +97,8 @@ PAGES = {path.stem: shell(path.read_text()) for path in [ROOT / "README.md", *so
 
 def left(command: str) -> str | None:
     """Why a command is not run, or None."""
-    return next((why for part, why in LEFT.items() if part in command), None)
+    missing = {part: f"{name} is not installed" for part, name in EXTRAS.items() if find_spec(name) is None}
+    return next((why for part, why in (LEFT | missing).items() if part in command), None)
 
 
 def quick(command: str) -> str:
@@ -137,6 +141,6 @@ def test_commands_are_of_this_package_or_left_with_a_reason():
     ours = re.compile(r"(?:kanpde|(?:\.venv/bin/)?python -m kanpde\.solve|torchrun .*-m kanpde\.solve) ")
     for command in commands:
         assert left(command) or ours.match(command), command
-    for part in (*LEFT, *SHORTER):
+    for part in (*LEFT, *EXTRAS, *SHORTER):
         assert any(part in command for command in commands), f"{part}: no page has it"
     assert set(GIVEN) <= set(PAGES)
