@@ -35,8 +35,8 @@ SHORTER = {  # what stands in the place of numbers that make runs long, and of t
     ".venv/bin/python": "python",
     "torchrun": "python -m torch.distributed.run",
     "--nproc-per-node 4": "--nproc-per-node 2",
-    "--dim 1000000": "--dim 1000",
-    "--dim 100000": "--dim 1000",
+    "--dim 1000000": "--dim 100",
+    "--dim 100000": "--dim 100",
     "run.h5 --steps 9000": "longer.h5 --steps 4",  # an extended run is not repeated bit for bit, which run.h5 is to be
     "--steps 300": "--steps 2",
     "problem.dim=20,50,100": "problem.dim=5,10",
