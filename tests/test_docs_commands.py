@@ -53,7 +53,12 @@ QUICK = {  # options behind a command, by its name
     "explain": "--seconds 5",
     "recover": "--seconds 5",
 }
-OWN = {"resume": "--steps 4", "correct run.h5 --at": "--seconds 1", "correct": TRAINING}  # rather than those
+OWN = {  # rather than those, of commands with these words
+    "resume": "--steps 4",
+    "correct run.h5 --at": "--seconds 1",
+    "correct": TRAINING,
+    "slabs=4": TRAINING.replace("--steps 2", "--steps 16"),  # some for each phase of each slab
+}
 
 RUN = "kanpde solve poisson --dim 3 --backbone kan --out run.h5"
 FIT = "kanpde solve data --set problem.file=measured.csv --set backbone.widths=[1] --out fit.h5"
