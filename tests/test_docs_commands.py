@@ -57,6 +57,7 @@ OWN = {  # rather than those, of commands with these words
     "resume": "--steps 4",
     "correct run.h5 --at": "--seconds 1",
     "correct": TRAINING,
+    "shard=inputs": "--steps 2",  # which has no slices
     "slabs=4": TRAINING.replace("--steps 2", "--steps 16"),  # some for each phase of each slab
 }
 
