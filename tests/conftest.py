@@ -3,7 +3,10 @@
 import os
 import runpy
 import signal
+import subprocess
 import sys
+import sysconfig
+import venv
 from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 from itertools import combinations, product
@@ -71,6 +74,22 @@ def coarse_pictures():
 def no_pictures(monkeypatch):
     """A run of the command line without the pictures at its end, which take longer than a few steps."""
     monkeypatch.setattr(plot, "main_pictures", lambda *_, **__: [])
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The interpreter of an environment with the wheel, and the other packages of this one."""
+    folder, root = tmp_path_factory.mktemp("wheel"), Path(__file__).parent.parent
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), str(root)], check=True, timeout=300)
+    (made,) = folder.glob("kanpde-*.whl")
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / "bin" / "python"
+    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", str(made)], check=True, timeout=120)
+    (packages,) = (folder / "env").glob("lib/python*/site-packages")
+    # the path alone: what an editable installation lists there is not read
+    (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
+    return python
 
 
 def generator(seed: int = 0) -> torch.Generator:

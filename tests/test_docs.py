@@ -181,20 +181,36 @@ def test_every_page_with_python_is_run():
     assert pages == {*WHOLE, *ELSEWHERE, *PRESUMING, "start", "coming_from"}
 
 
+SPOKEN = r"(?:kanpde\s+\w+|python -m kanpde\.solve|torchrun [^`]+kanpde\.solve)\s[^`]+"  # within the prose, with words
+SHELL = re.compile(rf"^```(?P<language>\w*)\n(?P<block>.*?)^```|`(?P<spoken>{SPOKEN})`", re.DOTALL | re.MULTILINE)
+
+
+def shell(text: str) -> list[str]:
+    """The command lines of a page in their order, of blocks of a shell and of the prose, without prompts and comments.
+
+    A backslash and open quotes go on, && begins another.
+    """
+    found = []
+    for part in SHELL.finditer(text):
+        if part["spoken"]:
+            found.append(" ".join(part["spoken"].split()))
+        elif part["language"] in ("sh", "console"):
+            found += _joined(part["block"].replace("\\\n", " ").splitlines())
+    return [command.strip().removeprefix("$ ") for line in found for command in line.split(" && ")]
+
+
 def commands(text: str) -> list[list[str]]:
-    """The commands `kanpde ...` of the blocks of a shell, without comments; a backslash goes on."""
-    found = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = "\n".join(found).replace("\\\n", " ").splitlines()
-    split = [shlex.split(line.removeprefix("$ "), comments=True) for line in _joined(lines)]
-    return [words[1:] for words in split if words[:1] == ["kanpde"]]
+    """The words of the commands `kanpde ...` of a page."""
+    split = [shlex.split(line) for line in shell(text)]
+    return [words[1:] for words in split if words[0] == "kanpde"]
 
 
 def _joined(lines: list[str]) -> list[str]:
-    """Lines within quotes are one."""
+    """Lines within quotes are one; without comments."""
     found, open_ = [], ""
     for line in lines:
-        open_ = f"{open_} {line}" if open_ else line
-        if open_.split(" #")[0].count('"') % 2 == 0:
+        open_ = f"{open_} {line}".split(" #")[0].strip()
+        if open_.count('"') % 2 == 0:
             found.append(open_)
             open_ = ""
     return found
@@ -247,7 +263,7 @@ def of_navigation(entry) -> list[str]:
 def test_every_page_is_in_the_navigation():
     named = of_navigation(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
     pages = [name for name in named if not name.startswith("api/")]
-    assert sorted(pages) == sorted(path.name for path in DOCS.glob("*.md"))
+    assert sorted(pages) == sorted(path.name for kind in ("*.md", "*.ipynb") for path in DOCS.glob(kind))
 
 
 def reference() -> list[str]:
@@ -286,7 +302,7 @@ def test_every_room_with_public_names_is_in_the_reference():
 
 def test_links_lead_to_files():
     """As a forge shows the pages: relative to the folder of the page."""
-    for path in [ROOT / "README.md", *DOCS.glob("*.md")]:
+    for path in [ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("*.ipynb")]:
         prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", prose):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
@@ -294,7 +310,7 @@ def test_links_lead_to_files():
 
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
-    for package in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
+    for package in ("mkdocs", "material", "mkdocstrings", "mkdocs_jupyter", "latex2mathml"):
         if importlib.util.find_spec(package) is None:
             pytest.skip("mkdocs is not installed: pip install -e '.[docs]'")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]
@@ -304,3 +320,5 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "<math" in page and 'class="arithmatex"' not in page
     assert "kanpde.domains.Ball" in (tmp_path / "site/api/kanpde.domains/index.html").read_text()
     assert 'href="../benchmarks/results/operators/"' in page
+    notebook = (tmp_path / "site/notebook/index.html").read_text()
+    assert 'href="../results/#paraview"' in notebook and not re.search(r'href="[^"]*\.md["#]', notebook)

@@ -17,7 +17,7 @@ import kanpde
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
-BUILT = all(map(importlib.util.find_spec, ("mkdocs", "material", "mkdocstrings", "latex2mathml")))
+BUILT = all(map(importlib.util.find_spec, ("mkdocs", "material", "mkdocstrings", "mkdocs_jupyter", "latex2mathml")))
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not BUILT, reason="mkdocs is not installed: pip install -e '.[docs]'"),
 ]
 WIDTHS = (400, 1280)
-PAGES = ("", "start/", "jet/", "demands/", "api/kanpde.domains/")
+PAGES = ("", "start/", "notebook/", "jet/", "demands/", "api/kanpde.domains/")
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -537,6 +537,7 @@ def test_points_of_ones_own_are_corrected(tmp_path):
     x = Ball(3).interior(20, torch.Generator().manual_seed(3), dtype=torch.float64)
     found, exact = kanpde.verify(run, x, rel=0.05), Poisson(3).exact(x).numpy()
     assert abs(found.corrected - exact).mean() < 0.2 * abs(found.u - exact).mean()
+    assert "array" not in repr(found)  # which a notebook shows
     assert not kanpde.Run.open(run.path).verification
 
 

@@ -2,30 +2,12 @@
 
 import os
 import subprocess
-import sys
-import sysconfig
 import venv
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory) -> Path:
-    """The interpreter of an environment with the wheel, and the other packages of this one."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), str(ROOT)], check=True, timeout=300)
-    (wheel,) = folder.glob("kanpde-*.whl")
-    venv.create(folder / "env", with_pip=False)
-    made = folder / "env" / "bin" / "python"
-    subprocess.run([*pip, "--python", str(made), "install", "--no-deps", str(wheel)], check=True, timeout=120)
-    (packages,) = (folder / "env").glob("lib/python*/site-packages")
-    # the path alone: what an editable installation lists there is not read
-    (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
-    return made
 
 
 def run(words: list, folder: Path) -> str:
@@ -62,12 +44,12 @@ def test_the_ends_of_the_supported_versions_solve(end, tmp_path):
         run([made.with_name("kanpde"), "compare", f"{problem}.h5"], tmp_path)
 
 
-def test_the_wheel_solves_from_another_folder(python, tmp_path):
-    where = run([python, "-c", "import kanpde; print(kanpde.__file__)"], tmp_path).strip()
-    assert Path(where).is_relative_to(python.parent.parent)
+def test_the_wheel_solves_from_another_folder(wheel, tmp_path):
+    where = run([wheel, "-c", "import kanpde; print(kanpde.__file__)"], tmp_path).strip()
+    assert Path(where).is_relative_to(wheel.parent.parent)
     few = ["--steps", "2", "--set", "points.test=100", "--no-verify", "--out", "run.h5"]
-    assert "run.h5" in run([python, "-m", "kanpde.solve", "burgers", *few], tmp_path)
+    assert "run.h5" in run([wheel, "-m", "kanpde.solve", "burgers", *few], tmp_path)
     assert (tmp_path / "run.h5").is_file() and (tmp_path / "run.pt").is_file()
-    assert "allen_cahn" in run([python.with_name("kanpde"), "list"], tmp_path)
+    assert "allen_cahn" in run([wheel.with_name("kanpde"), "list"], tmp_path)
     shipped = "from importlib.resources import files; print((files('kanpde') / 'py.typed').is_file())"
-    assert run([python, "-c", shipped], tmp_path).strip() == "True"
+    assert run([wheel, "-c", shipped], tmp_path).strip() == "True"

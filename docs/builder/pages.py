@@ -14,6 +14,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[2]
 BESIDE = re.compile(r"\[([^]]*)\]\(\.\./([^)#]+)(#[^)]*)?\)")  # a link out of docs/
 ROW, CODE = re.compile(r"^\|.*", re.MULTILINE), re.compile(r"`[^`]*`")  # of tables, in whose code a forge reads \| as |
+PAGE = re.compile(r'href="([\w/]+\.md)(?=[#"])')  # a link of a notebook to another page
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -40,8 +41,11 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(content, page, config, files):
-    """Formulas in LaTeX as MathML, which browsers draw without a script."""
+    """Formulas in LaTeX as MathML, which browsers draw without a script; links of notebooks, unknown to mkdocs."""
     shown = {"span": "inline", "div": "block"}
+    if page.file.src_uri.endswith(".ipynb"):
+        at = lambda name: files.get_file_from_path(name).url_relative_to(page.file)
+        content = PAGE.sub(lambda m: f'href="{at(m[1])}', content)
     return FORMULA.sub(lambda m: convert(html.unescape(m[2]).strip(), display=shown[m[1]]), content)
 
 

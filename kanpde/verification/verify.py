@@ -1,7 +1,7 @@
 """The verification of a solution: samples of its defect until its relative l2 error is known, or time is up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 import numpy as np
@@ -53,11 +53,11 @@ class Verification:
     confidence: float
     seconds: float
     method: str
-    x: np.ndarray
-    u: np.ndarray
-    defect: np.ndarray
-    standard_error: np.ndarray
-    count: np.ndarray
+    x: np.ndarray = field(repr=False)
+    u: np.ndarray = field(repr=False)
+    defect: np.ndarray = field(repr=False)
+    standard_error: np.ndarray = field(repr=False)
+    count: np.ndarray = field(repr=False)
 
     @property
     def corrected(self) -> np.ndarray:
