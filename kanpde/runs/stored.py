@@ -10,7 +10,7 @@ from kanpde.ground.errors import ConfigError
 from kanpde.problems import Problem
 from kanpde.problems.base import own
 from kanpde.records.run import RunFile
-from kanpde.training.plan import Plan, resolved
+from kanpde.training.plan import Plan, of_fluxes, resolved
 from kanpde.users.members import changed, enter, problem_of
 
 
@@ -61,7 +61,7 @@ def agreeing(
     if file := changed(stored, run.attrs):
         raise ConfigError(f"--resume: {file} has changed since the run; restore it, or start anew")
     enter(stored)
-    problem = own(problem_of(wanted.problem))
+    problem = of_fluxes(wanted, own(problem_of(wanted.problem)), None, stored=True)
     check_rows(run, problem)
     wanted = resolved(wanted, problem).model_copy(update={"units": wanted.units})  # files of before it have none
     check_same(wanted, stored, "--resume")
