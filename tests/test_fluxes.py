@@ -13,12 +13,14 @@ import kanpde
 from kanpde import ConfigError, Problem, Run
 from kanpde.backbones import build
 from kanpde.domains import Ball, Box, Cylinder
+from kanpde.explain import explain
 from kanpde.jets.harmonics import harmonics
 from kanpde.jets.nested import nested
 from kanpde.operators import Autograd, Forward
 from kanpde.problems.base import own
 from kanpde.problems.conditions import Dirichlet, Initial, Neumann, Periodic, Point, Robin, Terminal
 from kanpde.problems.sides import OnSide, carriers, profile
+from kanpde.verification.equation import DefectEquation
 
 NETS = {
     "kan": {"name": "kan", "widths": [4], "spline_order": 5},
@@ -267,7 +269,8 @@ def test_a_clamped_side_has_a_factor_of_second_order():
 
     clamped = Beam(dim=1, where=LINE, conditions=(value(0, "low"), flux(0, "low"), flux(0, "high"), value(0, "high")))
     plan = planned(own(clamped), FAST)
-    assert len(plan.met) == 4 and plan.problem.exactly.flat == {}
+    assert len(plan.met) == 4 and plan.problem.exactly.flat == {} and plan.config.fluxes == "exactly"
+    assert planned(own(clamped), {**FAST, "fluxes": "loss"}).met == {"dirichlet", "dirichlet_2"}
     held = Beam(dim=1, where=LINE, conditions=(value(0, "low"), flux(0, "low"), robin(0, "high", 1.0, 1.0)))
     assert planned(own(held), FAST).problem.exactly.flat == {0: {1}}
     for problem in (clamped, held):
@@ -328,6 +331,17 @@ def test_runs_of_before_open_with_their_fluxes_in_the_loss(tmp_path):
         assert torch.equal(again(x), before)
         misfit = problem.asked["neumann"].misfit(again, x[-1:]).abs().item()
         assert (misfit < 1e-12) == (fluxes == "exactly")
+    with pytest.raises(ConfigError, match="flat inputs is not taken apart; train one with fluxes: loss"):
+        explain(run, problem=problem)
+
+
+def test_a_verified_error_has_no_flux_where_u_has_the_one_that_is_asked_for():
+    """Walks end where values are met, and are mirrored at fluxes, whether these are met or not."""
+    u = planned(own(stated(*MET["adjacent sides"])), FAST).ansatz()
+    equation = DefectEquation(u)
+    assert not equation.met and DefectEquation(planned(own(stated(LINE, Dirichlet())), FAST).ansatz()).met
+    edges = equation.edges(SQUARE.boundary(50, generator(1), dtype=F64))
+    assert edges.misfit.abs().max() < 1e-6 and edges.flux.any() and not edges.flux.all()
 
 
 @pytest.mark.parametrize("constraint", ["hard", "soft"])

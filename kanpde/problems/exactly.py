@@ -48,7 +48,7 @@ class Exactly:
 
     Attributes:
         periodic: of the axes along which the network is to be periodic, the harmonics that it sees.
-        fluxes: of the conditions that are met where the network is flat, the sides at which it is to be.
+        fluxes: of the conditions on slopes that are met, the sides at which the network is to be flat for it.
     """
 
     factor: Callable[[Tensor], Field] | None = None
@@ -171,7 +171,7 @@ def _with(problem: Any, parts: Sequence[Callable | None], met: Mapping[str, Cond
     values = [sides_of(problem, c) or () for c in met.values() if c.functional is not None and not _is_flux(c)]
     held = frozenset().union(*values)  # m and its slope are zero where there is a value beside a flux
     fluxes = {name: sides_of(problem, c) - held for name, c in met.items() if _is_flux(c)}
-    return Exactly(*parts, frozenset(met), axes, {name: sides for name, sides in fluxes.items() if sides})
+    return Exactly(*parts, frozenset(met), axes, fluxes)
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ are linear and m is t, 1 - t or their product; for fluxes alone m is 1. A flux i
 its slope zero, which the inputs of the network make it (`kanpde.jets.harmonics`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import product
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kanpde.ground.errors import ConfigError
 from kanpde.jets.nested import slopes
+from kanpde.jets.tracing import in_torch_func
 from kanpde.problems.conditions import Value, at
 
 Side = tuple[int, int]  # axis, 0 or 1: where it begins, where it ends
@@ -48,11 +49,12 @@ class OnSide:
         """What a function has there: a f + b n . grad f at x, moved to this side; (N,)."""
         there = torch.full_like(x[:, self.axis], ranges[self.axis][self.end])
         moved = lambda t: torch.cat([x[:, : self.axis], t.unsqueeze(1), x[:, self.axis + 1 :]], 1)
-        found = self.a * function(moved(there)) if self.a else torch.zeros_like(there)
+        value = function(moved(there))
         if not self.b:
-            return found
-        outward = self.b if self.end else -self.b
-        return found + outward * slopes(lambda t: function(moved(t)), there, 1)[0]
+            return self.a * value
+        (slope,) = slopes(lambda t: function(moved(t)), there, 1)
+        slope = slope if value.requires_grad or in_torch_func() else slope.detach()  # from t, which is no input
+        return self.a * value + (self.b if self.end else -self.b) * slope
 
     def given(self, ranges: Sequence[Range], x: Tensor) -> Tensor:
         """The value at x, moved to this side; (N,)."""
@@ -154,19 +156,22 @@ def transfinite(sides: Sequence[OnSide], ranges: Sequence[Range]) -> Function:
     axes = dict.fromkeys(each.axis for each in sides)
     each_of = {axis: sorted((each for each in sides if each.axis == axis), key=lambda each: each.end) for axis in axes}
     of_axis = {axis: list(zip(of, carriers(of, ranges[axis]), strict=True)) for axis, of in each_of.items()}
-    return partial(_interpolated, of_axis, ranges)
-
-
-def _interpolated(of_axis: dict[int, list[tuple[OnSide, list[float]]]], ranges: Sequence[Range], x: Tensor) -> Tensor:
-    found = x.new_zeros(len(x))
-    share = {axis: (x[:, axis] - ranges[axis][0]) / (ranges[axis][1] - ranges[axis][0]) for axis in of_axis}
+    terms = []
     for choice in product(*((None, *of) for of in of_axis.values())):
         chosen = [each for each in choice if each is not None]
-        if not chosen or (value := _where_they_meet([side for side, _ in chosen], ranges)) is None:
-            continue
+        value = _where_they_meet([side for side, _ in chosen], ranges) if chosen else None
+        if value is not None:
+            terms.append((value, [(side.axis, p) for side, p in chosen]))
+    return partial(_interpolated, {axis: ranges[axis] for axis in axes}, terms)
+
+
+def _interpolated(ranges: Mapping[int, Range], terms: Sequence[tuple[Function, list]], x: Tensor) -> Tensor:
+    found = x.new_zeros(len(x))
+    share = {axis: (x[:, axis] - low) / (high - low) for axis, (low, high) in ranges.items()}
+    for value, along in terms:
         weight = x.new_full((len(x),), -1.0)
-        for side, p in chosen:
-            weight = -weight * polynomial(p, share[side.axis])
+        for axis, p in along:
+            weight = -weight * polynomial(p, share[axis])
         found = found + weight * value(x)
     return found
 

@@ -491,8 +491,9 @@ def without_ladder(config: RunConfig, problem: Problem) -> str | None:
         return f"needs conditions at points, and {whole[0]} has none"
     if any(isinstance(condition, Periodic) for condition in problem.asked.values()):
         return "is not periodic"
-    if problem.conditions and config.constraint == "hard" and problem.exactly.fluxes:
-        return f"has slopes where {next(iter(problem.exactly.fluxes))} is met exactly"
+    if problem.conditions and config.constraint == "hard" and problem.exactly.flat:
+        first = next(name for name, sides in problem.exactly.fluxes.items() if sides)
+        return f"has slopes where {first} is met exactly"
     return None
 
 
