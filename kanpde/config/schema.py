@@ -196,8 +196,7 @@ class RunConfig(Strict):
     """Everything that decides a run.
 
     log: where the history goes besides the result file, which decides nothing: `kanpde.loggers`.
-    fluxes: whether conditions on slopes are built in where they can be, or are terms of the loss; None: the former, but
-        of a run that was made before there was a choice the latter.
+    fluxes: whether conditions on slopes are built in where they can be, or are terms of the loss; None: the former.
     networks: the fields of a system are outputs of one network, or each has its own.
     stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
     slabs: of time, trained one after the other: a number of equal ones, or the times where one ends and another begins.

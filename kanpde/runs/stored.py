@@ -15,8 +15,13 @@ from kanpde.users.members import changed, enter, problem_of
 
 
 def config_of(run: RunFile) -> RunConfig:
-    """The complete configuration that a result file holds; of older ones stop.error is what is stop.loss now."""
+    """The complete configuration that a result file holds.
+
+    Of older ones stop.error is what is stop.loss now, and fluxes were left to the loss.
+    """
     tree = run.config
+    if not run.attrs.get("fits"):
+        tree.setdefault("fluxes", "loss")
     stop = tree.get("stop")
     if isinstance(stop, dict) and "error" in stop:
         stop["loss"] = stop.pop("error")
@@ -61,7 +66,7 @@ def agreeing(
     if file := changed(stored, run.attrs):
         raise ConfigError(f"--resume: {file} has changed since the run; restore it, or start anew")
     enter(stored)
-    problem = of_fluxes(wanted, own(problem_of(wanted.problem)), None, stored=True)
+    problem = of_fluxes(wanted, own(problem_of(wanted.problem)), None)
     check_rows(run, problem)
     wanted = resolved(wanted, problem).model_copy(update={"units": wanted.units})  # files of before it have none
     check_same(wanted, stored, "--resume")

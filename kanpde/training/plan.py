@@ -129,7 +129,7 @@ class Plan:
             if config.slabs is not None:
                 checks.check_slabs(config, net)
                 problem = slabs.continued(problem)
-            problem = of_fluxes(config, problem, net, stored)
+            problem = of_fluxes(config, problem, net)
             if not stored:
                 config = resolved(config, problem, net)
                 shards.check(config)
@@ -243,7 +243,7 @@ class Plan:
 # The objects of a configuration
 
 
-def of_fluxes(config: RunConfig, problem: Problem, net: nn.Module | None, stored: bool) -> Problem:
+def of_fluxes(config: RunConfig, problem: Problem, net: nn.Module | None) -> Problem:
     """The problem, whose fluxes are left to the loss where the configuration says so, or u has a given network.
 
     Raises:
@@ -254,7 +254,7 @@ def of_fluxes(config: RunConfig, problem: Problem, net: nn.Module | None, stored
             "constraint: soft leaves all to the loss" if net is None else "a network made in Python has its own inputs"
         )
         raise ConfigError(f"fluxes: given exactly, but {why}; say fluxes: loss")
-    by_loss = config.fluxes == "loss" or net is not None or (config.fluxes is None and stored)
+    by_loss = config.fluxes == "loss" or net is not None
     hard = bool(problem.conditions) and config.constraint == "hard"
     return leaving_fluxes(problem) if hard and by_loss and problem.exactly.fluxes else problem
 
