@@ -373,6 +373,13 @@ class WithUnknownField(Problem):
         return self.a(x) * u.lap - 1.0
 
 
+@dataclass(frozen=True)
+class WithFluxes(WithUnknownField):
+    """The same equation with fluxes that agree where they meet, which are built in, and one that is not."""
+
+    conditions = Neumann("x = 1", 2.0), Neumann("y = 1"), Neumann(lambda x: x[:, 0] == 0, -1.0)
+
+
 class Bent(Condition):
     """A condition of a user's own, whose points know of each other."""
 
@@ -405,6 +412,7 @@ EQUATIONS = {
     "periodic": (LOW_DIM["schroedinger"](), {"constraint": "soft"}),
     "unknown numbers": (LOW_DIM["inverse_diffusion"](), {}),
     "an unknown field": (WithUnknownField(), {"constraint": "soft"}),
+    "fluxes that are met": (WithFluxes(), {}),
 }
 
 

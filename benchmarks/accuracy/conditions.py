@@ -4,8 +4,9 @@
         [--jobs 1] [--quick] [--out benchmarks/results/conditions.md]
 
 chebykan [d, 12, 12, 1], SOAP with linear decay, 100 points a step and 25 of each condition, float32. `hard` builds in
-what an ansatz meets, and has terms for the rest; `soft` has terms for all, with weights 1 or found by a balance. Errors
-are of the kept weights on 5 000 points; the misfit is the largest root mean square of any condition at 1 000 points.
+what an ansatz meets, and has terms for the rest; `values` is the same with fluxes in the loss (`fluxes: loss`), where
+there are any; `soft` has terms for all, with weights 1 or found by a balance. Errors are of the kept weights on 5 000
+points; the misfit is the largest root mean square of any condition at 1 000 points.
 """
 
 import tempfile
@@ -41,7 +42,7 @@ from kanpde.training.weighting import BALANCES
 
 PI = torch.pi
 COLUMNS = ("problem", "side", "seed", "conditions", "rel_l2", "misfit", "worst", "seconds", "steps")
-SIDES = ("hard", "soft", *(f"soft, {name}" for name in BALANCES))
+SIDES = ("hard", "values", "soft", *(f"soft, {name}" for name in BALANCES))
 RATES = {"prompts": 1e-2, "meta": 1e-2, "rest": 1e-2, "problem": 1e-2}
 
 
@@ -204,7 +205,8 @@ def measured(task: tuple[str, str, int, int, bool]) -> list[Row]:
             problem,
             solver="adam",
             backbone={"name": "chebykan", "widths": [4] if quick else [12, 12]},
-            constraint=mode,
+            constraint="soft" if mode == "soft" else "hard",
+            fluxes="loss" if mode == "values" else None,
             points={"interior": 100, "boundary": 25, "test": 5000, "validation": 500},
             loss={"gradient": "none", "balance": balance or None},
             phases=[{"optimizer": "soap", "steps": steps, "lr": RATES, "schedule": "linear"}],

@@ -205,6 +205,7 @@ class RunConfig(Strict):
     """Everything that decides a run.
 
     log: where the history goes besides the result file, which decides nothing: `kanpde.loggers`.
+    fluxes: whether conditions on slopes are built in where they can be, or are terms of the loss; None: the former.
     networks: the fields of a system are outputs of one network, or each has its own.
     stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
     slabs: of time, trained one after the other: a number of equal ones, or the times where one ends and another begins.
@@ -221,6 +222,7 @@ class RunConfig(Strict):
     operator: dict[str, Any] = {"name": "forward"}
     networks: Literal["shared", "separate"] = "shared"
     constraint: Literal["hard", "soft"] = "hard"
+    fluxes: Literal["exactly", "loss"] | None = None
     points: PointsConfig = PointsConfig()
     loss: LossConfig = LossConfig()
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]

@@ -20,7 +20,7 @@ from kanpde.jets.slices import WHOLE, Slice
 from kanpde.jets.system import Jets
 from kanpde.problems import lifts
 from kanpde.problems.conditions import Condition, by_name
-from kanpde.problems.exactly import Exactly, exactly
+from kanpde.problems.exactly import Exactly, exactly, flux_sides
 from kanpde.problems.reading import Reading, equations, reading_of
 from kanpde.problems.references import Reference
 from kanpde.problems.unknowns import Unknown, unknowns_of
@@ -63,6 +63,7 @@ class Problem:
     points_of_interest: ClassVar[Mapping[str, Any]] = {}  # by name a point, or (point, published value or None)
     sliceable = False  # whether each process may have some of the inputs of every point, `input_slice`
     input_slice: ClassVar[Slice] = WHOLE  # those that this process has; `kanpde.jets.slices`
+    builds_fluxes = True  # whether fluxes may be built into u; see `leaving_fluxes`
     rows_sha256: ClassVar[str | None] = None  # the fingerprint of the table that is fitted
 
     @property
@@ -340,6 +341,15 @@ def sliced(problem: Problem, inputs: Slice) -> Problem:
     return mine
 
 
+def leaving_fluxes(problem: Problem) -> Problem:
+    """The problem whose conditions on slopes are left to the loss."""
+    mine = copy.copy(problem)
+    for made in ("_of_fields", "exactly"):  # with fluxes that are met
+        vars(mine).pop(made, None)
+    object.__setattr__(mine, "builds_fluxes", False)
+    return mine
+
+
 def _unknowns(problem: Problem) -> set[Tensor]:
     module = getattr(problem, "parameters", None)
     return set(module.parameters()) if isinstance(module, nn.Module) else set()
@@ -379,7 +389,9 @@ class OfField:
 
     @cached_property
     def exactly(self) -> Exactly:
-        return exactly(self, {name: c for name, c in self.asked.items() if c.of_all == (c.field is None)})
+        asked = {name: c for name, c in self.asked.items() if c.of_all == (c.field is None)}
+        each = (flux_sides(field, field.asked.values()) for field in self.problem._of_fields.values())
+        return exactly(self, asked, frozenset.intersection(*each))
 
     def factor(self, x: Tensor) -> Field | None:
         return None if self.exactly.factor is None else self.exactly.factor(x)

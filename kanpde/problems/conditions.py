@@ -73,6 +73,11 @@ class Condition:
         """The part of the boundary."""
         return getattr(self, "on", "boundary")
 
+    @property
+    def functional(self) -> "tuple[Value, Value, Value] | None":
+        """(a, b, value) of a condition a u + b n . grad u = value on a part of the boundary; None: it is none."""
+        return None
+
     def points(self, problem: Any, n: int, generator: torch.Generator, law: str, **kind: Any) -> Tensor:
         """n points at which it is asked for, or all that there are where these are fewer."""
         return points_on(problem, self.part, n, generator, **kind)
@@ -135,13 +140,20 @@ class Dirichlet(Condition):
     value: Value = 0.0
     kind, asks, functions = "dirichlet", "value", ("on", "value")
 
+    @property
+    def functional(self) -> tuple[Value, Value, Value]:
+        return 1.0, 0.0, self.value
+
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         return u(x) - at(self.value, x)
 
 
 @dataclass(frozen=True)
 class Neumann(Condition):
-    """n . grad u = flux, for the outward unit normal n.
+    r"""n . grad u = flux, for the outward unit normal n.
+
+    On a side of a box met exactly by u = h + m f, where h has the flux, m is flat there, and f has inputs that are flat
+    there (`kanpde.jets.harmonics`): n . grad u = n . grad h + f n . grad m + m n . grad f = flux + 0 + 0.
 
     Example:
         >>> Neumann(lambda x: x[:, 0] > 0.9, 0.0).kind
@@ -152,6 +164,10 @@ class Neumann(Condition):
     flux: Value = 0.0
     kind, asks, functions = "neumann", "flux", ("on", "flux")
 
+    @property
+    def functional(self) -> tuple[Value, Value, Value]:
+        return 0.0, 1.0, self.flux
+
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         return slope(u, x, normals(u.problem, x, self.part)) - at(self.flux, x)
 
@@ -159,6 +175,9 @@ class Neumann(Condition):
 @dataclass(frozen=True)
 class Robin(Condition):
     """a u + b n . grad u = value.
+
+    On a side of a box, for numbers a and b of one sign, met exactly as a flux is: h has the value, m > 0 has
+    a m + b n . grad m = 0, and f is flat there.
 
     Example:
         >>> Robin("boundary", a=1.0, b=2.0, value=3.0).wanted(torch.zeros(2, 3))
@@ -170,6 +189,10 @@ class Robin(Condition):
     b: Value = 1.0
     value: Value = 0.0
     kind, asks, functions = "robin", "value", ("on", "a", "b", "value")
+
+    @property
+    def functional(self) -> tuple[Value, Value, Value]:
+        return self.a, self.b, self.value
 
     def misfit(self, u: Ansatz, x: Tensor) -> Tensor:
         along = slope(u, x, normals(u.problem, x, self.part))

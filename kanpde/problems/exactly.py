@@ -6,32 +6,39 @@ values of the boundary (interpolated from the sides of a box), x_0 = (x, 0) and 
 
 .. math:: h = G + (1 - w)(u_0 - G(x_0)) + w (u_T - G(x_T)) + t (v_0 - G_t(x_0))
 
-with w = 0 without terminal values, 1 without initial ones, else t / T. Conditions that this does not meet at points of
-their parts, as values that do not agree where parts meet, are left to the loss.
+with w = 0 without terminal values, 1 without initial ones, else t / T.
+
+Where a u + b n . grad u = g is asked for on a side of a box, b not zero, G has g, m has a m + b n . grad m = 0
+(`kanpde.problems.sides`), and the network has inputs that make f flat there (`kanpde.jets.harmonics`):
+
+.. math:: a u + b\, \partial_n u = (a h + b\, \partial_n h) + f (a m + b\, \partial_n m) + b m\, \partial_n f = g
+
+Conditions that this does not meet at points of their parts, as values that do not agree where parts meet, are left to
+the loss, fluxes before values.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kanpde.domains import Box
-from kanpde.domains.base import kinds_of, laws_of, space_of, time_of
+from kanpde.domains.base import kinds_of, laws_of, number, space_of, time_of
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
 from kanpde.jets.ansatz import Field
 from kanpde.jets.nested import slopes
-from kanpde.problems.conditions import Condition, Dirichlet, Initial, Periodic, Terminal, Value, at
+from kanpde.problems.conditions import Condition, Initial, Periodic, Terminal, Value, at
 from kanpde.problems.lifts import AXES, INPUTS, Curved, extension, is_smooth
 from kanpde.problems.parts import ends_of, face_of
+from kanpde.problems.sides import Across, Along, Numbers, OnSide, Side, profile, transfinite
 
 POINTS, NUMBERS = 64, 2**18  # of each part, at which it is checked; in high dimension fewer
 VANISHING, AGREEING = 1e-9, 1e-7  # of m on a part, of h and the values there, relative to their sizes
-Side = tuple[int, int]  # axis, 0 or 1: where it begins, where it ends
 Function = Callable[[Tensor], Tensor]
 
 
@@ -41,48 +48,107 @@ class Exactly:
 
     Attributes:
         periodic: of the axes along which the network is to be periodic, the harmonics that it sees.
+        fluxes: of the conditions on slopes that are met, the sides at which the network is to be flat for it.
     """
 
     factor: Callable[[Tensor], Field] | None = None
     lift: Callable[[Tensor], Field] | None = None
     met: frozenset[str] = frozenset()
     periodic: Mapping[int, int] | None = None
+    fluxes: Mapping[str, frozenset[Side]] = field(default_factory=dict)
+
+    @property
+    def flat(self) -> dict[int, frozenset[int]]:
+        """Of axes the ends, 0 and 1, at which the network is to be flat."""
+        sides = frozenset().union(*self.fluxes.values())
+        return {axis: frozenset(end for other, end in sides if other == axis) for axis, _ in sorted(sides)}
 
     @staticmethod
     def of_all(each: Sequence["Exactly"], shared: Collection[str]) -> "Exactly":
         """What several fields meet, of the `shared` conditions what all of them do; factors and lifts are theirs alone.
 
-        One network is periodic along the axes along which all fields are to be.
+        One network is periodic along the axes along which all fields are to be, and flat where all are to be.
         """
         some, every = (of(*(part.met for part in each)) for of in (frozenset().union, frozenset.intersection))
         axes = frozenset.intersection(*(frozenset(part.periodic or {}) for part in each))
+        sides = frozenset.intersection(*(frozenset().union(*part.fluxes.values()) for part in each))
+        fluxes = {name: at for part in each for name, at in part.fluxes.items()}
         return Exactly(
-            met=some.difference(shared) | every.intersection(shared),
+            met=some.difference(shared, (name for name, at in fluxes.items() if not at <= sides))
+            | every.intersection(shared),
             periodic={axis: harmonics for axis, harmonics in (each[0].periodic or {}).items() if axis in axes},
+            fluxes={name: at for name, at in fluxes.items() if at <= sides},
         )
 
 
-def exactly(problem: Any, conditions: Mapping[str, Condition]) -> Exactly:
-    """What can be met exactly of a problem's conditions; a factor or lift of the problem's own is taken as it is."""
-    candidates = {name: c for name, c in conditions.items() if isinstance(c, Dirichlet | Initial | Terminal | Periodic)}
-    candidates = {name: c for name, c in candidates.items() if c.built_in and not callable(c.part)}
+def exactly(problem: Any, conditions: Mapping[str, Condition], flat: frozenset[Side] | None = None) -> Exactly:
+    """What can be met exactly of a problem's conditions; a factor or lift of the problem's own is taken as it is.
+
+    flat: the sides at which the network may be flat, those where every field that it has as an output has a flux.
+    """
+    candidates = {name: c for name, c in conditions.items() if _is_candidate(problem, c)}
+    if flat is not None:
+        candidates = {name: c for name, c in candidates.items() if not _is_flux(c) or sides_of(problem, c) <= flat}
     own = [getattr(problem, name) if problem.states(name) else None for name in ("factor", "lift")]
     if any(own):
         return _with(problem, own, {name: c for name, c in candidates.items() if _met(problem, c, *own)})
-    ranked = sorted(candidates, key=lambda name: _PRIORITY.index(_rank(candidates[name])), reverse=True)
-    for some in range(len(ranked) + 1):  # left to the loss: as few as possible, of these the first in the order
-        for left in combinations(ranked, some):
-            kept = {name: c for name, c in candidates.items() if name not in left}
-            ranks = {_rank(condition) for condition in kept.values()}
-            if "derivative" in ranks and Initial not in ranks:  # m = t^2 would hold u at t = 0 as well
-                continue
-            try:
-                built = _built(problem, kept)
-            except (ConfigError, RuntimeError):  # there is no such lift; a value that is wrong is told by the loss
-                continue
-            if all(_met(problem, condition, *built) for condition in kept.values()) and _is_smooth(problem, built[1]):
+    fluxes = [name for name, c in candidates.items() if _is_flux(c)]
+    ranked = [name for name in candidates if name not in fluxes]
+    ranked.sort(key=lambda name: _PRIORITY.index(_rank(candidates[name])), reverse=True)
+    for left in _fewest(ranked):  # values that are left to the loss: of as few the first in the order
+        for loose in _fewest(fluxes):
+            kept = {name: c for name, c in candidates.items() if name not in (*left, *loose)}
+            if (built := _meeting(problem, kept)) is not None:
                 return _with(problem, built, kept)
     return Exactly()
+
+
+def _is_candidate(problem: Any, condition: Condition) -> bool:
+    """Whether there may be an ansatz for it."""
+    if not condition.built_in or callable(condition.part):
+        return False
+    if _is_flux(condition):
+        known = all(number(each) is not None for each in condition.functional[:2])
+        return problem.builds_fluxes and known and sides_of(problem, condition) is not None
+    return condition.functional is not None or isinstance(condition, Initial | Terminal | Periodic)
+
+
+def _is_flux(condition: Condition) -> bool:
+    return condition.functional is not None and condition.functional[1] != 0
+
+
+def sides_of(problem: Any, condition: Condition) -> frozenset[Side] | None:
+    """The sides of a box that a condition is on; None: it is on another boundary, or on too many sides."""
+    space = space_of(problem.domain)
+    if condition.part != "boundary":
+        axis, value = face_of(problem, condition.part)
+        return frozenset({(axis, int(value == space.sides[axis][1]))})
+    whole = isinstance(space, Box) and space.dim <= AXES
+    return frozenset((axis, end) for axis in range(space.dim) for end in (0, 1)) if whole else None
+
+
+def flux_sides(problem: Any, conditions: Iterable[Condition]) -> frozenset[Side]:
+    """The sides with a flux that may be built in."""
+    fluxes = (c for c in conditions if _is_flux(c) and _is_candidate(problem, c))
+    return frozenset().union(*(sides_of(problem, c) for c in fluxes))
+
+
+def _fewest(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Subsets, the smallest first."""
+    return (some for n in range(len(names) + 1) for some in combinations(names, n))
+
+
+def _meeting(problem: Any, kept: Mapping[str, Condition]) -> tuple[Callable | None, Callable | None] | None:
+    """m and h that meet all of these conditions; None: there are none."""
+    ranks = {_rank(condition) for condition in kept.values()}
+    if "derivative" in ranks and Initial not in ranks:  # m = t^2 would hold u at t = 0 as well
+        return None
+    try:
+        built = _built(problem, kept)
+    except (ConfigError, RuntimeError):  # there is no such lift; a value that is wrong is told by the loss
+        return None
+    meets = all(_met(problem, condition, *built) for condition in kept.values()) and _is_smooth(problem, built[1])
+    return built if meets else None
 
 
 def _is_smooth(problem: Any, h: Callable | None) -> bool:
@@ -91,16 +157,21 @@ def _is_smooth(problem: Any, h: Callable | None) -> bool:
     return h is None or is_smooth(value, problem.domain)
 
 
-_PRIORITY = (Dirichlet, Periodic, Terminal, Initial, "derivative")  # the last is left to the loss first
+_PRIORITY = ("side", Periodic, Terminal, Initial, "derivative")  # the last is left to the loss first
 
 
 def _rank(condition: Condition) -> Any:
+    if condition.functional is not None:
+        return "side"
     return "derivative" if getattr(condition, "derivative", None) else type(condition)
 
 
 def _with(problem: Any, parts: Sequence[Callable | None], met: Mapping[str, Condition]) -> Exactly:
     axes = {ends_of(problem, c.axis)[0]: c.harmonics for c in met.values() if isinstance(c, Periodic)}
-    return Exactly(*parts, frozenset(met), axes)
+    values = [sides_of(problem, c) or () for c in met.values() if c.functional is not None and not _is_flux(c)]
+    held = frozenset().union(*values)  # m and its slope are zero where there is a value beside a flux
+    fluxes = {name: sides_of(problem, c) - held for name, c in met.items() if _is_flux(c)}
+    return Exactly(*parts, frozenset(met), axes, fluxes)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -118,7 +189,7 @@ def _built(problem: Any, conditions: Mapping[str, Condition]) -> tuple[Callable 
         axes[problem.n_inputs - 1] = InTime(power, time if terminal is not None else None)
     space = space_of(problem.domain) if whole is not None else None
     m = Vanishing(space, tuple(sorted(axes.items()))) if axes or space else None
-    values = [*sides.values(), *initial.values()] + [v for v in (whole, terminal) if v is not None]
+    values = [*(side.value for side in sides), *initial.values()] + [v for v in (whole, terminal) if v is not None]
     if all(not callable(value) and not value for value in values):
         return m, None
     of_boundary = _of_boundary(problem, sides, whole)
@@ -128,54 +199,35 @@ def _built(problem: Any, conditions: Mapping[str, Condition]) -> tuple[Callable 
     return m, Curved(h)
 
 
-def _on_boundary(problem: Any, conditions: Mapping[str, Condition]) -> tuple[dict[Side, Value], Value | None]:
-    """The values of sides of a box, or that of all of a boundary."""
-    space, sides = space_of(problem.domain), {}
+def _on_boundary(problem: Any, conditions: Mapping[str, Condition]) -> tuple[list[OnSide], Value | None]:
+    """What is asked for on sides of a box, or the value on all of a boundary."""
+    sides = []
     for condition in conditions.values():
-        if not isinstance(condition, Dirichlet):
+        if condition.functional is None:
             continue
-        if condition.part != "boundary":
-            axis, value = face_of(problem, condition.part)
-            sides[axis, int(value == space.sides[axis][1])] = condition.value
-        elif isinstance(space, Box) and space.dim <= AXES:
-            sides |= {(axis, end): condition.value for axis in range(space.dim) for end in (0, 1)}
-        else:
-            return {}, condition.value
+        a, b, value = condition.functional
+        if (given := sides_of(problem, condition)) is None:
+            return [], value
+        sides += [OnSide(axis, end, float(a), float(b), value) for axis, end in sorted(given)]
     return sides, None
 
 
-def _profiles(problem: Any, sides: Mapping[Side, Value]) -> dict[int, "Across | InTime"]:
-    """Of each axis with a value given at an end, the function of this coordinate that vanishes there."""
+def _profiles(problem: Any, sides: Sequence[OnSide]) -> dict[int, "Across | Along | InTime"]:
+    """Of each axis with a condition at an end, the function of this coordinate that m has of it; none where it is 1."""
     ranges = getattr(space_of(problem.domain), "sides", None)
-    ends = {axis: {end for other, end in sides if other == axis} for axis, _ in sides}
-    return {axis: Across(*ranges[axis], frozenset(of)) for axis, of in ends.items()}
-
-
-@dataclass(frozen=True)
-class Across:
-    """Value, first and second derivative of a function that vanishes at one end of an interval, or at both."""
-
-    low: float
-    high: float
-    ends: frozenset[int]
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        low, high, width = self.low, self.high, self.high - self.low
-        if self.ends == {0, 1}:
-            scale = 4 / width**2
-            return scale * (x - low) * (high - x), scale * (low + high - 2 * x), torch.full_like(x, -2 * scale)
-        sign = 1 if self.ends == {0} else -1
-        return (x - low if sign > 0 else high - x) / width, torch.full_like(x, sign / width), torch.zeros_like(x)
+    each = {axis: [side for side in sides if side.axis == axis] for axis in dict.fromkeys(s.axis for s in sides)}
+    found = {axis: profile(of, ranges[axis]) for axis, of in each.items()}
+    return {axis: of for axis, of in found.items() if of is not None}
 
 
 @dataclass(frozen=True)
 class InTime:
-    """The same of t^power, times T - t where there is an end."""
+    """Value, first and second derivative of t^power, times T - t where there is an end."""
 
     power: int
     end: float | None
 
-    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, t: Tensor) -> Numbers:
         power = self.power
         value, slope, bend = t**power, power * t ** max(power - 1, 0), torch.full_like(t, 2.0 if power == 2 else 0.0)
         if self.end is None:
@@ -192,7 +244,7 @@ class Vanishing:
     """
 
     space: Any = field(hash=False)
-    axes: tuple[tuple[int, Across | InTime], ...]
+    axes: tuple[tuple[int, Across | Along | InTime], ...]
 
     def __call__(self, x: Tensor) -> Field:
         numbers = {axis: profile(x[:, axis]) for axis, profile in self.axes}
@@ -213,35 +265,14 @@ class Vanishing:
         return Field(value, grad, second)
 
 
-def _of_boundary(problem: Any, sides: Mapping[Side, Value], whole: Value | None) -> Function | None:
+def _of_boundary(problem: Any, sides: Sequence[OnSide], whole: Value | None) -> Function | None:
     """G: a function with the values of the boundary; None: zero."""
-    given = [*sides.values()] if whole is None else [whole]
-    if all(not callable(value) and not value for value in given):
-        return None
     if whole is None:
-        return partial(_transfinite, sides, space_of(problem.domain).sides)
+        ranges = getattr(space_of(problem.domain), "sides", None)
+        return None if all(side.is_zero for side in sides) else transfinite(sides, ranges)
     if not callable(whole):
-        return partial(at, whole)
+        return partial(at, whole) if whole else None
     return extension(partial(at, whole), problem.domain)
-
-
-def _transfinite(sides: Mapping[Side, Value], ranges: list, x: Tensor) -> Tensor:
-    """The interpolation between sides that are given (Gordon & Hall 1973), constant from one that is alone."""
-    ends = {axis: sorted(end for other, end in sides if other == axis) for axis, _ in sides}
-    found = x.new_zeros(len(x))
-    for choice in product(*((None, *of) for of in ends.values())):
-        weight, columns, value = x.new_full((len(x),), -1.0), list(x.unbind(1)), None
-        for (axis, of), end in zip(ends.items(), choice, strict=True):
-            if end is None:
-                continue
-            low, high = ranges[axis]
-            share = (x[:, axis] - low) / (high - low)
-            weight = -weight * (1.0 if len(of) == 1 else share if end else 1 - share)
-            columns[axis] = torch.full_like(columns[axis], ranges[axis][end])
-            value = sides[axis, end] if value is None else value
-        if value is not None:
-            found = found + weight * at(value, torch.stack(columns, 1))
-    return found
 
 
 def _lift(
@@ -272,7 +303,7 @@ def _lift(
 
 
 def _met(problem: Any, condition: Condition, m: Callable | None, h: Callable | None) -> bool:
-    """Whether h + m f meets a condition at points of its part, for any f; along a periodic axis for any periodic f."""
+    """Whether h + m f meets a condition at points of its part, for any f, periodic and flat where it is to be."""
     domain, kind = problem.domain, {"dtype": torch.float64}
     n, drawn = max(4, min(POINTS, NUMBERS // domain.dim)), stream(0, "exactly")
     law = laws_of(domain)[0]
@@ -281,6 +312,8 @@ def _met(problem: Any, condition: Condition, m: Callable | None, h: Callable | N
     try:
         inside = domain.interior(n, drawn, law, **kind)
         x = condition.points(problem, n, drawn, law, **kind)
+        if _is_flux(condition):
+            return all(_has_flux(problem, condition, side, m, h, inside, x) for side in sides_of(problem, condition))
         sizes = [1.0 if of is None else of(inside).value.abs().max().item() for of in (m, h)]
         if isinstance(condition, Periodic):
             parts = [(of, size) for of, size in zip((m, h), sizes, strict=True) if of is not None]
@@ -299,6 +332,26 @@ def _met(problem: Any, condition: Condition, m: Callable | None, h: Callable | N
     else:
         found = torch.zeros_like(given) if lift is None else lift.value
     return bool(vanishes) and bool((found - given).abs().max() <= AGREEING * size)
+
+
+def _has_flux(
+    problem: Any, condition: Condition, side: Side, m: Callable | None, h: Callable | None, inside: Tensor, x: Tensor
+) -> bool:
+    """Whether a h + b n . grad h is what is asked for on a side, and a m + b n . grad m zero; x: points of the part."""
+    (axis, end), (a, b, value) = side, condition.functional
+    low, high = space_of(problem.domain).sides[axis]
+    here = x[x[:, axis] == (high if end else low)]
+    outward, width = b if end else -b, high - low
+    functional = lambda f: a * f.value + outward * f.grad[:, axis]
+    size = lambda f: ((abs(a) + abs(b) / width) * f.value.abs() + abs(b) * f.grad[:, axis].abs()).max()
+    given = at(value, here)
+    if m is None and a:
+        return False
+    vanishes = m is None or bool(functional(m(here)).abs().max() <= VANISHING * size(m(inside)))
+    if h is None:
+        return vanishes and not given.any()
+    gap = (functional(h(here)) - given).abs().max()
+    return vanishes and bool(gap <= AGREEING * max(size(h(inside)), given.abs().max(), 1e-300))
 
 
 def _is_periodic(problem: Any, condition: Periodic, of: Callable, x: Tensor, size: float) -> bool:

@@ -10,13 +10,18 @@ from kanpde.ground.errors import ConfigError
 from kanpde.problems import Problem
 from kanpde.problems.base import own
 from kanpde.records.run import RunFile
-from kanpde.training.plan import Plan, resolved
+from kanpde.training.plan import Plan, of_fluxes, resolved
 from kanpde.users.members import changed, enter, problem_of
 
 
 def config_of(run: RunFile) -> RunConfig:
-    """The complete configuration that a result file holds; of older ones stop.error is what is stop.loss now."""
+    """The complete configuration that a result file holds.
+
+    Of older ones stop.error is what is stop.loss now, and fluxes were left to the loss.
+    """
     tree = run.config
+    if not run.attrs.get("fits"):
+        tree.setdefault("fluxes", "loss")
     stop = tree.get("stop")
     if isinstance(stop, dict) and "error" in stop:
         stop["loss"] = stop.pop("error")
@@ -61,7 +66,7 @@ def agreeing(
     if file := changed(stored, run.attrs):
         raise ConfigError(f"--resume: {file} has changed since the run; restore it, or start anew")
     enter(stored)
-    problem = own(problem_of(wanted.problem))
+    problem = of_fluxes(wanted, own(problem_of(wanted.problem)), None)
     check_rows(run, problem)
     wanted = resolved(wanted, problem).model_copy(update={"units": wanted.units})  # files of before it have none
     check_same(wanted, stored, "--resume")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 BETWEEN = re.compile(rf"{NUMBER}\.\.{NUMBER}(:log)?")
 MEASURES = (  # keys by which a held-out loss is another one: those of two trials would not compare
-    *("problem", "seed", "loss", "constraint", "operator", "units", "reference"),
+    *("problem", "seed", "loss", "constraint", "fluxes", "operator", "units", "reference"),
     *("points.law", "points.validation", "evaluation.points"),
 )
 QUARTER = 4  # of the steps, before which no trial is given up

@@ -6,7 +6,7 @@ from torch import nn
 from kanpde import backbones
 from kanpde.config import RunConfig
 from kanpde.config.trees import rescale
-from kanpde.domains.base import time_of
+from kanpde.domains.base import space_of, time_of
 from kanpde.ground.construct import construct
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import stream
@@ -16,6 +16,7 @@ from kanpde.jets.slices import WHOLE
 from kanpde.jets.system import Separate, Slabs, Stages
 from kanpde.kan.layers import KANLinear
 from kanpde.problems import Problem, slabs
+from kanpde.problems.exactly import Exactly
 from kanpde.problems.fitting import Units
 from kanpde.problems.frames import Frame, grid_range, largest_factor
 from kanpde.training import ladder, shards, start
@@ -92,9 +93,10 @@ def untrained(
     if "grid_range" in options:
         options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
     waves, inputs = None, problem.n_inputs
-    if periodic := problem.exactly.periodic if problem.conditions and config.constraint == "hard" else None:
-        ranges = grid_range("frame", problem, config.points.law, frame)
-        waves, limits = harmonics(ranges, periodic, options.get("grid_range", (-1.0, 1.0)))
+    met = problem.exactly if problem.conditions and config.constraint == "hard" else Exactly()
+    if met.periodic or met.flat:
+        ranges = grid_range(_ends(problem) if met.flat else "frame", problem, config.points.law, frame)
+        waves, limits = harmonics(ranges, met.periodic or {}, options.get("grid_range", (-1.0, 1.0)), met.flat)
         options |= {"grid_range": limits} if "grid_range" in options else {}
         inputs = len(limits)
     net = construct("backbone", backbones.BACKBONES, options, inputs, len(problem.fields), generator=drawn)
@@ -109,6 +111,12 @@ def untrained(
         raise ConfigError(f"backbone {options['name']}: its functions have no continuous {which} derivatives")
     net = nn.Sequential(*waves, *_layers(net)) if waves else net
     return nn.Sequential(frame.scaling_inputs(), *_layers(net)) if frame else net
+
+
+def _ends(problem: Problem) -> list[tuple[float, float]]:
+    """Where the coordinates of a box begin and end, and time where there is one."""
+    time = time_of(problem.domain)
+    return [*space_of(problem.domain).sides, *([] if time is None else [(0.0, time)])]
 
 
 def _layers(net: nn.Module) -> list[nn.Module]:

@@ -43,7 +43,7 @@ from kanpde.kan.network import count_parameters
 from kanpde.operators import OPERATORS, Forward, Operator
 from kanpde.optim.optimisers import OPTIMISERS, for_sparsity
 from kanpde.problems import PROBLEMS, Problem, slabs
-from kanpde.problems.base import own
+from kanpde.problems.base import leaving_fluxes, own
 from kanpde.problems.conditions import Observations, Periodic
 from kanpde.problems.frames import Frame, check_domain
 from kanpde.problems.interest import Interest, points_of_interest
@@ -129,6 +129,7 @@ class Plan:
             if config.slabs is not None:
                 checks.check_slabs(config, net)
                 problem = slabs.continued(problem)
+            problem = of_fluxes(config, problem, net)
             if not stored:
                 config = resolved(config, problem, net)
                 shards.check(config)
@@ -240,6 +241,22 @@ class Plan:
 
 # ---------------------------------------------------------------------------------------------------------------
 # The objects of a configuration
+
+
+def of_fluxes(config: RunConfig, problem: Problem, net: nn.Module | None) -> Problem:
+    """The problem, whose fluxes are left to the loss where the configuration says so, or u has a given network.
+
+    Raises:
+        ConfigError: they are to be met exactly by what cannot.
+    """
+    if config.fluxes == "exactly" and (net is not None or config.constraint == "soft"):
+        why = (
+            "constraint: soft leaves all to the loss" if net is None else "a network made in Python has its own inputs"
+        )
+        raise ConfigError(f"fluxes: given exactly, but {why}; say fluxes: loss")
+    by_loss = config.fluxes == "loss" or net is not None
+    hard = bool(problem.conditions) and config.constraint == "hard"
+    return leaving_fluxes(problem) if hard and by_loss and problem.exactly.fluxes else problem
 
 
 def _met(config: RunConfig, problem: Problem, net: nn.Module | None) -> frozenset[str]:
@@ -392,6 +409,8 @@ def resolved(config: RunConfig, problem: Problem, net: nn.Module | None = None) 
     changes["problem"] = {**config.problem, **problem.settings()}
     changes["reference"] = _reference(config, problem)
     changes["start"] = _start(config.model_copy(update=changes), problem, net)
+    hard = bool(problem.conditions) and config.constraint == "hard"
+    changes["fluxes"] = config.fluxes or ("exactly" if hard and problem.exactly.fluxes else None)
     changes["units"] = config.units or ("frame" if Frame.of(problem) or config.slabs is not None else None)
     if config.loss.sparsity is not None:
         changes["phases"] = [for_sparsity(phase) for phase in config.phases]
@@ -474,6 +493,9 @@ def without_ladder(config: RunConfig, problem: Problem) -> str | None:
         return f"needs conditions at points, and {whole[0]} has none"
     if any(isinstance(condition, Periodic) for condition in problem.asked.values()):
         return "is not periodic"
+    if problem.conditions and config.constraint == "hard" and problem.exactly.flat:
+        first = next(name for name, sides in problem.exactly.fluxes.items() if sides)
+        return f"has slopes where {first} is met exactly"
     return None
 
 

@@ -290,8 +290,8 @@ class DefectEquation:
 
     @property
     def met(self) -> bool:
-        """Whether u has all that is asked for built in."""
-        if not self.u.hard:
+        """Whether u has all that is asked for built in, and that is values."""
+        if not self.u.hard or self.fluxes:
             return False
         return not self.problem.conditions or set(self.problem.asked) == set(self.problem.exactly.met)
 
