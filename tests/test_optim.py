@@ -413,6 +413,7 @@ EQUATIONS = {
     "unknown numbers": (LOW_DIM["inverse_diffusion"](), {}),
     "an unknown field": (WithUnknownField(), {"constraint": "soft"}),
     "fluxes that are met": (WithFluxes(), {}),
+    "waves beside the inputs": (LOW_DIM["multiscale"](), {"frequencies": {"x": [2, 3], "y": [1]}}),
 }
 
 

@@ -205,6 +205,7 @@ class RunConfig(Strict):
     """Everything that decides a run.
 
     log: where the history goes besides the result file, which decides nothing: `kanpde.loggers`.
+    frequencies: of coordinates the f of which the network sees cos(2 pi f x) and sin(2 pi f x) beside x.
     fluxes: whether conditions on slopes are built in where they can be, or are terms of the loss; None: the former.
     networks: the fields of a system are outputs of one network, or each has its own.
     stages: backbone and start of the networks that this one is to correct, by `kanpde.runs.corrected`.
@@ -223,6 +224,7 @@ class RunConfig(Strict):
     networks: Literal["shared", "separate"] = "shared"
     constraint: Literal["hard", "soft"] = "hard"
     fluxes: Literal["exactly", "loss"] | None = None
+    frequencies: dict[str, Annotated[list[PositiveFloat], Field(min_length=1)]] = {}
     points: PointsConfig = PointsConfig()
     loss: LossConfig = LossConfig()
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]

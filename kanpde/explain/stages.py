@@ -169,6 +169,8 @@ class _Work:
         self.plan, self.u = opened(run, trust, problem=problem)
         if self.plan.config.fluxes == "exactly" and self.plan.problem.exactly.flat:
             raise ConfigError(f"{run.path}: a network with flat inputs is not taken apart; train one with fluxes: loss")
+        if self.plan.config.frequencies:
+            raise ConfigError(f"{run.path}: a network that sees waves beside x is not taken apart (frequencies)")
         self.folder = Path(folder or run.path.parent)
         network, config = _taken_apart(run, self.u.net), self.plan.config
         self.fits = self.plan.problem.fits_rows

@@ -1,4 +1,4 @@
-r"""Inputs that make a network periodic along some of its axes, or flat at ends of them, whatever its weights are.
+r"""Inputs that make a network periodic along some of its axes, flat at ends of them, or show it waves beside them.
 
 Of a periodic axis the network sees cosines and sines, of one at whose ends its slope is to be zero two polynomials with
 this slope: with s in (0, 1), flat at 0, of s^2 and s^3; with t in (-1, 1), flat at both ends, the integrals of 1 - t^2
@@ -13,8 +13,9 @@ of s^2, and polynomials in that converge like a power of their degree where thos
 Source: Whitney 1943, Duke Math. J. 10, 159-160, on even functions; Malgrange 1966, Ideals of differentiable functions.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import pi
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -109,11 +110,28 @@ AT_ONE_END = (1.0, 0.0, -2.0, 0.0, 0.0), (-0.5, 0.0, 6.75, -6.75, 0.0)
 AT_BOTH_ENDS = (0.0, 1.5, 0.0, -0.5, 0.0), (-0.5, 0.0, 2.0, 0.0, -1.0)
 
 
+class Input(NamedTuple):
+    """One input of a network: p(y) or p(sin y) with y = rate x_i + shift.
+
+    Attributes:
+        sine: whether it is of a sine.
+        polynomial: the coefficients of p.
+        limits: the range of its grid; None: that of x_i.
+    """
+
+    rate: float = 1.0
+    shift: float = 0.0
+    sine: bool = False
+    polynomial: tuple[float, ...] = ITSELF
+    limits: tuple[float, float] | None = None
+
+
 def harmonics(
     ranges: Sequence[tuple[float, float]],
     periodic: Mapping[int, int],
     grids: Sequence,
     flat: Mapping[int, Collection[int]] | None = None,
+    beside: Mapping[int, Sequence[tuple[float, float]]] | None = None,
 ) -> tuple[nn.Sequential, list[tuple[float, float]]]:
     r"""The inputs of a network of period b_i - a_i along the axes `periodic`, {axis: K}; and the ranges of their grids.
 
@@ -124,31 +142,40 @@ def harmonics(
         ranges: (a, b) of each axis.
         grids: the range of the grid of each axis, or one for all.
         flat: of axes the ends, 0 and 1, at which the network is to be flat; see the module.
+        beside: of axes the pairs (rate, shift) of which it sees cos(rate x_i + shift) and the sine beside x_i.
     """
-    columns, shifts, chosen, curves, limits = [], [], [], [], []
+    flat, beside, inputs, columns = flat or {}, beside or {}, [], []
     each = grids if isinstance(grids[0], Sequence) else [grids] * len(ranges)
     for axis, (low, high) in enumerate(ranges):
-        rates = [2 * pi * k / (high - low) for k in range(1, periodic.get(axis, 0) + 1)]
-        maps = [(rate, shift - rate * low) for rate in rates for shift in (pi / 2, 0.0)]
-        polynomials = [ITSELF] * len(maps)
-        if ends := (flat or {}).get(axis):
-            maps, polynomials = _flat_at(ends, low, high)
-        unit = torch.eye(len(ranges), dtype=torch.float64)[axis]
-        columns += [rate * unit for rate, _ in maps or [(1.0, 0.0)]]
-        shifts += [shift for _, shift in maps or [(1.0, 0.0)]]
-        chosen += [bool(rates)] * max(1, len(maps))
-        curves += polynomials or [ITSELF]
-        limits += [(-1.0, 1.0)] * len(maps) if maps else [tuple(each[axis])]
-    layers: list[nn.Module] = [Expand(torch.stack(columns, 1), torch.tensor(shifts, dtype=torch.float64))]
-    layers += [SineOfSome(torch.tensor(chosen))] if any(chosen) else []
-    layers += [Polynomials(torch.tensor(curves, dtype=torch.float64))] if flat else []
-    return nn.Sequential(*layers), limits  # a run casts it like the rest
+        if count := periodic.get(axis):
+            rates = [2 * pi * k / (high - low) for k in range(1, count + 1)]
+            found = _waves((rate, -rate * low) for rate in rates)
+        elif axis in flat:
+            found = _flat_at(flat[axis], low, high)
+        else:
+            found = [Input(), *_waves(beside.get(axis, ()))]
+        inputs += [one if one.limits else one._replace(limits=tuple(each[axis])) for one in found]
+        columns += [one.rate * torch.eye(len(ranges), dtype=torch.float64)[axis] for one in found]
+    of = lambda name, dtype=torch.float64: torch.tensor([getattr(one, name) for one in inputs], dtype=dtype)
+    layers: list[nn.Module] = [Expand(torch.stack(columns, 1), of("shift"))]
+    layers += [SineOfSome(of("sine", torch.bool))] if any(one.sine for one in inputs) else []
+    layers += [Polynomials(of("polynomial"))] if flat else []
+    return nn.Sequential(*layers), [one.limits for one in inputs]  # a run casts it like the rest
 
 
-def _flat_at(ends: Collection[int], low: float, high: float) -> tuple[list[tuple[float, float]], list]:
-    """Rate and shift of the map to s or t, and the polynomials, twice each."""
+def _waves(pairs: Iterable[tuple[float, float]]) -> list[Input]:
+    """cos(rate x_i + shift), and the sine, of each pair."""
+    return [
+        Input(rate, shift + quarter, True, limits=(-1.0, 1.0)) for rate, shift in pairs for quarter in (pi / 2, 0.0)
+    ]
+
+
+def _flat_at(ends: Collection[int], low: float, high: float) -> list[Input]:
+    """Two polynomials of s or t."""
     width = high - low
     if len(ends) == 2:
-        return [(2 / width, -(low + high) / width)] * 2, list(AT_BOTH_ENDS)
-    (end,) = ends
-    return [(-1 / width, high / width) if end else (1 / width, -low / width)] * 2, list(AT_ONE_END)
+        rate, shift, polynomials = 2 / width, -(low + high) / width, AT_BOTH_ENDS
+    else:
+        rate, shift = (-1 / width, high / width) if 1 in ends else (1 / width, -low / width)
+        polynomials = AT_ONE_END
+    return [Input(rate, shift, polynomial=p, limits=(-1.0, 1.0)) for p in polynomials]

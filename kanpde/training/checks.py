@@ -30,6 +30,7 @@ from kanpde.operators.autograd import check_nested
 from kanpde.optim.optimisers import OPTIMISERS, make_optimizer, rates
 from kanpde.problems import Problem
 from kanpde.problems.conditions import Dirichlet, Initial, Integral, Neumann, Periodic, Robin, Terminal
+from kanpde.problems.exactly import Exactly
 from kanpde.problems.frames import centre_and_lengths, largest_factor
 from kanpde.problems.reading import ALONE, any_jet
 from kanpde.training import evaluation, memory, statements
@@ -61,6 +62,23 @@ def check(plan: "Plan") -> None:
     _ = plan.known  # a reference that does not fit is refused
     if plan.config.stop.to is not None:
         method_of(DefectEquation(plan.ansatz("cpu")))
+
+
+def check_frequencies(config: RunConfig, problem: Problem, net: nn.Module | None) -> None:
+    """Raises ConfigError for `frequencies` of what is no coordinate, or has inputs of its own."""
+    if net is not None:
+        raise ConfigError("frequencies: a network made in Python has its own inputs; leave them out")
+    if problem.fits_rows:
+        raise ConfigError("frequencies: a network that fits data has its own inputs; leave them out")
+    names = [problem.axes.name(axis) for axis in range(problem.n_inputs)]
+    met = problem.exactly if problem.conditions and config.constraint == "hard" else Exactly()
+    for name in config.frequencies:
+        if name not in names:
+            raise ConfigError(suggest("key frequencies", name, names))
+        if names.index(name) in (met.periodic or {}):
+            raise ConfigError(f"frequencies: u is periodic in {name}; Periodic({name!r}, harmonics=K) states K waves")
+        if names.index(name) in met.flat:
+            raise ConfigError(f"frequencies: u is flat at ends of {name}; leave them out, or say fluxes: loss")
 
 
 def check_slabs(config: RunConfig, net: nn.Module | None) -> None:

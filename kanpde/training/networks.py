@@ -1,5 +1,8 @@
 """The network of a plan, in the units of its domain: one, one for each field, each slab of time, or each stage."""
 
+from collections.abc import Mapping, Sequence
+from math import pi
+
 import torch
 from torch import nn
 
@@ -94,9 +97,11 @@ def untrained(
         options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
     waves, inputs = None, problem.n_inputs
     met = problem.exactly if problem.conditions and config.constraint == "hard" else Exactly()
-    if met.periodic or met.flat:
+    beside = _waves(config.frequencies, problem, frame)
+    if met.periodic or met.flat or beside:
         ranges = grid_range(_ends(problem) if met.flat else "frame", problem, config.points.law, frame)
-        waves, limits = harmonics(ranges, met.periodic or {}, options.get("grid_range", (-1.0, 1.0)), met.flat)
+        grids = options.get("grid_range", (-1.0, 1.0))
+        waves, limits = harmonics(ranges, met.periodic or {}, grids, met.flat, beside)
         options |= {"grid_range": limits} if "grid_range" in options else {}
         inputs = len(limits)
     net = construct("backbone", backbones.BACKBONES, options, inputs, len(problem.fields), generator=drawn)
@@ -111,6 +116,16 @@ def untrained(
         raise ConfigError(f"backbone {options['name']}: its functions have no continuous {which} derivatives")
     net = nn.Sequential(*waves, *_layers(net)) if waves else net
     return nn.Sequential(frame.scaling_inputs(), *_layers(net)) if frame else net
+
+
+def _waves(
+    frequencies: Mapping[str, Sequence[float]], problem: Problem, frame: Frame | None
+) -> dict[int, list[tuple[float, float]]]:
+    """Of axes the rates and shifts of cos(2 pi f x_i), for the units of the run."""
+    axes = {problem.axes.index(name)[0]: each for name, each in frequencies.items()}
+    h = lambda axis: 1.0 if frame is None else float(frame.lengths[axis])
+    c = lambda axis: 0.0 if frame is None else float(frame.centre[axis])
+    return {axis: [(2 * pi * f * h(axis), 2 * pi * f * c(axis)) for f in each] for axis, each in axes.items()}
 
 
 def _ends(problem: Problem) -> list[tuple[float, float]]:

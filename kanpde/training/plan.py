@@ -130,6 +130,8 @@ class Plan:
                 checks.check_slabs(config, net)
                 problem = slabs.continued(problem)
             problem = of_fluxes(config, problem, net)
+            if config.frequencies:
+                checks.check_frequencies(config, problem, net)
             if not stored:
                 config = resolved(config, problem, net)
                 shards.check(config)

@@ -85,6 +85,7 @@ def check(config: RunConfig) -> None:
         "loss.balance": config.loss.balance and "leave it out",
         "loss.emphasis": config.loss.emphasis and "leave it out",
         "phases: update_grid, grid_size, degree, harmonics": grids and "leave them out",
+        "frequencies": config.frequencies and "leave them out",
         "average": config.average is not None and "leave it out",
         "verify": config.verify and "leave it out",
         "stop.to": config.stop.to is not None and "use stop.loss or stop.seconds",
