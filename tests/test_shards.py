@@ -49,7 +49,7 @@ REFUSED = {
     "loss.directions: not with": (SineGordon(4), {"loss": {"gradient": "almost_everywhere", "directions": 2}}),
     "loss.sparsity: not with": (SineGordon(4), {"loss": {"sparsity": {"l1": 0.1}}}),
     "loss.balance: not with": (SineGordon(4), {"loss": {"balance": "gradnorm"}}),
-    "update_grid, grid_size: not with": (
+    "update_grid, grid_size, degree, harmonics: not with": (
         SineGordon(4),
         {"backbone": "kan", "phases": [{"steps": 2, "update_grid": True}]},
     ),

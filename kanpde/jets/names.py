@@ -246,9 +246,13 @@ class Reads:
         parts = (some(name) for name in ("along", "lap", "grad_sq", "diffusion"))
         return cls(*parts, in_order(names), tuple(sums), some("value"))
 
-    @cached_property
+    @property
     def every(self) -> tuple[Index, ...]:
         """The derivatives by name, and those of which the sums are."""
+        return self._listed if self.sums else self.derivatives
+
+    @cached_property
+    def _listed(self) -> tuple[Index, ...]:
         return in_order({*self.derivatives, *(index for of in self.sums for index in of.terms)})
 
     @property

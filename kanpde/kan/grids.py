@@ -103,8 +103,8 @@ def refine(net: nn.Module, resolution: int, optimizer: torch.optim.Optimizer | N
         ValueError: another basis, or weights in the released layout of a convolution.
 
     Example:
-        >>> from kanpde.backbones import kan
-        >>> net, x = kan(2, 1, widths=[3], grid_size=4, generator=torch.Generator()), torch.zeros(1, 2)
+        >>> from kanpde.backbones import build
+        >>> net, x = build("kan", 2, widths=(3,), grid_size=4), torch.zeros(1, 2)
         >>> before = net(x)
         >>> refine(net, 8)
         >>> net[0].basis.grid_size, torch.allclose(net(x), before, atol=1e-6)
