@@ -64,7 +64,7 @@ DEEP = {
     "chebykan": {"widths": [10, 10], "degree": 4},
     "kan": {"widths": [8, 8], "grid_size": 6, "spline_order": 5},
 }
-RISING = {"chebykan": rising((35, 4), (25, 6), (30, 8), (STEPS, 10))}
+RISING = {"chebykan": rising((35, 4), (25, 6), (30, 8), (60, 10), (STEPS, 12))}
 SQUARES = {"widths": [10], "grid_size": 2, "spline_order": 3, "base": "none", "hidden_range": [-8, 8]}
 WAVES = {"chebykan": {"widths": [12], "degree": 2, "squash": "none"}, "kan": {**SQUARES, "hidden_range": [-12, 12]}}
 SOFT = {"constraint": "soft", "loss": {"weights": {"dirichlet": 100, "initial": 100}}}
@@ -92,7 +92,7 @@ CASES = {
             "frequencies": {"x": [0.5, 2], "t": [1, 4]},
             "points": {"interior": 1000, "boundary": 300},
         },
-        nets=WAVES,
+        nets={**WAVES, "chebykan": {**WAVES["chebykan"], "widths": [8]}},
     ),
     "helmholtz": Case({"name": "helmholtz"}, nets={"chebykan": {"widths": [12], "degree": 16}}),
     "burgers": Case(
