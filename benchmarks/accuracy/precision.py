@@ -15,7 +15,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -23,9 +22,8 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from benchmarks.common.machine import machine
-from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown
+from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown, with_figure
 from kanpde.config import load
-from kanpde.records.run import replacing
 from kanpde.runs.api import begin
 from kanpde.training.plan import Plan
 
@@ -249,12 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = [Task(c, net, seed, args.seconds) for seed in args.seeds for c in args.cases for net in args.nets]
     say = lambda task, rows: f"{'-'.join(map(str, task))}: {rows[0]['error']:.3g}, {rows[0]['seconds']:.0f} s"
     study = Study(args.out, COLUMNS, report, task_of, place)
-    study.run(
-        partial(measured, quick=args.quick), {} if args.render else {task: task for task in tasks}, args.jobs, say
-    )
-    with replacing(args.out.with_suffix(".png")) as path:
-        drawn(study.rows()).savefig(path, dpi=110, format="png")
-    print(args.out)
+    with_figure(study, tasks, measured, args, say, drawn)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.accuracy.beside_deepxde import known
 from benchmarks.common.machine import machine
-from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown
+from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown, with_figure
 from kanpde.config import load
 from kanpde.problems import Burgers
-from kanpde.records.run import replacing
 from kanpde.runs.api import begin
 from kanpde.training.plan import Plan
 
@@ -223,12 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = [Task(side, seed, args.seconds) for seed in args.seeds for side in args.sides]
     say = lambda task, rows: f"{task.side}, seed {task.seed}: {rows[0]['error']:.3g}, {rows[0]['seconds']:.0f} s"
     study = Study(args.out, COLUMNS, report, task_of, place)
-    study.run(
-        partial(measured, quick=args.quick), {} if args.render else {task: task for task in tasks}, args.jobs, say
-    )
-    with replacing(args.out.with_suffix(".png")) as path:
-        drawn(study.rows()).savefig(path, dpi=110, format="png")
-    print(args.out)
+    with_figure(study, tasks, measured, args, say, drawn)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import torch
+from matplotlib.figure import Figure
 
 from kanpde.ground.errors import ConfigError, suggest
 from kanpde.records.run import RunFileError, replacing
@@ -318,6 +319,26 @@ class Seeded(NamedTuple):
     def stem(self) -> str:
         """The name of its files."""
         return f"{self.case}-seed{self.seed}"
+
+
+def with_figure(
+    study: Study,
+    tasks: Iterable[Hashable],
+    measure: Callable[..., list[Row]],
+    args: argparse.Namespace,
+    say: Callable[[Hashable, list[Row]], str],
+    drawn: Callable[[list[Row]], Figure],
+) -> None:
+    """What is left of the tasks, unless the command line says --render, and the figure beside the table.
+
+    Args:
+        measure: (task, quick) -> its rows.
+    """
+    left = {} if args.render else {task: task for task in tasks}
+    study.run(partial(measure, quick=args.quick), left, args.jobs, say)
+    with replacing(args.out.with_suffix(".png")) as path:
+        drawn(study.rows()).savefig(path, dpi=110, format="png")
+    print(args.out)
 
 
 def over_seeds(
