@@ -62,7 +62,7 @@ DEEP = {
     "chebykan": {"widths": [10, 10], "degree": 4},
     "kan": {"widths": [8, 8], "grid_size": 6, "spline_order": 5},
 }
-RISING = {"chebykan": rising((35, 4), (25, 6), (30, 8), (60, 10), (STEPS, 12))}
+RISING = {"chebykan": rising((35, 4), (25, 6), (30, 8), (STEPS, 10))}
 SQUARES = {"widths": [10], "grid_size": 2, "spline_order": 3, "base": "none", "hidden_range": [-8, 8]}
 WAVES = {"chebykan": {"widths": [12], "degree": 2, "squash": "none"}, "kan": {**SQUARES, "hidden_range": [-12, 12]}}
 SOFT = {"constraint": "soft", "loss": {"weights": {"dirichlet": 100, "initial": 100}}}
