@@ -64,6 +64,11 @@ class Exactly:
         return {axis: frozenset(end for other, end in sides if other == axis) for axis, _ in sorted(sides)}
 
     @staticmethod
+    def built_in(problem: Any, hard: bool) -> "Exactly":
+        """What the ansatz of a problem meets: of no conditions, and without a hard constraint, nothing."""
+        return problem.exactly if problem.conditions and hard else Exactly()
+
+    @staticmethod
     def of_all(each: Sequence["Exactly"], shared: Collection[str]) -> "Exactly":
         """What several fields meet, of the `shared` conditions what all of them do; factors and lifts are theirs alone.
 

@@ -71,7 +71,7 @@ def check_frequencies(config: RunConfig, problem: Problem, net: nn.Module | None
     if problem.fits_rows:
         raise ConfigError("frequencies: a network that fits data has its own inputs; leave them out")
     names = [problem.axes.name(axis) for axis in range(problem.n_inputs)]
-    met = problem.exactly if problem.conditions and config.constraint == "hard" else Exactly()
+    met = Exactly.built_in(problem, config.constraint == "hard")
     for name in config.frequencies:
         if name not in names:
             raise ConfigError(suggest("key frequencies", name, names))
@@ -276,8 +276,8 @@ def check_grids(plan: "Plan") -> None:
     for phase in config.phases:
         if len(phase.refines) > 1:
             raise ConfigError(f"phases: given {' and '.join(phase.refines)}; a basis has one of them")
-        for name in phase.refines:
-            _check_resolution(name, plan)
+    for name in dict.fromkeys(name for phase in config.phases for name in phase.refines):
+        _check_resolution(name, plan)
 
 
 def _check_resolution(name: str, plan: "Plan") -> None:

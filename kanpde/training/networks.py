@@ -96,7 +96,7 @@ def untrained(
     if "grid_range" in options:
         options["grid_range"] = grid_range(options["grid_range"], problem, config.points.law, frame)
     waves, inputs = None, problem.n_inputs
-    met = problem.exactly if problem.conditions and config.constraint == "hard" else Exactly()
+    met = Exactly.built_in(problem, config.constraint == "hard")
     beside = _waves(config.frequencies, problem, frame)
     if met.periodic or met.flat or beside:
         ranges = grid_range(_ends(problem) if met.flat else "frame", problem, config.points.law, frame)
