@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import kanpde
 from kanpde.config.schema import PhaseConfig
 from kanpde.jets.ansatz import Ansatz
-from kanpde.optim import GaussNewton, LevenbergMarquardt
+from kanpde.optim import GaussNewton, LevenbergMarquardt, levenberg_marquardt
 from kanpde.optim.optimisers import make_optimizer
 from kanpde.problems import PoissonPairs
 
@@ -48,9 +48,13 @@ def solved(j: Tensor, r: Tensor, mu: float, scaling: float) -> Tensor:
 
 
 @pytest.mark.parametrize("scaling", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(("m", "n"), [(400, 12), (40, 12), (12, 12), (12, 40)])  # blocks become triangles on the way
+@pytest.mark.parametrize(("m", "n"), [(400, 12), (40, 12), (12, 12), (12, 40)])
 @pytest.mark.parametrize("bent", [0.0, 1e-3])
-def test_a_step_is_the_formula(m, n, bent, scaling):
+@pytest.mark.parametrize("held", [2**26, 20])  # of the latter blocks become triangles on the way
+@pytest.mark.parametrize("normal", [1e-12, 1e12])  # from here on of mu by the normal equations: always, or never
+def test_a_step_is_the_formula(m, n, bent, scaling, held, normal, monkeypatch):
+    monkeypatch.setattr(levenberg_marquardt, "HELD", held)
+    monkeypatch.setattr(levenberg_marquardt, "NORMAL", normal)
     system, mu = Quadratic(m, n, bent), 0.3
     start, j, r = system.theta.detach().clone(), system.jacobian(), system.residual().detach()
     v = solved(j, r, mu, scaling)
@@ -60,6 +64,27 @@ def test_a_step_is_the_formula(m, n, bent, scaling):
     assert optimizer.step(system) == system.loss()
     close(system.theta.detach() - start, v + a / 2, 1e-9)
     assert optimizer.param_groups[0]["damping"] == pytest.approx(mu / 3) and optimizer.report()["accepted"] == 1
+
+
+def test_rounding_of_the_normal_equations_is_taken_out(monkeypatch):
+    """Of a condition of 1e10 and mu a little above its rounding their Cholesky factor alone has few digits."""
+    u, _, v = torch.linalg.svd(normal(60, 12), full_matrices=False)
+    j, r = u @ torch.diag(torch.logspace(0, -5.4, 12, dtype=F64)) @ v, normal(60, seed=1)
+    steps = {}
+    for refined, least in ((4, 1e-12), (4, 1e12), (0, 1e-12)):
+        monkeypatch.setattr(levenberg_marquardt, "REFINED", refined)
+        monkeypatch.setattr(levenberg_marquardt, "NORMAL", least)
+        system = Quadratic(60, 12)
+        system.a, system.b = j, j @ system.theta.detach() - r
+        at = levenberg_marquardt._Here(system, [system.theta], 0.0)
+        calls = []
+        orthogonal = at._by_orthogonal_factors
+        at._by_orthogonal_factors = lambda calls=calls, of=orthogonal: calls.append(1) or of()
+        steps[refined, least], _ = at.solution(1e-11)
+        assert bool(calls) == (least > 1 or not refined)  # what is not refined does not settle
+    close(steps[4, 1e-12], steps[4, 1e12], 1e-9)
+    plain = torch.linalg.solve(j.mT @ j + 1e-11 * torch.eye(12, dtype=F64), -(j.mT @ r))
+    assert (plain - steps[4, 1e12]).norm() > 1e-8 * plain.norm()
 
 
 def test_without_acceleration_or_where_it_is_too_long_a_step_is_straight():

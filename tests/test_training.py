@@ -29,6 +29,7 @@ SMALL = {
 SOFT = {"constraint": "soft", "points": {**SMALL["points"], "boundary": 10}}
 ADAM = {"optimizer": "adam", "steps": 8, "lr": 5e-3, "schedule": "linear"}
 SPRING = {"optimizer": "gauss_newton", "options": {"momentum": 0.9, "rows": 9}}
+LM = {"optimizer": "levenberg_marquardt"}
 LBFGS = {"optimizer": "lbfgs", "steps": 6, "lr": 1.0}
 
 
@@ -88,6 +89,11 @@ RESUMED = {
         "dtype": "float64",  # in float32 these steps are so long that rounding decides whether the run diverges
     },
     "soft constraint, AdamW": {"phases": [{**ADAM, "optimizer": "adamw", "steps": 14}], **SOFT},
+    "points that grow": {
+        "phases": [{**LM, "steps": 6, "points": 15}, {**LM, "steps": 4, "degree": 6}, {**LM, "steps": 4, "points": 30}],
+        "backbone": {"name": "chebykan", "widths": [3], "degree": 4},
+        "solver": "low_dim",
+    },
     "Sobol": {"phases": [{**ADAM, "steps": 14}], "points": {**SMALL["points"], "sequence": "sobol"}},
 }
 
@@ -98,7 +104,13 @@ def uninterrupted(tmp_path_factory):
     return cache(lambda case: small(tmp_path_factory.mktemp("whole"), **RESUMED[case]))
 
 
-STOPS = {"into the second phase": [7, 8, 10], "a pool of points": [7, 8], "RBA, relobralo": [7, 10], "adam": [7, 10]}
+STOPS = {
+    "into the second phase": [7, 8, 10],
+    "points that grow": [7, 10],
+    "a pool of points": [7, 8],
+    "RBA, relobralo": [7, 10],
+    "adam": [7, 10],
+}
 """Within all that goes on, and where a phase ends, points are drawn anew or a row is written."""
 
 
@@ -125,6 +137,27 @@ def test_resuming_gives_bit_for_bit_the_uninterrupted_run(tmp_path, case, stop_a
         assert str(ours[name]) == str(theirs[name])
     same_history(Run.open(done.path).history, Run.open(whole.path).history)
     assert np.array_equal(Run.open(done.path).field["u"], Run.open(whole.path).field["u"])
+
+
+def test_points_grow_from_phase_to_phase(tmp_path):
+    """Those of a phase that does not say stay; the loss is that of the points of its phase."""
+    drawn, phases = [], RESUMED["points that grow"]["phases"]
+    made = training.ResidualTraining(
+        planned(Poisson(2), {**SMALL, **RESUMED["points that grow"]}), Run(tmp_path / "run.h5")
+    )
+    for _ in made._phases():
+        drawn.append(made.supply.points()["interior"])
+        made.state.step += phases[len(drawn) - 1]["steps"]
+    assert [len(x) for x in drawn] == [15, 15, 30]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2][:15])
+
+
+def test_points_that_have_to_stay_cannot_grow(tmp_path):
+    phases = [{**ADAM, "points": 9}]
+    with pytest.raises(ConfigError, match="beside loss.emphasis: rba, which knows each point"):
+        small(tmp_path, phases=phases, loss={"emphasis": "rba"}, points={**SMALL["points"], "refresh": "fixed"})
+    with pytest.raises(ConfigError, match="rows that they have"):
+        small(tmp_path, problem=kanpde.problems.Feynman(), phases=phases)
 
 
 def test_training_reduces_the_error(tmp_path):
@@ -595,6 +628,7 @@ def test_gauss_newton_sees_the_emphasis_of_points(tmp_path):
     weighed = o.at(points, probes, o.weighing(points, probes))
     torch.testing.assert_close(r.square().sum().item(), weighed)
     assert weighed < 0.9 * o.at(points, probes)
+    torch.testing.assert_close(system.residual().detach(), r)  # in the order of the blocks
     squares = system.residual().square().sum()
     torch.testing.assert_close(squares.item(), weighed)
     slope = torch.cat([g.flatten() for g in torch.autograd.grad(squares, parameters)])

@@ -117,6 +117,7 @@ class PhaseConfig(Strict):
     update_grid: before the first step the grids move to what the layers see (free weights only).
     grid_size, degree, harmonics: before the first step the basis is refined to so many intervals of B-splines, to this
         degree of polynomials, to so many harmonics. At most one of them.
+    points: from the first step on there are so many interior points, drawn anew.
 
     Example:
         >>> PhaseConfig(optimizer="lbfgs", steps=500).history
@@ -136,6 +137,7 @@ class PhaseConfig(Strict):
     grid_size: PositiveInt | None = None
     degree: PositiveInt | None = None
     harmonics: PositiveInt | None = None
+    points: PositiveInt | None = None
     options: dict[str, Any] = {}
 
     @property

@@ -69,6 +69,10 @@ class Pool:
         self.age += 1
         return self.points
 
+    def forget(self) -> None:
+        """Draw others at the next call."""
+        self.points, self.age = None, 0
+
     def freeze(self) -> None:
         """Draw once more at the next call, unless they are fixed, and then keep the points."""
         self.frozen, self.points = True, self.points if self.refresh == "fixed" else None

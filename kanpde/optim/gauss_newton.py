@@ -24,12 +24,11 @@ from torch import Tensor
 
 from kanpde.ground.samplers import stream
 from kanpde.ground.world import ALONE, World
-from kanpde.optim.linear import CountSketch, nystrom, nystrom_cg
+from kanpde.optim.linear import CountSketch, add_gram, nystrom, nystrom_cg
 from kanpde.optim.second_order import SecondOrder, System, assign, roots
 
 SPREAD = 4.0  # between neighbouring candidates of the damping
 LEAST, MOST = 1e-15, 1e15  # of the damping
-PANEL = 256  # columns of the normal matrix at a time
 
 
 class Dense:
@@ -63,15 +62,13 @@ class Dense:
             raise FloatingPointError("the Jacobian of the residuals is not finite")
 
     def _add(self, held: list[tuple[Tensor, Tensor]]) -> None:
-        """The products of blocks, which they leave: of J^T J what is right of its diagonal, in panels of columns."""
+        """The products of blocks, which they leave: of J^T J what is right of its diagonal."""
         while held:
             r, j = held.pop()
             if not hasattr(self, "upper"):
                 self.upper, self.right = j.new_zeros(j.shape[1], j.shape[1]), j.new_zeros(j.shape[1])
             self.right += j.mT @ r
-            for start in range(0, j.shape[1], PANEL):
-                panel = slice(start, start + PANEL)
-                self.upper[panel, start:].addmm_(j[:, panel].mT, j[:, start:])
+            add_gram(self.upper, j)
 
     def step(self, mu: float) -> Tensor:
         factor = _cholesky(self.gram, mu)

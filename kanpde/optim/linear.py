@@ -1,9 +1,18 @@
-"""Random sketches, and conjugate gradients for K + mu I with a Nystroem preconditioner."""
+"""Normal matrices, random sketches, and conjugate gradients for K + mu I with a Nystroem preconditioner."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+PANEL = 256  # columns of a normal matrix at a time
+
+
+def add_gram(upper: Tensor, j: Tensor) -> None:
+    """Add to upper (P, P) what J^T J has on and right of its diagonal, by half its products, and some of the rest."""
+    for start in range(0, j.shape[1], PANEL):
+        panel = slice(start, start + PANEL)
+        upper[panel, start:].addmm_(j[:, panel].mT, j[:, start:])
 
 
 class CountSketch:

@@ -20,7 +20,7 @@ class System(Protocol):
         ...
 
     def residual(self) -> Tensor:
-        """r (M,), with its graph."""
+        """r (M,), with its graph, in the order of the blocks."""
         ...
 
 

@@ -258,6 +258,14 @@ class Problem:
     def _stated_lift(self, x: Tensor) -> Field | None:
         return self.lift(x) if self.states("lift") else None
 
+    def known_part(self, x: Tensor) -> Any:
+        """k, what is known of u before any training, such as a singularity in a corner: (N,), zero by default.
+
+        It is added by the hard constraint: u = k + h + m f, with a lift h of the values that the conditions ask for
+        less those of k. f has to be what is left of u. Of several fields a tuple or a dictionary of some of them.
+        """
+        return x.new_zeros(len(x))
+
     def extra_terms(self, u: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Terms of the loss beside the residual, by the names in `terms`: for instance the misfit to observations."""
         return {}
@@ -399,12 +407,18 @@ class OfField:
     def lift(self, x: Tensor) -> Field | None:
         return None if self.exactly.lift is None else self.exactly.lift(x)
 
+    def known_part(self, x: Tensor) -> Tensor:
+        """That of the field, zero where none is stated."""
+        found = self.problem.known_part(x)
+        found = dict.fromkeys(self.problem.fields, 0.0) | found if isinstance(found, Mapping) else found
+        return side_by_side(self.problem.fields, found, x, "known_part")[:, self.problem.fields.index(self.field)]
+
     def exact(self, x: Tensor) -> Tensor:
         """NaN where it is not known."""
         return self.problem.exact_fields(x)[:, self.problem.fields.index(self.field)]
 
 
-def side_by_side(fields: Sequence[str], found: Any, x: Tensor) -> Tensor:
+def side_by_side(fields: Sequence[str], found: Any, x: Tensor, method: str = "exact") -> Tensor:
     """Values of fields, a tuple, a dictionary of some of them, or a tensor (N, K), as one tensor (N, K).
 
     Raises:
@@ -415,18 +429,18 @@ def side_by_side(fields: Sequence[str], found: Any, x: Tensor) -> Tensor:
         columns = dict(zip(fields, columns.values(), strict=False)) if len(columns) == len(fields) else {}
     elif isinstance(found, Mapping):
         if unknown := [name for name in found if name not in fields]:
-            raise ConfigError(f"exact: {suggest('field', unknown[0], fields)}")
+            raise ConfigError(f"{method}: {suggest('field', unknown[0], fields)}")
         columns = found
     else:
         columns = dict(zip(fields, found, strict=False)) if len(found) == len(fields) else {}
     if not columns:
         raise ConfigError(
-            f"exact: needed are the values of {', '.join(fields)}, a tuple or a dictionary by their names"
+            f"{method}: needed are the values of {', '.join(fields)}, a tuple or a dictionary by their names"
         )
     columns = {name: torch.as_tensor(value).to(x) for name, value in columns.items()}
     if wrong := [name for name, value in columns.items() if value.shape not in ((), (len(x),))]:
         given = f"{tuple(columns[wrong[0]].shape)} at {len(x)} points"
-        raise ConfigError(f"exact: {wrong[0]} has shape {given}, needed is ({len(x)},)")
+        raise ConfigError(f"{method}: {wrong[0]} has shape {given}, needed is ({len(x)},)")
     unknown = x.new_full((len(x),), float("nan"))
     return torch.stack([columns[name].expand(len(x)) if name in columns else unknown for name in fields], 1)
 

@@ -6,7 +6,8 @@ values of the boundary (interpolated from the sides of a box), x_0 = (x, 0) and 
 
 .. math:: h = G + (1 - w)(u_0 - G(x_0)) + w (u_T - G(x_T)) + t (v_0 - G_t(x_0))
 
-with w = 0 without terminal values, 1 without initial ones, else t / T.
+with w = 0 without terminal values, 1 without initial ones, else t / T. Of a problem with a part k that is known before,
+these are the values less those of k, and h = k + the same.
 
 Where a u + b n . grad u = g is asked for on a side of a box, b not zero, G has g, m has a m + b n . grad m = 0
 (`kanpde.problems.sides`), and the network has inputs that make f flat there (`kanpde.jets.harmonics`):
@@ -18,7 +19,7 @@ the loss, fluxes before values.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -158,6 +159,7 @@ def _meeting(problem: Any, kept: Mapping[str, Condition]) -> tuple[Callable | No
 
 def _is_smooth(problem: Any, h: Callable | None) -> bool:
     """Whether h is twice differentiable: of a kink, the payoff of an option, the residual would see nothing."""
+    h = h.rest if isinstance(h, Known) else h
     value = h.function if isinstance(h, Curved) else lambda x: h(x).value
     return h is None or is_smooth(value, problem.domain)
 
@@ -185,6 +187,34 @@ def _with(problem: Any, parts: Sequence[Callable | None], met: Mapping[str, Cond
 
 def _built(problem: Any, conditions: Mapping[str, Condition]) -> tuple[Callable | None, Callable | None]:
     """The factor and the lift of conditions."""
+    if problem.states("known_part"):
+        of_rest = {name: _less(problem.known_part, condition) for name, condition in conditions.items()}
+        m, h = _of_conditions(problem, of_rest)
+        return m, Known(problem.known_part, h)
+    return _of_conditions(problem, conditions)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """k + h: what is known of u, and the lift of what its conditions then still ask for."""
+
+    function: Function
+    rest: Callable[[Tensor], Field] | None
+
+    def __call__(self, x: Tensor) -> Field:
+        known = Field.of(self.function, x)
+        return known if self.rest is None else known + self.rest(x)
+
+
+def _less(known: Function, condition: Condition) -> Condition:
+    """The condition for u - k, where it asks for values; the others are seen not to be met if they are not."""
+    of_values = isinstance(condition, Initial | Terminal) and not getattr(condition, "derivative", None)
+    if not of_values and (condition.functional is None or condition.kind != "dirichlet"):
+        return condition
+    return replace(condition, value=lambda x: at(condition.value, x) - known(x))
+
+
+def _of_conditions(problem: Any, conditions: Mapping[str, Condition]) -> tuple[Callable | None, Callable | None]:
     sides, whole = _on_boundary(problem, conditions)
     initial = {c.derivative is not None: c.value for c in conditions.values() if isinstance(c, Initial)}
     terminal = next((c.value for c in conditions.values() if isinstance(c, Terminal)), None)

@@ -17,11 +17,14 @@ from kanpde.users.members import changed, enter, problem_of
 def config_of(run: RunFile) -> RunConfig:
     """The complete configuration that a result file holds.
 
-    Of older ones stop.error is what is stop.loss now, and fluxes were left to the loss.
+    Of older ones stop.error is what is stop.loss now, fluxes were left to the loss, and the flows in the corners of the
+    cavity were not known.
     """
     tree = run.config
     if not run.attrs.get("fits"):
         tree.setdefault("fluxes", "loss")
+    if tree["problem"].get("name") == "cavity":
+        tree["problem"].setdefault("corners", False)
     stop = tree.get("stop")
     if isinstance(stop, dict) and "error" in stop:
         stop["loss"] = stop.pop("error")

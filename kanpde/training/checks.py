@@ -109,6 +109,8 @@ def check_training(plan: "Plan") -> None:
     statements.check_class(problem)
     check_fields(plan)
     check_operator(plan)
+    statements.check_known_part(plan)
+    check_points_of_phases(plan)
     for kind, n in plan.counts.items():
         if n < 1:
             extra = "" if kind == "interior" else f", constraint: soft needs {kind} points (100d are 100 per dimension)"
@@ -259,10 +261,22 @@ def check_phase(phase: PhaseConfig, plan: "Plan") -> None:
     if config.loss.directions:
         raise ConfigError(f"phases: {phase.optimizer} has no loss.directions")
     each = len(plan.loss.equations) + (plan.problem.n_inputs if config.loss.gradient != "none" else 0)
-    most, rows = sum(plan.counts.values()) * each, phase.options.get("rows")
+    most, rows = sum(plan.most.values()) * each, phase.options.get("rows")
     if isinstance(rows, int) and rows > most:
         given = f"given {rows:,}, a step has {most:,} residuals"
         raise ConfigError(f"optimizer {phase.optimizer}: rows: {given}, which a sketch is to make fewer")
+
+
+def check_points_of_phases(plan: "Plan") -> None:
+    """Raises ConfigError where a phase asks for other points, and there are none to draw, or they are known by name."""
+    if all(phase.points is None for phase in plan.config.phases):
+        return
+    if plan.problem.fits_rows:
+        raise ConfigError("phases: points: the data have the rows that they have; leave it out")
+    if plan.emphasis is not None and plan.emphasis.knows_points:
+        name = plan.config.loss.emphasis["name"]
+        given = f"given beside loss.emphasis: {name}, which knows each point"
+        raise ConfigError(f"phases: points: {given}; leave one of them out")
 
 
 def check_grids(plan: "Plan") -> None:

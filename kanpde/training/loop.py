@@ -235,6 +235,7 @@ class ResidualTraining(Training):
                 continue
             if self.optimizer is None or number != self.state.phase:
                 self.state.phase = number
+                self.supply.begin(phase)
                 self._change_grids(phase)
                 self.optimizer = make_optimizer(phase, self.u, self.optimizer)
                 self.supply.keep(OPTIMISERS[phase.optimizer].keeps_points)
@@ -554,6 +555,8 @@ class ResidualTraining(Training):
         state.terms, state.row = saved["terms"], saved["row"]
         if self.optimizer is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
+            for phase in self.config.phases[: state.phase + 1]:
+                self.supply.begin(phase)
         self.supply.load_state_dict(saved, state.step)
         rows = {k: torch.as_tensor(v, dtype=torch.float64).tolist() for k, v in saved["history"].items()}
         self.run.history = rows  # lists in older checkpoints

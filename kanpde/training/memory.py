@@ -28,7 +28,7 @@ def estimate(plan: "Plan") -> tuple[int, int]:
     """
     net, size, dim = plan.net, plan.dtype.itemsize, plan.problem.domain.dim
     dim = plan.problem.input_slice.width if plan.sliced else dim
-    n, passes = sum(plan.counts.values()), 1 if plan.config.loss.gradient == "none" else 2
+    n, passes = sum(plan.most.values()), 1 if plan.config.loss.gradient == "none" else 2
     counts = plan.operator.counts(plan.problem.reads)
     layers = [footprint(module, Step(n, dim, size, passes, counts)) for module in net.modules()]
     kept, working = 5 * dim + sum(layer.kept for layer in layers), max(layer.working for layer in layers)
@@ -60,10 +60,10 @@ def micro_batch(plan: "Plan") -> int | None:
     if there is None:
         return None
     fixed, step = estimate(plan)
-    n = sum(plan.counts.values())
+    n = sum(plan.most.values())
     if there >= step:
         return None
     if there < step / n:
         needed = (_held(plan) + fixed + step / n) / 10**6
         raise ConfigError(f"max_memory: given {config.max_memory}, one point at a time needs about {needed:,.0f}MB")
-    return max(1, int(there / step * max(plan.counts.values())))
+    return max(1, int(there / step * max(plan.most.values())))

@@ -30,6 +30,7 @@ class Objective:
     all; terms without points come from each in equal parts.
 
     Attributes:
+        counts: points a step by kind, of all processes; those of the plan, until a phase has others.
         terms, value: of the last evaluation, terms not yet weighted.
         saved_bytes: what autograd saved in the first backward pass.
         micro_batch: points of each kind at a time; None: all.
@@ -41,7 +42,7 @@ class Objective:
         self.balance, self.emphasis = plan.balance, plan.emphasis
         for part in filter(None, (self.balance, self.emphasis)):
             part.world = world
-        self._counts = {name: world.total(n) for name, n in plan.counts.items()}
+        self.counts = dict(plan.counts)
         self.micro_batch = memory.micro_batch(plan)
         self.terms: dict[str, float] | None = None
         self.value, self.saved_bytes, self.unit = float("nan"), float("nan"), 1.0
@@ -138,7 +139,7 @@ class Objective:
 
     def count(self, name: str, points: Points) -> int:
         """How many points of a kind there are, in all processes together."""
-        return len(points[name]) if self.world.alone else self._counts[name]
+        return len(points[name]) if self.world.alone else self.world.total(self.counts[name])
 
     def _residuals(self, part: Points, number: int, probes: torch.Generator, start: Tensor) -> Points:
         """Of a micro-batch; probes that all points share are those of the first one, drawn from the state `start`."""

@@ -77,7 +77,8 @@ class Plan:
         balance: what weighs the terms of the loss as it goes; None: nothing but the weights given.
         emphasis: what weighs the interior points; None: all the same.
         met: names of the conditions that u meets whatever the network is; the others are terms.
-        counts: points a step by kind: interior, and those that constraint and domain leave a term for.
+        counts: points a step by kind: interior, as long as no phase has others, and those that constraint and domain
+            leave a term for.
         stored: whether it is that of a run that there is.
         blind: whether the solution is read nowhere, known or not: what is chosen by such a run knows nothing of it.
         choice: the solver that `auto` has found; None: one is named.
@@ -186,6 +187,16 @@ class Plan:
     @property
     def device(self) -> torch.device:
         return torch.device(self.config.device)
+
+    @property
+    def of_phases(self) -> list[int]:
+        """The interior points of a step, those that phases ask for among them."""
+        return [self.counts["interior"], *(phase.points for phase in self.config.phases if phase.points is not None)]
+
+    @property
+    def most(self) -> dict[str, int]:
+        """The most points of a step by kind."""
+        return self.counts | {"interior": max(self.of_phases)}
 
     @property
     def conditions(self) -> str:

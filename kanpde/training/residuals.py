@@ -10,6 +10,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from kanpde.ground.errors import ConfigError
 from kanpde.kan.kernels.jacobian import NotCovered, covers, jacobian, weights_of
+from kanpde.operators import Operator
 from kanpde.training.losses import Points
 
 if TYPE_CHECKING:
@@ -54,13 +55,18 @@ class Residuals:
         return {name: leaf[p] for name, p in named if p in leaf}
 
     def residual(self) -> Tensor:
+        """r (M,), in the order of the blocks."""
+        of_points = (
+            _times(self._of_points(name, x, self.objective.operator), self.roots.get(name)).flatten()
+            for name, x in self.points.items()
+        )
+        return torch.cat([*of_points, *self._extra()])
+
+    def _of_points(self, name: str, x: Tensor, operator: Operator) -> Tensor:
+        """The residuals (N, m) of a term at N of its points."""
         o = self.objective
-        found = []
-        for name, x in self.points.items():
-            of_name = o.loss.residuals(o.u, o.operator, {name: x}, self.probes)
-            times = self.objective.count(name, self.points) / len(x)
-            found += [self._rooted(key, _times(r, self.roots.get(name)), times) for key, r in of_name.items()]
-        return torch.cat([*found, *self._extra()])
+        found, times = o.loss.residuals(o.u, operator, {name: x}, self.probes), o.count(name, self.points) / len(x)
+        return torch.cat([self._rooted(key, r, times).view(len(x), -1) for key, r in found.items()], 1)
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(r (m,), J (m, P)) of the points, block by block, then of the problem's own terms."""
@@ -114,15 +120,10 @@ class Residuals:
 
     def _in_closed_form(self, name: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """x -> residuals of a term and their Jacobian, from one reverse pass for each residual of a point."""
-        o = self.objective
-        operator = o.operator.uncompiled()
-
-        def residuals(x: Tensor) -> Tensor:
-            found, times = o.loss.residuals(o.u, operator, {name: x}, self.probes), o.count(name, self.points) / len(x)
-            return torch.cat([self._rooted(key, r, times).view(len(x), -1) for key, r in found.items()], 1)
+        u, operator = self.objective.u, self.objective.operator.uncompiled()
 
         def block(x: Tensor) -> tuple[Tensor, Tensor]:
-            r, j = jacobian(o.u, self.parameters, lambda: residuals(x))
+            r, j = jacobian(u, self.parameters, lambda: self._of_points(name, x, operator))
             return r.flatten(), j.flatten(0, 1)
 
         return block

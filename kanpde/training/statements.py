@@ -206,6 +206,25 @@ def check_conditions(plan: "Plan") -> None:
         check_numbers(f"condition {key}", misfit, shape, x, finite=not plan.config.start_from)
 
 
+def check_known_part(plan: "Plan") -> None:
+    """Raises ConfigError for a known part that nothing adds, or that is not one number of a field at each point."""
+    problem, name = plan.problem, f"{type(plan.problem).__name__}.known_part"
+    if not isinstance(problem, Problem) or not problem.states("known_part"):
+        return
+    if not plan.hard:
+        raise ConfigError(f"{name}: nothing adds it with constraint: soft; say hard, or leave it out")
+    if not problem.conditions:
+        raise ConfigError(f"{name}: it is added beside stated conditions; state some, such as Dirichlet(), or a lift")
+    if any(problem.states(own) for own in ("factor", "lift")):
+        raise ConfigError(f"{name}: given beside a factor or a lift of the problem's own; add it to the lift")
+    x = _points(plan, "interior", plan.dtype)
+    for field in problem.fields:
+        values = problem.of(field).known_part(x)
+        check_numbers(f"known_part of {field}" if len(problem.fields) > 1 else "known_part", values, (len(x),), x)
+        if torch.is_tensor(values) and values.requires_grad:
+            raise ConfigError(f"{name}: it is known before the training, so it has no unknowns; given one that has")
+
+
 def check_places(plan: "Plan") -> None:
     """Raises ConfigError for values where the domain has no place for them."""
     problem = plan.problem

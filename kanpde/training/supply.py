@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from kanpde.config.schema import PhaseConfig
 from kanpde.ground.errors import ConfigError
 from kanpde.ground.samplers import Pool, resampled, stream
 from kanpde.problems.conditions import Observations, draws
@@ -50,6 +51,12 @@ class Supply:
         for pool in self.pools.values():
             pool.freeze() if still else pool.thaw()
 
+    def begin(self, phase: PhaseConfig) -> None:
+        """As many interior points as a phase asks for."""
+        if phase.points is not None:
+            self.objective.counts["interior"] = phase.points
+            self.pools["interior"].forget()
+
     # -----------------------------------------------------------------------------------------------------------
     # Streams and pools
 
@@ -69,7 +76,8 @@ class Supply:
 
     def _check_world(self) -> None:
         size, device = self.world.size, self.plan.config.device
-        split = {name: n for name, n in self.plan.counts.items() if name == "interior" or not self._are_rows(name)}
+        least = self.plan.counts | {"interior": min(self.plan.of_phases)}
+        split = {name: n for name, n in least.items() if name == "interior" or not self._are_rows(name)}
         if few := [f"{n} {name}" for name, n in split.items() if n < size]:
             raise ConfigError(f"points: given {few[0]} for {size} processes; needed is at least one for each")
         if size > 1 and ":" in device:
@@ -85,11 +93,12 @@ class Supply:
                 return self._adapted(n, lambda m: of[name](m, inside, **kind))
             return of[name](n, edge, **kind)
 
-        def mine(name: str, n: int) -> Tensor:
+        def mine(name: str) -> Tensor:
             """Points of this process; rows are split, of which otherwise some might come twice, and some not at all."""
+            n = self.objective.counts[name]
             return self.world.part(draw(name, n)) if self._are_rows(name) else draw(name, self.world.share(n))
 
-        return {name: Pool(partial(mine, name, n), points.refresh) for name, n in self.plan.counts.items()}
+        return {name: Pool(partial(mine, name), points.refresh) for name in self.plan.counts}
 
     def _adapted(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
         """n interior points, with `points.adapt` those of more candidates that the residual prefers.
@@ -110,7 +119,8 @@ class Supply:
 
     def state_dict(self) -> dict:
         """Points that stay, of all processes together, and the streams of each, the first one's apart."""
-        joint = lambda name, x: x if x is None or self.plan.counts[name] < self.world.size else self.world.gather(x)
+        counts, size = self.objective.counts, self.world.size
+        joint = lambda name, x: x if x is None or counts[name] < size else self.world.gather(x)
         pools = {name: pool.state_dict() for name, pool in self.pools.items()}
         streams = self.world.collect({name: generator.get_state() for name, generator in self.streams.items()})
         return {
