@@ -50,6 +50,16 @@ def test_a_run_goes_back_to_its_best_state_and_ends(tmp_path, average):
     assert rates[6] == 1e-3 and rates[10] == 0.5e-3 and rates[20] == 0.25e-3
 
 
+def test_steps_that_have_no_rate_are_damped_more(tmp_path):
+    phases = [{"optimizer": "levenberg_marquardt", "steps": 5, "options": {"damping": 1e-3}}]
+    options = {"solver": "low_dim", "phases": phases, "backbone": {"name": "chebykan", "widths": [3], "degree": 4}}
+    options |= {"points": {**SMALL["points"], "refresh": "fixed"}, "evaluation": {"every": 1}}
+    with pytest.warns(UserWarning, match="diverged at step 4"):
+        run = train(tmp_path / "X.h5", on_step=spoiled(4), **options)
+    (group,) = torch.load(run.checkpoint, weights_only=True)["optimizer"]["param_groups"]
+    assert 2e-3 < group["damping"] < 2e-2  # after one step from 1e-2
+
+
 def test_a_start_in_closed_form_is_kept_where_training_is_worse(tmp_path):
     """Of one that is good, anything that a network adds at first is many times worse: no reason to end."""
     run = train(tmp_path / "X.h5", 1.0, 40, start="ladder")

@@ -4,11 +4,11 @@
         [--seconds 600] [--jobs 1] [--quick] [--out benchmarks/results/precision.md] [--render]
 
 Each run is a shipped equation under `low_dim` with the network and the points of `CASES`, Levenberg-Marquardt steps in
-double precision, where u is sharp with a degree of chebykan that rises from phase to phase, until --seconds have passed
-or no step makes the loss smaller. kept is the relative l2 error of the weights that the validation loss chose, the
-median over the seeds; s the seconds until then. best is the network with the least such error. asked for is what this
-project asked of a KAN in ten minutes, published what others report, on GPUs. The figure has errors against time. The
-networks of multiscale and wave see the waves of the solution's frequencies, which these cases state.
+double precision, where u is sharp with a degree of chebykan and points that grow from phase to phase, until --seconds
+have passed or no step makes the loss smaller. kept is the relative l2 error of the weights that the validation loss
+chose, the median over the seeds; s the seconds until then. best is the network with the least such error. asked for is
+what this project asked of a KAN in ten minutes, published what others report, on GPUs. The figure has errors against
+time. The networks of multiscale and wave see the waves of the solution's frequencies, which these cases state.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.common.machine import machine
 from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown, with_figure
+from kanpde import Run, RunFailed
 from kanpde.config import load
 from kanpde.runs.api import begin
 from kanpde.training.plan import Plan
@@ -52,10 +53,11 @@ class Case(NamedTuple):
     phases: Mapping[str, Sequence[Mapping[str, Any]]] = {}
 
 
-def rising(*stages: tuple[int, int]) -> list[dict[str, int]]:
-    """Phases of so many steps, before each of which the polynomials rise to a degree; the first has that it has."""
-    (first, _), *others = stages
-    return [{"steps": first}, *({"steps": steps, "degree": degree} for steps, degree in others)]
+def rising(*stages: tuple[int, ...]) -> list[dict[str, int]]:
+    """Phases of so many steps, polynomials of such a degree, which the first phase has already, and if said points."""
+    phases = [dict(zip(("steps", "degree", "points"), stage, strict=False)) for stage in stages]
+    del phases[0]["degree"]
+    return phases
 
 
 DEEP = {
@@ -64,14 +66,20 @@ DEEP = {
 }
 RISING = {"chebykan": rising((35, 4), (25, 6), (30, 8), (STEPS, 10))}
 SQUARES = {"widths": [10], "grid_size": 2, "spline_order": 3, "base": "none", "hidden_range": [-8, 8]}
-WAVES = {"chebykan": {"widths": [12], "degree": 2, "squash": "none"}, "kan": {**SQUARES, "hidden_range": [-12, 12]}}
+LEARNED = {"meta_hidden": 4, "meta_share": "layer"}  # of an edge one number, of each layer a line of functions
+WIDE = {**SQUARES, "hidden_range": [-12, 12]}
+WAVES = {"chebykan": {"widths": [12], "degree": 2, "squash": "none"}, "kan": WIDE, "metakan": {**WIDE, **LEARNED}}
 SOFT = {"constraint": "soft", "loss": {"weights": {"dirichlet": 100, "initial": 100}}}
 STAY = {"refresh": "fixed", "adapt": None, "sequence": "sobol"}
 CASES = {
     "poisson_pairs": Case(
         {"name": "poisson_pairs"},
         1e-10,
-        nets={"chebykan": {"widths": [10], "degree": 2, "squash": "none"}, "kan": SQUARES},
+        nets={
+            "chebykan": {"widths": [10], "degree": 2, "squash": "none"},
+            "kan": SQUARES,
+            "metakan": {**SQUARES, **LEARNED},
+        },
     ),
     "poisson_cos": Case(
         {"name": "poisson_cos"},
@@ -97,25 +105,45 @@ CASES = {
         {"name": "burgers", "nu": 0.01},
         1e-7,
         "DSGNAR 8.0e-14 (346 s, H100)",
-        {"points": {"interior": 6000, **STAY}},
-        DEEP,
-        RISING,
+        {"points": STAY},
+        DEEP | {"kan": {"widths": [8, 8], "grid_size": 4, "spline_order": 5, "hidden_range": [-2, 2]}},
+        {
+            "chebykan": rising((35, 4, 3000), (25, 6, 4000), (30, 8, 6000), (40, 10, 8000), (STEPS, 12, 10_000)),
+            "kan": [
+                {"steps": 40, "points": 3000},
+                {"steps": 40, "grid_size": 8, "points": 5000},
+                {"steps": STEPS, "grid_size": 16, "points": 8000},
+            ],
+        },
     ),
     "burgers_steep": Case({"name": "burgers"}, 1e-5, "SSBroyden 8.3e-9", nets=DEEP, phases=RISING),
     "allen_cahn_1d": Case({"name": "allen_cahn_1d"}, 1e-4, "SSBroyden 1.9e-6", nets=DEEP, phases=RISING),
-    "kdv": Case({"name": "kdv"}, 1e-4, "SSBroyden 2.2e-6", nets=DEEP, phases=RISING),
-    "cavity": Case({"name": "cavity"}, 1e-4, nets=DEEP, phases=RISING),
+    "kdv": Case(
+        {"name": "kdv"},
+        1e-4,
+        "SSBroyden 2.2e-6",
+        {"points": STAY},
+        DEEP,
+        {"chebykan": rising((40, 4, 4000), (30, 6, 6000), (40, 8, 10_000), (STEPS, 10, 14_000))},
+    ),
+    "cavity": Case(
+        {"name": "cavity"},
+        1e-4,
+        given={"points": {**STAY, "sequence": "random", "adapt": {"candidates": 4}}},
+        nets=DEEP,
+        phases={"chebykan": rising((35, 4, 1500), (25, 6, 3000), (15, 8, 5000), (15, 8, 5500), (STEPS, 8, 7000))},
+    ),
     "ball_5": Case(
         {"name": "poisson", "dim": 5},
         1e-7,
-        given={"points": {"interior": 8000}},
+        given={"points": {"interior": 8000}},  # all from the start: few leave spikes in five dimensions that stay
         nets={"chebykan": {"widths": [14, 6], "degree": 4}},
         phases={"chebykan": rising((30, 4), (30, 6), (STEPS, 8))},
     ),
     "ball_10": Case(
         {"name": "poisson", "dim": 10},
         1e-5,
-        given={"points": {"interior": 8000}},
+        given={"points": {"interior": 12_000}},
         nets={"chebykan": {"widths": [16, 8], "degree": 4}},
         phases={"chebykan": rising((40, 4), (STEPS, 6))},
     ),
@@ -146,8 +174,11 @@ def measured(task: Task, quick: bool) -> list[Row]:
     given |= {"verify": False, "slices": {"points": 2, "volume": 0}, "evaluation": {"every": 5}}
     plan = Plan.of(load(case.problem["name"], "low_dim", given))
     with TemporaryDirectory() as folder:
-        began = time.monotonic()
-        run = begin(plan, Path(folder, "run.h5"))
+        began, path = time.monotonic(), Path(folder, "run.h5")
+        try:
+            run = begin(plan, path)
+        except RunFailed:  # of which the best weights are kept
+            run = Run.open(path)
         seconds = time.monotonic() - began
     rows = list(zip(run.history["wall_s"], run.history["rel_l2"], strict=True))
     curve = rows[:: max(1, len(rows) // KEPT)] + rows[-1:]

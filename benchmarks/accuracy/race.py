@@ -8,8 +8,8 @@ Each side has --seconds of processor time on one thread, in double precision. Wh
 does not count, kanpde's evaluations and validation do. The time is that of the first look at which an error is
 below, - where none was. DeepXDE has the network, points and rates of its documented example: with Adam and L-BFGS, of
 which Adam has at most half of the time, and with Adam, L-BFGS and NNCG, of which the first has a quarter and the second
-the next. Plain torch is `benchmarks/accuracy/plain_lm.py`, a network of the same size. kanpde raises the degree of
-chebykan, and the intervals of kan, from phase to phase.
+the next. Plain torch is `benchmarks/accuracy/plain_lm.py`, a network of the same size. kanpde has the case `burgers` of
+`benchmarks.precision`: the degree of chebykan, the intervals of kan and the points rise from phase to phase.
 """
 
 import argparse
@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from benchmarks.accuracy.beside_deepxde import known
+from benchmarks.accuracy.precision import CASES, LM
 from benchmarks.common.machine import machine
 from benchmarks.common.study import RESULTS, Parser, Row, Study, at_least, exiting, markdown, with_figure
 from kanpde.config import load
@@ -36,23 +37,7 @@ from kanpde.training.plan import Plan
 NU = 0.01
 GOALS = (1e-3, 1e-4, 1e-5, 1e-6)
 EVERY = 4.0  # seconds between two looks at the others
-LM = {"optimizer": "levenberg_marquardt"}
-OURS: dict[str, dict[str, Any]] = {
-    "chebykan": {
-        "backbone": {"name": "chebykan", "widths": [10, 10], "degree": 4},
-        "phases": [
-            {**LM, "steps": 35},
-            {**LM, "steps": 25, "degree": 6},
-            {**LM, "steps": 30, "degree": 8},
-            {**LM, "steps": 1000, "degree": 10},
-        ],
-    },
-    "kan": {
-        "backbone": {"name": "kan", "widths": [8, 8], "grid_size": 4, "spline_order": 5, "hidden_range": [-2, 2]},
-        "phases": [{**LM, "steps": 40}, {**LM, "steps": 40, "grid_size": 8}, {**LM, "steps": 1000, "grid_size": 16}],
-    },
-}
-POINTS = {"interior": 6000, "refresh": "fixed", "adapt": None, "sequence": "sobol"}
+CASE = CASES["burgers"]
 COLUMNS = ("side", "seed", "limit", "error", "seconds", "parameters", "curve")
 
 
@@ -95,10 +80,13 @@ class Watch:
 
 def of_kanpde(backbone: str, task: Task, watch: Watch, quick: bool) -> int:
     """A run with one of our networks; returns its parameters."""
-    given = {"problem": {"name": "burgers", "nu": NU}, "points": POINTS, "verify": False, "seed": task.seed}
-    given |= OURS[backbone] | {"evaluation": {"every": 5}, "slices": {"points": 2, "volume": 0}}
+    given = {"problem": dict(CASE.problem), "points": CASE.given["points"], "verify": False, "seed": task.seed}
+    given |= {"backbone": {"name": backbone, **CASE.nets[backbone]}}
+    given |= {"phases": [{**LM, **phase} for phase in CASE.phases[backbone]]}
+    given |= {"evaluation": {"every": 5}, "slices": {"points": 2, "volume": 0}}
     if quick:
-        given |= {"phases": [{**LM, "steps": 4}], "points": {**POINTS, "interior": 60}, "evaluation": {"every": 1}}
+        points = {**CASE.given["points"], "interior": 60}
+        given |= {"phases": [{**LM, "steps": 4}], "points": points, "evaluation": {"every": 1}}
     plan = Plan.of(load("burgers", "low_dim", given))
 
     def evaluated(state) -> bool:

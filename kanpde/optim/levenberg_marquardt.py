@@ -13,8 +13,8 @@ rounding is taken out by refinement: what is left of the normal equations is see
 that fits well that ends, as the condition of J^T J is that of J squared. From there on R of J = Q R takes the place of
 J, and v solves the least squares of [R; mu^(1/2) S^(1/2)], by an orthogonal factor again: 2 M P^2 + 10/3 P^3 products.
 Of too many rows to be held, or of several processes, R is that of blocks of them one after another, and of the
-processes that of their R. Of fewer residuals than parameters v is a sum of the rows of J S^(-1/2), so that
-it has M unknowns: some 6 M^2 P products.
+processes that of their R. Of fewer residuals than parameters v is a sum of the rows of J S^(-1/2), so that it has M
+unknowns: some 6 M^2 P products.
 
 A step is taken if it makes |r|^2 smaller, at the points of r: choose M several times P. Then mu falls to a third, if
 the loss fell by a tenth of what the linear model says; a refused one is tried again with mu times 2, 4, 8 and so on.
@@ -136,7 +136,7 @@ class _Here:
     """r and J at the parameters as they are; steps are in the coordinates S^(1/2) theta.
 
     Attributes:
-        a, c: whose least squares |a x + c| those of |J x + r| are: J and r, or R and Q^T r.
+        a, c: whose least squares |a x + c| those of |J x + r| are: J and r, or R and Q^T r with what is left of r.
         j: J of this process, or None where it is not held.
     """
 
@@ -150,7 +150,8 @@ class _Here:
         if not self.a.isfinite().all():
             raise FloatingPointError("the Jacobian of the residuals is not finite")
         self.roots = roots(torch.linalg.vector_norm(self.a, dim=0), scaling)
-        self.a = self.a / self.roots
+        for held in {self.a, self.j} - {None}:
+            held /= self.roots
         self.basis = None  # of the space of v, the rows of J, where that is smaller
         if len(self.a) < len(self.start):
             self.basis, lower = torch.linalg.qr(self.a.mT)
@@ -178,7 +179,7 @@ class _Here:
 
     def _by_orthogonal_factors(self) -> Tensor:
         size = self.a.shape[1]
-        if len(self.a) > size:
+        if len(self.a) > size + 1:
             self.a, self.c = _reduced(self.a, self.c)
         below = torch.eye(size, size + 1, dtype=self.a.dtype, device=self.a.device) * sqrt(self.mu)
         both = _r(torch.cat([torch.cat([self.a, self.c], 1), below]))
@@ -212,8 +213,8 @@ class _Here:
             self.move(torch.zeros_like(self.start))
             options = {"allow_unused": True, "materialize_grads": True}
             parts = torch.autograd.grad(self.system.residual(), self.parameters, w, **options)
-            own = torch.cat([part.reshape(-1) for part in parts]).double()
-        return self.world.sum([own])[0] / self.roots
+            own = torch.cat([part.reshape(-1) for part in parts]).double() / self.roots
+        return self.world.sum([own])[0]
 
     def _whole(self, v: Tensor) -> Tensor:
         """The coordinates (P,) of what has those of the basis."""

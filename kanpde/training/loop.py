@@ -36,7 +36,8 @@ from kanpde.users.code import blaming
 
 GROWN = 1e4  # times the first validation loss, from where a run goes back to its best state
 CONVERGED = "convergence (no step makes the loss smaller)"
-RETREATS = 10  # of a run at most, each with half the rates of before
+RETREATS = 10  # of a run at most, each with half the rates of before, or
+DAMPED = 10.0  # times the first damping, where steps have no rate
 SHARE, SECONDS = 100, 10.0  # files are written whole once a hundredth of the rows is new, and after so many seconds
 
 
@@ -296,7 +297,7 @@ class ResidualTraining(Training):
             steps.of_loss(optimizer, self.objective, points, probes, frozen=kind.keeps_points)
 
     def _retreat(self, why: str) -> None:
-        """Back to the best state with half the rates: its weights, what weighed the loss then, a new optimiser.
+        """Back to the best state with half the rates, or more damping: its weights, what weighed the loss then.
 
         Raises:
             RunFailed: there is no best state yet, or it has been `RETREATS` times; or no step has led away from it, so
@@ -322,6 +323,9 @@ class ResidualTraining(Training):
             self.objective.load_adapted(copy.deepcopy(best["adapted"]))
         if self.optimizer is not None:
             self.optimizer = make_optimizer(self.config.phases[state.phase], self.u)
+            for group in self.optimizer.param_groups:
+                if "damping" in group:
+                    group["damping"] *= DAMPED ** len(self.retreats)
 
     # -----------------------------------------------------------------------------------------------------------
     # Evaluation and files
