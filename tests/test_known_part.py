@@ -93,6 +93,31 @@ def test_periodic_is_met_where_what_is_known_is():
     assert of(lambda x: torch.cos(2 * torch.pi * x[:, 0])) == {"periodic"} and not of(lambda x: x[:, 0])
 
 
+class Source(Problem):
+    """-Lap u = a point source at (0.3, 0.4), u = 0 on the boundary of the square: Green's function."""
+
+    domain, conditions = SQUARE, (Dirichlet(),)
+
+    def known_part(self, x):
+        return -((x - x.new_tensor([0.3, 0.4])) ** 2).sum(1).log() / (4 * torch.pi)
+
+    def residual(self, u, x):
+        return u.lap
+
+
+def test_a_point_source_in_a_square(tmp_path):
+    """Against its series of sines across, which converges where y is not that of the source."""
+    options = {"solver": "low_dim", "steps": 25, "verify": False, "slices": {"points": 2, "volume": 0}}
+    options |= {"points": {"interior": 300, "validation": 100, "test": 9}}
+    run = kanpde.train(Source(2), out=tmp_path / "X.h5", backbone={"name": "chebykan", "widths": [6]}, **options)
+    x = torch.tensor([[0.5, 0.8], [0.2, 0.1], [0.9, 0.6]], dtype=F64)
+    n = torch.arange(1, 60, dtype=F64) * torch.pi
+    below, above = torch.minimum(x[:, 1:], x.new_tensor(0.4)), torch.maximum(x[:, 1:], x.new_tensor(0.4))
+    across = torch.sin(n * x[:, :1]) * torch.sin(0.3 * n)
+    green = (2 * across * torch.sinh(n * below) * torch.sinh(n * (1 - above)) / (n * torch.sinh(n))).sum(1)
+    assert (run.load_model(problem=Source(2))(x) - green).abs().max() < 1e-5 * green.max()
+
+
 class Fields(Problem):
     """Two fields, of which something is known of one."""
 
