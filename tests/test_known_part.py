@@ -14,6 +14,7 @@ from kanpde.jets.ansatz import Field
 from kanpde.problems import Cavity
 from kanpde.problems.base import own
 from kanpde.problems.conditions import Dirichlet, Initial, Neumann, Periodic
+from kanpde.problems.slabs import continued, in_slab
 
 SQUARE = Box(2, 0, 1)
 FAST = {"backbone": {"name": "chebykan", "widths": [4]}, "dtype": "float64", "loss": {"gradient": "none"}}
@@ -91,6 +92,17 @@ def test_a_flux_is_met_where_what_is_known_has_it(part, met):
 def test_periodic_is_met_where_what_is_known_is():
     of = lambda part: own(Known(dim=2, conditions=(Periodic("x1"),), part=part)).exactly.met
     assert of(lambda x: torch.cos(2 * torch.pi * x[:, 0])) == {"periodic"} and not of(lambda x: x[:, 0])
+
+
+def test_it_is_that_of_the_time_in_a_slab():
+    """What is known, with the values that are asked for, is moved; so u is the same function there."""
+    part = lambda x: torch.exp(x[:, 1]) * x[:, 0] ** 2
+    where, conditions = Cylinder(Box(1, 0, 1), 1.0), (Dirichlet("boundary", 0.0), Initial(part))
+    problem = in_slab(continued(Known(dim=1, where=where, conditions=conditions, part=part)), 0.25, 1.0)
+    x = torch.tensor([[0.0, 0.1], [1.0, 0.7], [0.4, 0.3]], dtype=F64)
+    close(problem.known_part(x), part(x + x.new_tensor([0, 0.25])))
+    assert problem.exactly.met == {"dirichlet"}
+    close(problem.lift(x).value, torch.exp(x[:, 1] + 0.25) * (x[:, 0] ** 2 - x[:, 0]))
 
 
 class Source(Problem):

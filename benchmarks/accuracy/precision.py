@@ -240,9 +240,11 @@ def drawn(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(3.2 * columns, 2.6 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flat
     for case, panel in zip(cases, panels, strict=False):
-        for row in (row for row in rows if row["case"] == case):
+        of_case, named = [row for row in rows if row["case"] == case], set()
+        for row in of_case:
             pairs = [tuple(map(float, pair.split(":"))) for pair in str(row["curve"]).split()]
-            label = row["net"] if str(row["seed"]) == "0" else None
+            label = None if row["net"] in named else row["net"]
+            named.add(row["net"])
             panel.loglog(
                 *zip(*[(max(s, 0.1), e) for s, e in pairs], strict=True),
                 color=f"C{NETS.index(row['net'])}",

@@ -31,6 +31,7 @@ OF_POINTS = (  # what a problem may state as a function of points, the last argu
     "diffusion",
     "exact",
     "untrained",
+    "known_part",
     "importance_weights",
 )
 OF_ITS_OWN = ("factor", "extra_terms", "held_out", "inputs_of")  # what says nothing of a slab
